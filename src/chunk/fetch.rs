@@ -1,0 +1,176 @@
+//! How readers get chunks: try, and if something is missing, load it and try again.
+//!
+//! Everything that reads manifests and files is written as plain functions over a [`Fetch`]. A
+//! function that needs a chunk which is not in the cache notes the id and stops with
+//! [`Stop::Missing`]; [`Fetch::run`] loads all that was noted and calls the function again. Loaded
+//! chunks are held by the `Fetch` until it is dropped, so a retry always gets further, however small
+//! the cache. A run that finds everything cached allocates nothing and never waits.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt, try_join_all};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+
+use super::ChunkId;
+use crate::error::{Error, Result};
+
+/// Chunks that one `Fetch` asks for at once; the rest waits for the next round.
+const MAX_LOADS: usize = 64;
+
+/// Where verified chunks come from.
+pub trait ChunkSource: Send + Sync + 'static {
+    /// The chunk, if it is in memory.
+    fn cached(&self, id: &ChunkId) -> Option<Bytes>;
+    /// Load, verify and cache the chunk. Goes on if the future is dropped.
+    fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>>;
+}
+
+/// What became of a chunk that was put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    pub id: ChunkId,
+    /// Bytes that it takes in a pack (compressed where that is smaller), without the frame.
+    pub stored_len: u32,
+    /// False if it was there before.
+    pub fresh: bool,
+}
+
+/// Where new chunks go. `put` blocks, and may be called from many threads.
+pub trait ChunkSink: Send + Sync {
+    /// Store `bytes` (1..=`MAX_CHUNK` of them) under their hash; stored once however often put.
+    fn put(&self, bytes: &[u8]) -> Result<Stored>;
+}
+
+/// Why a reading function stopped.
+#[derive(Debug)]
+pub enum Stop {
+    /// Chunks were noted in the `Fetch`: load them and call again.
+    Missing,
+    Failed(Error),
+}
+
+impl From<Error> for Stop {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The result of a reading function that may have to be called again.
+pub type Step<T> = std::result::Result<T, Stop>;
+
+/// One reader's view of a [`ChunkSource`].
+pub struct Fetch<'a> {
+    source: &'a dyn ChunkSource,
+    held: SmallVec<[(ChunkId, Bytes); 0]>,
+    wanted: SmallVec<[ChunkId; 0]>,
+}
+
+impl<'a> Fetch<'a> {
+    pub fn new(source: &'a dyn ChunkSource) -> Self {
+        Self { source, held: SmallVec::new(), wanted: SmallVec::new() }
+    }
+
+    /// The chunk, or `Stop::Missing` after noting that it is wanted.
+    pub fn get(&mut self, id: &ChunkId) -> Step<Bytes> {
+        if let Some(bytes) = self.source.cached(id) {
+            return Ok(bytes);
+        }
+        if let Some((_, bytes)) = self.held.iter().find(|(held, _)| held == id) {
+            return Ok(bytes.clone());
+        }
+        if self.wanted.len() < MAX_LOADS && !self.wanted.contains(id) {
+            self.wanted.push(*id);
+        }
+        Err(Stop::Missing)
+    }
+
+    /// Load what was noted.
+    pub async fn fill(&mut self) -> Result<()> {
+        let wanted = std::mem::take(&mut self.wanted);
+        let loads = wanted.iter().map(|id| self.source.load(*id));
+        let loaded = try_join_all(loads).await?;
+        self.held.extend(wanted.into_iter().zip(loaded));
+        Ok(())
+    }
+
+    /// Drop the chunks held for retries. For long walks, between two steps of one walk.
+    pub fn release(&mut self) {
+        self.held.clear();
+    }
+
+    /// Call `f` until it has all its chunks.
+    pub async fn run<T>(&mut self, mut f: impl FnMut(&mut Self) -> Step<T>) -> Result<T> {
+        loop {
+            match f(self) {
+                Ok(value) => return Ok(value),
+                Err(Stop::Failed(error)) => return Err(error),
+                Err(Stop::Missing) => self.fill().await?,
+            }
+        }
+    }
+
+    /// [`run`](Self::run) for a thread that may block. Must be called where a tokio runtime is
+    /// entered, but not from one of its tasks.
+    pub fn run_blocking<T>(&mut self, f: impl FnMut(&mut Self) -> Step<T>) -> Result<T> {
+        tokio::runtime::Handle::current().block_on(self.run(f))
+    }
+}
+
+/// Chunks in memory: the twin of the chunk store. Nothing is "cached" until it was loaded once, so
+/// that the retry path runs too.
+#[derive(Default)]
+pub struct MemoryChunks {
+    chunks: Mutex<HashMap<ChunkId, (Bytes, bool)>>,
+}
+
+impl MemoryChunks {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Number of chunks and their bytes.
+    pub fn usage(&self) -> (usize, u64) {
+        let chunks = self.chunks.lock();
+        (chunks.len(), chunks.values().map(|(bytes, _)| bytes.len() as u64).sum())
+    }
+
+    /// Forget a chunk, as if it were lost.
+    pub fn remove(&self, id: &ChunkId) {
+        self.chunks.lock().remove(id);
+    }
+
+    /// Every id, sorted.
+    pub fn ids(&self) -> Vec<ChunkId> {
+        let mut ids: Vec<_> = self.chunks.lock().keys().copied().collect();
+        ids.sort();
+        ids
+    }
+}
+
+impl ChunkSink for MemoryChunks {
+    fn put(&self, bytes: &[u8]) -> Result<Stored> {
+        let id = ChunkId::of(bytes);
+        let mut chunks = self.chunks.lock();
+        let fresh = !chunks.contains_key(&id);
+        if fresh {
+            chunks.insert(id, (Bytes::copy_from_slice(bytes), false));
+        }
+        Ok(Stored { id, stored_len: bytes.len() as u32, fresh })
+    }
+}
+
+impl ChunkSource for MemoryChunks {
+    fn cached(&self, id: &ChunkId) -> Option<Bytes> {
+        self.chunks.lock().get(id).filter(|(_, loaded)| *loaded).map(|(bytes, _)| bytes.clone())
+    }
+
+    fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>> {
+        let found = self.chunks.lock().get_mut(&id).map(|entry| {
+            entry.1 = true;
+            entry.0.clone()
+        });
+        async move { found.ok_or_else(|| Error::corrupt(format!("chunk {id} is missing"))) }.boxed()
+    }
+}

@@ -1,0 +1,31 @@
+//! Everything that is not deterministic: disk, clock, randomness.
+//!
+//! Owns the traits through which all of our own I/O, time and randomness go, so that a test can
+//! crash, tear and fill the disk, stop the clock and repeat the dice. RocksDB keeps its own files.
+
+mod clock;
+mod disk;
+mod rng;
+mod sim;
+
+pub use clock::{Clock, ManualClock, SystemClock, Time};
+pub use disk::{Disk, DiskFile, RealDisk, Space};
+pub use rng::{OsRng, Rng, SeededRng};
+pub use sim::SimDisk;
+
+use std::sync::Arc;
+
+/// The outside world, handed to constructors.
+#[derive(Clone)]
+pub struct Env {
+    pub disk: Arc<dyn Disk>,
+    pub clock: Arc<dyn Clock>,
+    pub rng: Arc<dyn Rng>,
+}
+
+impl Env {
+    /// The real machine.
+    pub fn real() -> Self {
+        Self { disk: Arc::new(RealDisk), clock: Arc::new(SystemClock::new()), rng: Arc::new(OsRng) }
+    }
+}

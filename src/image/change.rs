@@ -1,0 +1,35 @@
+//! Change sets: the only way in which the catalog changes.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{CloneRecord, ExportId, ImageId, ImageRecord, OperationId, StoreRecord, VersionNumber, VersionRecord};
+use super::Labels;
+use crate::env::Time;
+
+/// One change. Applying it is a pure function of the state before and the change itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    PutStore(StoreRecord),
+    /// Create or replace.
+    PutImage(ImageRecord),
+    /// Gone with all its tags. Its versions must have been removed before.
+    RemoveImage(ImageId),
+    PutVersion(VersionRecord),
+    /// Removed by name. The record goes when no view and no pin of a clone reads it any more.
+    RemoveVersion { image: ImageId, number: VersionNumber },
+    PutClone(CloneRecord),
+    RemoveClone(ExportId),
+    LabelClones { clones: Vec<ExportId>, labels: Labels },
+    /// The view switch: all of `clones` show version `number` (no private layers) from now on; the
+    /// former view of each becomes a pin. One key in the log, however many clones.
+    Switch { clones: Vec<ExportId>, number: VersionNumber, at: Time, operation: OperationId },
+    DropPins { clones: Vec<ExportId> },
+    /// Identifiers below `next` are handed out.
+    GrantIds { next: u64 },
+}
+
+/// Changes that become durable and visible together, under one revision.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeSet {
+    pub changes: Vec<Change>,
+}

@@ -1,0 +1,120 @@
+//! The catalog's records. Encoded with postcard behind a version byte (`docs/formats.md`): the
+//! order of the fields is the format.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::Labels;
+use crate::env::Time;
+use crate::manifest::ManifestId;
+
+/// Names one clone or one version as an NFS export; also its fsid. Never reused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ExportId(pub u64);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ImageId(pub u64);
+
+/// Prints as `op-N`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct OperationId(pub u64);
+
+/// Counts from 1 within an image; never reused.
+pub type VersionNumber = u32;
+
+/// What belongs to the store as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreRecord {
+    pub store_id: [u8; 16],
+    /// Keys of handle MACs, newest last; a handle names the one it was made with.
+    pub handle_keys: Vec<(u8, [u8; 32])>,
+    pub created: Time,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageRecord {
+    pub id: ImageId,
+    pub name: Arc<str>,
+    pub created: Time,
+    pub labels: Labels,
+    /// Movable names for versions.
+    pub tags: BTreeMap<String, VersionNumber>,
+    /// The number that the next version gets.
+    pub next_version: VersionNumber,
+    /// Seed of the name hash that READDIR cookies are made of; the same in all versions.
+    pub name_seed: [u8; 16],
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionRecord {
+    /// The version as a read-only export.
+    pub export: ExportId,
+    pub image: ImageId,
+    pub number: VersionNumber,
+    pub manifest: ManifestId,
+    pub created: Time,
+    /// Where it was imported from, as given.
+    pub source: String,
+    pub author: String,
+    pub labels: Labels,
+    /// `application`, `crash` or `unknown`.
+    pub consistency: String,
+    /// Objects of all kinds.
+    pub inodes: u64,
+    /// Sum of the files' lengths.
+    pub bytes_logical: u64,
+    /// Stored size of the distinct chunks, pages included.
+    pub bytes_stored: u64,
+    /// Of these, what this import added to the store.
+    pub bytes_added: u64,
+    /// Removed by name; kept only because views still read it.
+    pub removed: bool,
+}
+
+/// One layer of private writes: an overlay, up to a position in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Layer {
+    pub overlay: u64,
+    pub upto: u64,
+}
+
+/// What a clone shows: a version under a stack of private layers (bottom first).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Counts from 1 within a clone; a generation in a handle is the view that began it.
+    pub number: u64,
+    pub version: VersionNumber,
+    pub layers: Vec<Layer>,
+}
+
+impl View {
+    /// Whether both show the same bytes.
+    pub fn same_content(&self, other: &Self) -> bool {
+        self.version == other.version && self.layers == other.layers
+    }
+}
+
+/// A former view that stays readable because handles into it may be in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    pub view: View,
+    /// When the switch away from it happened.
+    pub since: Time,
+    pub operation: OperationId,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneRecord {
+    pub id: ExportId,
+    pub name: Arc<str>,
+    pub image: ImageId,
+    pub created: Time,
+    pub labels: Arc<Labels>,
+    pub view: View,
+    /// Newest first. No two show the same content, and none shows what `view` shows.
+    pub pins: Vec<Pin>,
+    /// When the view last changed; grows strictly. Directories serve it as their least ctime.
+    pub switched: Time,
+}

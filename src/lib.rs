@@ -1,0 +1,29 @@
+//! mimeo: a NAS that clones images.
+//!
+//! Layers, each importing only from those above it in this list (`docs/architecture.md`):
+//!
+//! | module | owns |
+//! |---|---|
+//! | [`error`], [`config`], [`metrics`], [`env`](mod@env) | what every layer uses |
+//! | [`meta`] | ordered keys and values (RocksDB) |
+//! | [`chunk`] | the content-addressed chunk store and its cache |
+//! | [`manifest`] | immutable trees as pages in the chunk store |
+//! | [`image`] | images, versions, clones, the catalog, the view switch, import |
+//! | [`vfs`] | the file service without a protocol |
+//! | [`nfs`], [`admin`] | the NFSv3 front end; the HTTP API |
+//! | [`daemon`] | composition: open, serve, drain |
+//! | [`cli`] | the command line |
+
+pub mod admin;
+pub mod chunk;
+pub mod cli;
+pub mod config;
+pub mod daemon;
+pub mod env;
+pub mod error;
+pub mod image;
+pub mod manifest;
+pub mod meta;
+pub mod metrics;
+pub mod nfs;
+pub mod vfs;
