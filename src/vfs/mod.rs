@@ -9,7 +9,6 @@
 //! what it wants and the verb is called again. So a cached request costs no task and no wait.
 
 mod access;
-mod attr;
 mod policy;
 mod resolve;
 mod serve;
