@@ -15,7 +15,10 @@ pub use rocks::{RocksKv, RocksOptions};
 
 use std::ops::ControlFlow;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// Longest key, in bytes.
+pub const MAX_KEY: usize = 4096;
 
 /// A table is a key space of its own (a RocksDB column family).
 pub type Table = &'static str;
@@ -36,8 +39,23 @@ pub enum Durability {
 pub enum Op {
     Put { table: Table, key: Vec<u8>, value: Vec<u8> },
     Delete { table: Table, key: Vec<u8> },
-    /// Delete all keys `from <= key < to`.
+    /// Delete all keys `from <= key < to` (`to` empty: to the end of the table).
     DeleteRange { table: Table, from: Vec<u8>, to: Vec<u8> },
+}
+
+impl Op {
+    pub fn table(&self) -> Table {
+        match self {
+            Self::Put { table, .. } | Self::Delete { table, .. } | Self::DeleteRange { table, .. } => table,
+        }
+    }
+
+    fn longest_key(&self) -> usize {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key, .. } => key.len(),
+            Self::DeleteRange { from, to, .. } => from.len().max(to.len()),
+        }
+    }
 }
 
 /// Changes that become visible together.
@@ -65,6 +83,17 @@ impl Batch {
 
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
+    }
+
+    /// `Invalid` if a key is longer than [`MAX_KEY`].
+    fn check_keys(&self) -> Result<()> {
+        match self.ops.iter().find(|op| op.longest_key() > MAX_KEY) {
+            None => Ok(()),
+            Some(op) => {
+                let (table, len) = (op.table(), op.longest_key());
+                Err(Error::invalid(format!("a key of {len} bytes for table {table:?}: the limit is {MAX_KEY}")))
+            }
+        }
     }
 }
 
