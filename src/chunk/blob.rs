@@ -7,8 +7,10 @@
 //! no later blob depends on the bytes of an earlier one. What a crash leaves of unfinished puts is
 //! under `tmp/` and goes when the store is opened again.
 
+mod local;
 mod memory;
 
+pub use local::LocalBlobs;
 pub use memory::MemoryBlobs;
 
 use std::ops::Range;

@@ -37,10 +37,21 @@ pub enum Durability {
 /// One change in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Put { table: Table, key: Vec<u8>, value: Vec<u8> },
-    Delete { table: Table, key: Vec<u8> },
+    Put {
+        table: Table,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        table: Table,
+        key: Vec<u8>,
+    },
     /// Delete all keys `from <= key < to` (`to` empty: to the end of the table).
-    DeleteRange { table: Table, from: Vec<u8>, to: Vec<u8> },
+    DeleteRange {
+        table: Table,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    },
 }
 
 impl Op {
@@ -103,7 +114,13 @@ pub trait KvStore: Send + Sync + 'static {
     fn write(&self, batch: Batch, durability: Durability) -> Result<()>;
     /// Visit `from <= key < to` (`to` empty: to the end of the table) in key order, on one state of
     /// the store, until `visit` breaks.
-    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()>;
+    fn scan(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
+    ) -> Result<()>;
 }
 
 /// The smallest key greater than every key that starts with `prefix`; empty if there is none.
