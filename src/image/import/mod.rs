@@ -151,7 +151,7 @@ pub async fn run_import(context: &ImportContext, request: ImportRequest, progres
 
 fn find_base(context: &ImportContext, name: &str) -> Base {
     let state = context.catalog.state();
-    let image: Option<&Arc<ImageRecord>> = state.image_named(name).ok();
+    let image: Option<&Arc<ImageRecord>> = state.image_named(name);
     let version = image.and_then(|image| state.newest_version(image.id)).cloned();
     let mut fresh = [0; 16];
     context.env.rng.fill(&mut fresh);

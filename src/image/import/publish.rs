@@ -24,8 +24,8 @@ pub(super) async fn publish(catalog: &Arc<Catalog>, draft: VersionDraft) -> Resu
 fn apply(draft: &VersionDraft, state: &mut Draft) -> Result<VersionRecord> {
     let name = &draft.request.image;
     let mut image = match state.image_named(name) {
-        Ok(image) => ImageRecord::clone(image),
-        Err(_) => new_image(draft, ImageId(state.new_id()?)),
+        Some(image) => ImageRecord::clone(image),
+        None => new_image(draft, ImageId(state.new_id()?)),
     };
     let newest = state.newest_version(image.id).map(|version| version.export);
     if newest != draft.base.version.as_ref().map(|version| version.export) || image.name_seed != draft.base.seed.0 {
