@@ -72,10 +72,11 @@ fn check_range(name: &str, range: &Range<u64>, len: u64) -> Result<usize> {
     if start > end || end > len {
         return Err(Error::invalid(format!("bytes {start}..{end} of blob {name}, which has {len}")));
     }
-    if end - start > MAX_RANGE {
-        return Err(Error::invalid(format!("{} bytes of blob {name} in one read: the limit is {MAX_RANGE}", end - start)));
+    let wanted = end - start;
+    if wanted > MAX_RANGE {
+        return Err(Error::invalid(format!("{wanted} bytes of blob {name} in one read: the limit is {MAX_RANGE}")));
     }
-    usize::try_from(end - start).map_err(|e| Error::invalid(format!("blob {name}")).because(e))
+    usize::try_from(wanted).map_err(|e| Error::invalid(format!("blob {name}")).because(e))
 }
 
 fn unknown(name: &str) -> Error {

@@ -9,13 +9,13 @@
 //! two kinds never mix.
 
 use std::collections::BTreeMap;
-use std::ops::{Bound, ControlFlow};
+use std::ops::Bound;
 
 use bytes::Bytes;
 use imbl::OrdMap;
 use parking_lot::Mutex;
 
-use super::{Batch, Durability, KvStore, Op, Table};
+use super::{Batch, Durability, KvStore, Op, Table, Visit};
 use crate::error::{Error, ErrorKind, Result};
 
 type Rows = OrdMap<Bytes, Bytes>;
@@ -169,13 +169,7 @@ impl KvStore for MemoryKv {
         self.state.lock().write(batch, durability)
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
         // A persistent map: this copy is the state that is scanned, and `visit` may use the store.
         let rows = self.state.lock().live.get(table).cloned().unwrap_or_default();
         for (key, value) in between(&rows, from, to) {

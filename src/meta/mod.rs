@@ -108,19 +108,16 @@ impl Batch {
     }
 }
 
+/// Sees the keys and values of a scan until it breaks.
+pub type Visit<'a> = &'a mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a);
+
 /// An ordered key-value store with atomic batches. All calls block.
 pub trait KvStore: Send + Sync + 'static {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
     fn write(&self, batch: Batch, durability: Durability) -> Result<()>;
     /// Visit `from <= key < to` (`to` empty: to the end of the table) in key order, on one state of
     /// the store, until `visit` breaks.
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()>;
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
 }
 
 /// The smallest key greater than every key that starts with `prefix`; empty if there is none.

@@ -12,7 +12,6 @@
 //! store: what is on disk is then only certain after it was opened again, so `write` refuses until
 //! then and says why, and RocksDB is told not to resume by itself. Reads go on.
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
@@ -21,7 +20,7 @@ use rocksdb::{
     DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions, properties,
 };
 
-use super::{Batch, Durability, KvStore, MAX_KEY, Op, Table};
+use super::{Batch, Durability, KvStore, MAX_KEY, Op, Table, Visit};
 use crate::env::{RealDisk, create_dir_durably};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -164,13 +163,7 @@ impl KvStore for RocksKv {
         self.db.write_opt(encoded, &options).map_err(|e| self.poison(e))
     }
 
-    fn scan(
-        &self,
-        table: Table,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
         let mut options = ReadOptions::default();
         if !to.is_empty() {
             options.set_iterate_upper_bound(to);

@@ -90,8 +90,8 @@ impl LocalBlobs {
 fn prepare_root(disk: &dyn Disk, root: &Path) -> io::Result<()> {
     create_dir_durably(disk, root)?;
     let temps = root.join(TMP);
+    // Its name need not be durable: without it there are no leftovers in it.
     disk.create_dir_all(&temps)?;
-    disk.sync_dir(root)?;
     disk.list(&temps)?.iter().try_for_each(|name| disk.unlink(&temps.join(name)))
 }
 

@@ -142,7 +142,7 @@ impl World {
         match self.live.get(path) {
             Some(Node::File(id)) => Ok(*id),
             Some(Node::Dir) => Err(io::ErrorKind::IsADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
+            None => Err(self.missing(path)),
         }
     }
 
@@ -151,8 +151,14 @@ impl World {
         match self.live.get(path) {
             Some(Node::Dir) => Ok(()),
             Some(Node::File(_)) => Err(io::ErrorKind::NotADirectory.into()),
-            None => Err(io::ErrorKind::NotFound.into()),
+            None => Err(self.missing(path)),
         }
+    }
+
+    /// Why nothing is at `path`.
+    fn missing(&self, path: &Path) -> io::Error {
+        let through_file = path.ancestors().any(|dir| matches!(self.live.get(dir), Some(Node::File(_))));
+        if through_file { io::ErrorKind::NotADirectory.into() } else { io::ErrorKind::NotFound.into() }
     }
 
     fn parent_is_there(&self, path: &Path) -> io::Result<()> {

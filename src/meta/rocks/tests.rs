@@ -8,22 +8,32 @@ fn batch(key: &str) -> Batch {
     batch
 }
 
+/// Let the next write-ahead logs of the store at `path` go to a device that is always full.
+fn fill_the_disk(path: &Path) {
+    let names = std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    let number =
+        |path: PathBuf| path.file_stem().unwrap().to_string_lossy().trim_start_matches("MANIFEST-").parse::<u64>();
+    let last = names.filter_map(|path| number(path).ok()).max().unwrap();
+    for next in last + 1..last + 32 {
+        std::os::unix::fs::symlink("/dev/full", path.join(format!("{next:06}.log"))).unwrap();
+    }
+}
+
 #[test]
-fn a_failure_poisons_writes_and_leaves_reads() {
+fn a_full_disk_poisons_writes_and_leaves_reads() {
     let dir = tempfile::tempdir().unwrap();
     let store = RocksKv::open(dir.path(), &[T], RocksOptions::default()).unwrap();
     store.write(batch("before"), Durability::Synced).unwrap();
+    fill_the_disk(dir.path());
+    // A flush begins a new log.
+    store.db.flush_cf(store.family(T).unwrap()).unwrap();
 
-    // The crate gives no way to make an error of RocksDB but to get one.
-    let cause = RocksKv::open(dir.path(), &[T], RocksOptions::default()).err().unwrap().to_string();
-    let Err(failure) = DB::open(&Options::default(), dir.path()) else { panic!("opened twice") };
-    let error = store.poison(failure);
-    assert_eq!(error.kind(), ErrorKind::Io, "{cause}");
-
+    let error = store.write(batch("after"), Durability::Synced).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace, "{error}");
     let refused = store.write(batch("after"), Durability::Buffered).unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::ReadOnly);
     assert!(refused.to_string().contains(dir.path().to_str().unwrap()), "{refused}");
-    assert!(refused.to_string().contains("lock"), "the cause is named: {refused}");
+    assert!(refused.to_string().contains("No space left"), "the cause is named: {refused}");
     assert_eq!(store.get(T, b"before").unwrap().as_deref(), Some(&b"value"[..]));
     assert_eq!(store.get(T, b"after").unwrap(), None);
 }
