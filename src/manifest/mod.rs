@@ -13,23 +13,38 @@
 //!
 //! A file of more than [`INLINE_EXTENTS`] extents has a tree of its own, keyed by offset; its root
 //! is named in the inode. Pages are cut by content and hold no positions, only keys and chunk ids,
-//! so versions share every page that did not change. Bytes: `docs/formats.md`.
+//! so versions share every page that did not change. Bytes: `docs/formats/manifest.md`.
 //!
 //! Failure story: a page that does not parse is `Corrupt`, with its id; it hurts what is under it.
 
 mod builder;
 mod codec;
+mod content;
+mod cursor;
+mod cut;
 mod diff;
+mod grow;
+mod header;
 mod names;
 mod page;
+mod pairs;
 mod read;
+#[cfg(test)]
+mod tests;
 mod tree;
+mod xattrs;
 
-pub use builder::{EntriesOf, ManifestBuilder, TreeBuilder};
-pub use diff::{Change, ChangeKind, DiffOptions, diff};
-pub use names::{Cookie, NameSeed, FIRST_COOKIE};
-pub use read::{Entry, Manifest, ManifestStats};
-pub use tree::{Tree, TreeRoot};
+pub use builder::ManifestBuilder;
+pub use content::{ContentBuilder, FileContent, SubtreeHasher, content_digest, same_attrs};
+pub use cursor::Item;
+pub use diff::{Change, ChangeKind, diff};
+pub use grow::{PagesWritten, TreeBuilder};
+pub use header::ManifestStats;
+pub use names::{Cookie, FIRST_COOKIE, MAX_TIES, NameSeed};
+pub use page::{FORMAT_VERSION, TreeKind};
+pub use read::{Entry, Extents, MAX_DEPTH, Manifest};
+pub use tree::{Tree, TreeRoot, Visit};
+pub use xattrs::{MAX_INLINE_XATTRS, Xattrs, decode_xattrs, encode_xattrs};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -124,6 +139,5 @@ pub struct Inode {
     /// A virtual disk (raw, qcow2, vmdk): cut in fixed blocks, never merged block-wise.
     pub disk_image: bool,
     pub content: Content,
-    /// Extended attributes in the encoding of `docs/formats.md`; empty if there are none.
-    pub xattrs: Bytes,
+    pub xattrs: Xattrs,
 }
