@@ -32,6 +32,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 mod tree;
+mod values;
 mod xattrs;
 
 pub use builder::ManifestBuilder;
@@ -77,7 +78,7 @@ impl Ino {
 }
 
 /// What kind of object an inode is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileKind {
     Regular,
     Directory,
@@ -140,4 +141,28 @@ pub struct Inode {
     pub disk_image: bool,
     pub content: Content,
     pub xattrs: Xattrs,
+}
+
+/// An inode with nothing but a kind and a mode, for tests of what looks at those.
+#[cfg(test)]
+pub(crate) fn test_inode(kind: FileKind, mode: u32) -> Inode {
+    Inode {
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        rdev: (0, 0),
+        size: 0,
+        used: 0,
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+        parent: Ino::ROOT,
+        parent_cookie: FIRST_COOKIE,
+        digest: [0; 32],
+        disk_image: false,
+        content: Content::None,
+        xattrs: Xattrs::None,
+    }
 }

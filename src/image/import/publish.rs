@@ -13,7 +13,6 @@ pub(super) struct VersionDraft {
     pub base: Arc<Base>,
     pub manifest: ManifestId,
     pub stats: ManifestStats,
-    pub bytes_pages: u64,
     pub bytes_added: u64,
 }
 
@@ -64,7 +63,7 @@ fn new_version(draft: &VersionDraft, image: &ImageRecord, export: ExportId) -> V
         consistency: draft.request.consistency.clone(),
         inodes: draft.stats.inodes,
         bytes_logical: draft.stats.bytes_logical,
-        bytes_stored: draft.stats.chunk_bytes_stored + draft.bytes_pages,
+        bytes_stored: draft.stats.chunk_bytes_stored + draft.stats.page_bytes_stored,
         bytes_added: draft.bytes_added,
         removed: false,
     }
