@@ -233,13 +233,13 @@ impl Pass<'_> {
     /// reading the source may have moved.
     fn settle_times(&self, inode: &mut Inode, old: Option<&Inode>, entries_same: bool) {
         let Some(old) = old else { return };
-        inode.atime = old.atime;
-        inode.ctime = old.ctime;
-        // A subtree's digest moves with anything below; the directory itself did not change by it.
-        let digest = std::mem::replace(&mut inode.digest, if inode.kind == FileKind::Directory { old.digest } else { inode.digest });
-        let same = *inode == *old && entries_same;
-        inode.digest = digest;
-        if !same {
+        (inode.atime, inode.ctime) = (old.atime, old.ctime);
+        let mut own = inode.clone();
+        if own.kind == FileKind::Directory {
+            // A subtree's digest moves with anything below; the directory itself did not change by it.
+            own.digest = old.digest;
+        }
+        if own != *old || !entries_same {
             inode.ctime = self.now;
         }
     }
