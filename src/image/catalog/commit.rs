@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::{Draft, MAX_WAITING};
 use crate::env::Clock;
@@ -104,12 +104,12 @@ pub(super) struct Committer {
     /// Granted durably and unused.
     ids: Range<u64>,
     waiting: VecDeque<Box<dyn Job>>,
-    saving: Arc<AtomicBool>,
+    saving: Option<JoinHandle<()>>,
 }
 
 impl Committer {
     pub(super) fn new(log: Arc<dyn CatalogLog>, published: Arc<ArcSwap<State>>, clock: Arc<dyn Clock>) -> Self {
-        Self { log, published, clock, ids: 0..0, waiting: VecDeque::new(), saving: Arc::default() }
+        Self { log, published, clock, ids: 0..0, waiting: VecDeque::new(), saving: None }
     }
 
     /// Until the catalog is closed or dropped.
@@ -141,10 +141,17 @@ impl Committer {
         }
     }
 
+    /// Save a last checkpoint, let go of the log, and tell those who closed.
     async fn finish(self, closers: Vec<oneshot::Sender<Result<()>>>) {
-        let saved = self.log.save(self.published.load_full()).await.map_err(Arc::new);
+        let Self { log, published, saving, .. } = self;
+        if let Some(saving) = saving {
+            // Has told of its own failure.
+            let _ = saving.await;
+        }
+        let saved = log.save(published.load_full()).await.map_err(Arc::new);
+        drop(log);
         for reply in closers {
-            let _ = reply.send(saved.as_ref().map_err(|e| not_committed("save a catalog checkpoint", e)).copied());
+            let _ = reply.send(saved.clone().map_err(|e| not_committed("save a catalog checkpoint", &e)));
         }
     }
 
@@ -244,19 +251,18 @@ impl Committer {
     }
 
     /// Save a checkpoint beside the commits that go on, if none is being saved.
-    fn save_if_due(&self) {
+    fn save_if_due(&mut self) {
         let backlog = self.log.backlog();
         let due = backlog.sets > MAX_BACKLOG.sets || backlog.bytes > MAX_BACKLOG.bytes;
-        if !due || self.saving.swap(true, Ordering::AcqRel) {
+        if !due || self.saving.as_ref().is_some_and(|saving| !saving.is_finished()) {
             return;
         }
-        let (log, state, saving) = (self.log.clone(), self.published.load_full(), self.saving.clone());
-        tokio::spawn(async move {
+        let (log, state) = (self.log.clone(), self.published.load_full());
+        self.saving = Some(tokio::spawn(async move {
             if let Err(error) = log.save(state).await {
                 tracing::warn!(%error, "the catalog's checkpoint was not saved; the log keeps growing");
             }
-            saving.store(false, Ordering::Release);
-        });
+        }));
     }
 }
 
