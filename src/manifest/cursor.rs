@@ -28,17 +28,30 @@ pub(super) enum Seek {
     Floor,
 }
 
+impl Seek {
+    /// The number of the entry to begin with, in the leaf that is found by `from`.
+    pub fn first_in(self, leaf: &Page, from: &[u8]) -> usize {
+        match self {
+            Self::First => leaf.below(from),
+            Self::Floor => leaf.floor(from),
+        }
+    }
+}
+
 /// One entry, in place.
 #[derive(Clone, Copy)]
 pub struct Item<'a> {
-    key: &'a [u8],
     page: &'a Page,
     index: usize,
 }
 
 impl<'a> Item<'a> {
+    pub(super) fn new(page: &'a Page, index: usize) -> Self {
+        Self { page, index }
+    }
+
     pub fn key(&self) -> &'a [u8] {
-        self.key
+        self.page.key(self.index)
     }
 
     pub fn value(&self) -> Result<&'a [u8]> {
@@ -92,7 +105,7 @@ impl Cursor {
         }
         let Some((page, index)) = self.path.last_mut() else { return Ok(None) };
         let index = std::mem::replace(index, *index + 1);
-        Ok(Some(Item { key: page.key(index), page, index }))
+        Ok(Some(Item::new(page, index)))
     }
 
     /// Let go of all pages. The next step finds its way again, behind the entries already given.
@@ -145,10 +158,10 @@ impl Cursor {
     }
 
     fn first_index(&self, page: &Page, level: u8) -> usize {
-        match (self.seeking, level, self.seek) {
-            (false, ..) => 0,
-            (true, 0, Seek::First) => page.below(&self.from),
-            (true, ..) => page.floor(&self.from),
+        match (self.seeking, level) {
+            (false, _) => 0,
+            (true, 0) => self.seek.first_in(page, &self.from),
+            (true, _) => page.floor(&self.from),
         }
     }
 

@@ -144,12 +144,17 @@ impl Page {
 
     /// The number of keys below `key`.
     pub fn below(&self, key: &[u8]) -> usize {
-        self.rank(key, |a, b| a < b)
+        self.rank(key, false)
     }
 
     /// The number of the last key that is not above `key`; 0 if all are.
     pub fn floor(&self, key: &[u8]) -> usize {
-        self.rank(key, |a, b| a <= b).saturating_sub(1)
+        self.rank(key, true).saturating_sub(1)
+    }
+
+    /// Whether the page reaches beyond `key`.
+    pub fn is_beyond(&self, key: &[u8]) -> bool {
+        self.count > 0 && self.key(self.count - 1) > key
     }
 
     /// The value of exactly this key.
@@ -158,14 +163,15 @@ impl Page {
         if index < self.count && self.key(index) == key { self.value(index).map(Some) } else { Ok(None) }
     }
 
-    /// A search per key length, so that each comparison is a few machine words.
-    fn rank(&self, key: &[u8], before: impl Fn(&[u8], &[u8]) -> bool) -> usize {
+    /// The number of keys below `key`, or not above it. One search per key length, so that a
+    /// comparison is a few machine words.
+    fn rank(&self, key: &[u8], or_equal: bool) -> usize {
         let keys = &self.bytes[HEAD..HEAD + self.count * self.key_len];
         match self.key_len {
-            8 => partition::<8>(keys, key, before),
-            16 => partition::<16>(keys, key, before),
-            24 => partition::<24>(keys, key, before),
-            _ => partition::<32>(keys, key, before),
+            8 => partition(keys, key, or_equal, |k: &[u8; 8]| u64::from_be_bytes(*k)),
+            16 => partition(keys, key, or_equal, |k: &[u8; 16]| u128::from_be_bytes(*k)),
+            24 => partition(keys, key, or_equal, |k: &[u8; 24]| *k),
+            _ => partition(keys, key, or_equal, |k: &[u8; 32]| *k),
         }
     }
 
@@ -174,9 +180,10 @@ impl Page {
     }
 }
 
-fn partition<const K: usize>(keys: &[u8], key: &[u8], before: impl Fn(&[u8], &[u8]) -> bool) -> usize {
-    let key: &[u8; K] = key.try_into().expect("the tree checked the length of the key");
-    keys.as_chunks::<K>().0.partition_point(|k| before(k, key))
+fn partition<const K: usize, T: Ord>(keys: &[u8], key: &[u8], or_equal: bool, word: impl Fn(&[u8; K]) -> T) -> usize {
+    let key = word(key.try_into().expect("the tree checked the length of the key"));
+    let (keys, _) = keys.as_chunks::<K>();
+    if or_equal { keys.partition_point(|k| word(k) <= key) } else { keys.partition_point(|k| word(k) < key) }
 }
 
 fn damaged(id: &ChunkId, how: &str) -> Error {

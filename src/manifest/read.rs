@@ -145,17 +145,16 @@ impl Manifest {
         out: &mut Extents,
     ) -> Step<()> {
         let (from, to) = (range.start.to_be_bytes(), (range.end - 1).to_be_bytes());
-        let mut cursor = Tree::new(TreeKind::Extents, *root).cursor(&from..=&to, Seek::Floor)?;
-        while let Some(item) = cursor.next(fetch)? {
+        Tree::new(TreeKind::Extents, *root).scan_from(fetch, &from..=&to, Seek::Floor, &mut |item| {
             let extent = self.extent_of(&item)?;
             if out.len() == MAX_EXTENTS {
-                return Err(Error::internal(format!("more than {MAX_EXTENTS} extents asked for at once")).into());
+                return Err(Error::internal(format!("more than {MAX_EXTENTS} extents asked for at once")));
             }
             if intersects(&extent, &range) {
                 out.push(extent);
             }
-        }
-        Ok(())
+            Ok(ControlFlow::Continue(()))
+        })
     }
 
     /// Visit all extents of a file in order.

@@ -48,12 +48,17 @@ impl Tree {
     /// The value of `key`, as a slice of its page.
     pub fn get(&self, fetch: &mut Fetch<'_>, key: &[u8]) -> Step<Option<Bytes>> {
         self.kind.check_key(key)?;
+        Ok(self.leaf(fetch, key)?.find(key)?)
+    }
+
+    /// The leaf that has `key`, if any leaf has it.
+    fn leaf(&self, fetch: &mut Fetch<'_>, key: &[u8]) -> Step<Page> {
         let mut id = self.root.id;
         for level in (1..=self.root.height).rev() {
             let page = load(fetch, id, self.kind, level)?;
             id = page.child(page.floor(key))?;
         }
-        Ok(load(fetch, id, self.kind, 0)?.find(key)?)
+        load(fetch, id, self.kind, 0)
     }
 
     /// Visit the entries in `range` in key order until `visit` breaks. Stops with `Missing` where a
@@ -65,7 +70,25 @@ impl Tree {
         range: RangeInclusive<&[u8]>,
         visit: &mut dyn FnMut(Item<'_>) -> Result<ControlFlow<()>>,
     ) -> Step<()> {
-        let mut cursor = self.cursor(range, Seek::First)?;
+        self.scan_from(fetch, range, Seek::First, visit)
+    }
+
+    pub(super) fn scan_from(
+        &self,
+        fetch: &mut Fetch<'_>,
+        range: RangeInclusive<&[u8]>,
+        seek: Seek,
+        visit: &mut dyn FnMut(Item<'_>) -> Result<ControlFlow<()>>,
+    ) -> Step<()> {
+        self.kind.check_key(range.start())?;
+        self.kind.check_key(range.end())?;
+        // Most ranges that are read end in the leaf where they begin: no cursor is needed for them.
+        if let Ok(leaf) = self.leaf(fetch, range.start())
+            && leaf.is_beyond(range.end())
+        {
+            return Ok(scan_leaf(&leaf, range, seek, visit)?);
+        }
+        let mut cursor = self.cursor(range, seek)?;
         while let Some(item) = cursor.next(fetch)? {
             if visit(item)?.is_break() {
                 break;
@@ -103,6 +126,21 @@ impl Tree {
         self.kind.check_key(range.end())?;
         Ok(Cursor::new(self.kind, &self.root, range, seek))
     }
+}
+
+fn scan_leaf(
+    leaf: &Page,
+    range: RangeInclusive<&[u8]>,
+    seek: Seek,
+    visit: &mut dyn FnMut(Item<'_>) -> Result<ControlFlow<()>>,
+) -> Result<()> {
+    let items = (seek.first_in(leaf, range.start())..leaf.count()).map(|index| Item::new(leaf, index));
+    for item in items.take_while(|item| item.key() <= *range.end()) {
+        if visit(item)?.is_break() {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// The page `id`, which the tree says is of such a kind and level.
