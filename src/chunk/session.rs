@@ -24,7 +24,7 @@ mod writer;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -48,7 +48,9 @@ pub struct Session {
     open: Mutex<OpenPack>,
     counters: Counters,
     /// Set before the decision is written: from then on the packs are not ours to delete.
-    decided: AtomicBool,
+    decided: bool,
+    /// Nothing is left for `drop` to do.
+    ended: bool,
 }
 
 /// The pack that is being filled.
@@ -92,7 +94,8 @@ impl Session {
             writer: PackWriter::new(shared.blobs.clone(), runtime.clone()),
             open: Mutex::default(),
             counters: Counters::default(),
-            decided: AtomicBool::new(false),
+            decided: false,
+            ended: false,
             shared,
             runtime,
         }
@@ -131,7 +134,7 @@ impl Session {
 
     /// Make all chunks durable and findable. After an error none is, except where the error came
     /// after the decision: then the next open makes them findable.
-    pub async fn commit(self) -> Result<SessionStats> {
+    pub async fn commit(mut self) -> Result<SessionStats> {
         if let Some(last) = self.open.lock().pack.take() {
             let staging = self.staging.clone();
             let staged = move || staging.stage(last.id(), last.frames()).map(|()| last.seal());
@@ -139,7 +142,7 @@ impl Session {
         }
         let packs = self.writer.finish().await?;
         if !packs.is_empty() {
-            self.decided.store(true, Ordering::Release);
+            self.decided = true;
             let (index, staging) = (self.shared.index.clone(), self.staging.clone());
             blocking(move || {
                 index.record_packs(&packs, PackState::Sealed)?;
@@ -148,13 +151,17 @@ impl Session {
             })
             .await?;
         }
+        self.ended = true;
+        clear_rows(self.staging.clone(), self.scratch.clone()).await;
         Ok(self.stats())
     }
 
     /// Take everything back, and return when it is gone. Dropping the session does the same in the
     /// background.
-    pub async fn abort(self) {
+    pub async fn abort(mut self) {
         self.writer.remove_all().await;
+        self.ended = true;
+        clear_rows(self.staging.clone(), self.scratch.clone()).await;
     }
 
     /// The stored length of a chunk that needs no storing, and the count of seals at that moment.
@@ -224,17 +231,25 @@ impl ChunkSink for Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        if self.ended {
+            return;
+        }
         let (writer, staging, scratch) = (self.writer.clone(), self.staging.clone(), self.scratch.clone());
-        let abort = !self.decided.load(Ordering::Acquire);
+        let abort = !self.decided;
         self.runtime.spawn(async move {
             if abort {
                 writer.remove_all().await;
             }
-            let cleared = blocking(move || staging.clear().and_then(|()| scratch.clear())).await;
-            if let Err(error) = cleared {
-                tracing::warn!(%error, "scratch rows of an import stay until the next start");
-            }
+            clear_rows(staging, scratch).await;
         });
+    }
+}
+
+/// Give the session's rows back.
+async fn clear_rows(staging: Arc<Staging>, scratch: Arc<Scratch>) {
+    let cleared = blocking(move || staging.clear().and_then(|()| scratch.clear())).await;
+    if let Err(error) = cleared {
+        tracing::warn!(%error, "scratch rows of an import stay until the next start");
     }
 }
 

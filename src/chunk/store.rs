@@ -233,4 +233,4 @@ pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + 
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::chunk) mod tests;

@@ -35,8 +35,8 @@ fn golden_cuts() {
     let pieces = cut(&section, Cutting::ContentDefined);
     check_cover(&section, &pieces);
     let first: Vec<usize> = pieces.iter().take(4).map(|piece| piece.len).collect();
-    assert_eq!((pieces.len(), first), (0, vec![]));
-    assert_eq!(cuts_digest(&pieces), "?");
+    assert_eq!((pieces.len(), first), (224, vec![59602, 24641, 89585, 89879]));
+    assert_eq!(cuts_digest(&pieces), "08c77bff1867303fed446b1f9f727201");
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn golden_cuts_around_holes() {
     section[9 * BLOCK + 1..10 * BLOCK + 1].fill(0);
     let pieces = cut(&section, Cutting::ContentDefined);
     check_cover(&section, &pieces);
-    assert_eq!(cuts_digest(&pieces), "?");
+    assert_eq!(cuts_digest(&pieces), "bfa5cdeb238c6b7ced5bda869ecfd34e");
     let blocks = cut(&section, Cutting::FixedBlocks);
     check_cover(&section, &blocks);
     assert_eq!(blocks.len(), 21 - 4);
