@@ -54,6 +54,8 @@ pub struct RecordBuffer {
     fragments: usize,
     /// The record handed out last is the one in `parts`.
     parts_taken: bool,
+    /// Room was made since the last release. (`received` does not know what lies before its start.)
+    allocated: bool,
     /// Room that the next read gets: grows while reads fill it.
     appetite: usize,
 }
@@ -66,6 +68,7 @@ impl RecordBuffer {
             parts: Vec::new(),
             fragments: 0,
             parts_taken: false,
+            allocated: false,
             appetite: MIN_ROOM,
         }
     }
@@ -129,6 +132,7 @@ impl RecordBuffer {
         };
         // At most as much as was received already: a mark alone takes no memory.
         let most = self.received.len().max(self.appetite);
+        self.allocated = true;
         self.received.reserve(missing.max(self.appetite).min(most));
         &mut self.received
     }
@@ -147,7 +151,7 @@ impl RecordBuffer {
 
     /// Whether memory is held that [`release`](Self::release) would give back.
     pub fn holds_memory(&self) -> bool {
-        self.received.capacity() > 0 && !self.in_progress()
+        self.allocated && !self.in_progress()
     }
 
     /// Give the memory back, if no record is in progress.
@@ -235,6 +239,7 @@ mod tests {
         assert_eq!(records[0].len(), MAX_RECORD);
         assert!(buffer.holds_memory());
         buffer.release();
+        assert!(!buffer.holds_memory());
         assert_eq!(buffer.received.capacity(), 0);
     }
 }
