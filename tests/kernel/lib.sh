@@ -171,10 +171,14 @@ tell() { touch "$SHARE/$1"; }
 
 # --- the end --------------------------------------------------------------------------------------
 
+# What a script has to undo before the daemon goes; it may define its own.
+at_end() { :; }
+
 cleanup() {
   local rc=$?
   trap - EXIT INT TERM
   if alive "$GUEST_PID"; then kill -TERM "$GUEST_PID"; wait "$GUEST_PID" 2>/dev/null || true; fi
+  at_end
   daemon_stop KILL
   if [ -n "${KEEP:-}" ]; then note "kept: $WORK"; else rm -rf "$WORK"; fi
   exit "$rc"

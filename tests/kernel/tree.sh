@@ -14,6 +14,8 @@ daemon_start
 must mimeo image import tree "$SOURCE"
 must mimeo clone create tree --count 20 --name 'tree-{:02}'
 
+# The variables are the guest's.
+# shellcheck disable=SC2016
 GUEST_LIMIT=1800 guest_start --export /clones/tree-07 -- inventory.py '$MNT' '$SHARE/served.tsv'
 "$KERNEL_DIR/inventory.py" --source "$SOURCE" "$WORK/source.tsv"
 guest_wait "inventory of a clone"
