@@ -68,6 +68,8 @@ pub(super) struct Cursor {
     kind: TreeKind,
     root: ChunkId,
     height: u8,
+    /// The level whose entries are given: 0, or 1 to see the leaves without loading them.
+    bottom: u8,
     seek: Seek,
     /// Still on the way down to the first leaf.
     seeking: bool,
@@ -88,6 +90,7 @@ impl Cursor {
             kind,
             root: root.id,
             height: root.height,
+            bottom: 0,
             seek,
             seeking: true,
             from: Key::from_slice(range.start()),
@@ -96,6 +99,13 @@ impl Cursor {
             path: SmallVec::new(),
             passed: None,
         }
+    }
+
+    /// Over the leaves instead of their entries: first key and chunk id of each. The tree must have
+    /// more than one leaf.
+    pub fn over_leaves(mut self) -> Self {
+        self.bottom = 1;
+        self
     }
 
     /// The next entry of the range.
@@ -110,7 +120,7 @@ impl Cursor {
 
     /// Let go of all pages. The next step finds its way again, behind the entries already given.
     pub fn park(&mut self) {
-        if self.path.len() != usize::from(self.height) + 1 {
+        if self.path.len() != usize::from(self.height - self.bottom) + 1 {
             return; // still on the way down: nothing is held that a new descent would not need
         }
         let Some((leaf, index)) = self.path.last() else { return };
@@ -151,17 +161,17 @@ impl Cursor {
         };
         self.check_order(&page, level)?;
         let index = self.first_index(&page, level);
-        self.next = if level > 0 { Some(page.child(index)?) } else { None };
-        self.seeking &= level > 0;
+        self.next = if level > self.bottom { Some(page.child(index)?) } else { None };
+        self.seeking &= level > self.bottom;
         self.path.push((page, index));
         Ok(())
     }
 
     fn first_index(&self, page: &Page, level: u8) -> usize {
-        match (self.seeking, level) {
-            (false, _) => 0,
-            (true, 0) => self.seek.first_in(page, &self.from),
-            (true, _) => page.floor(&self.from),
+        match self.seeking {
+            false => 0,
+            true if level == self.bottom => self.seek.first_in(page, &self.from),
+            true => page.floor(&self.from),
         }
     }
 
@@ -172,7 +182,7 @@ impl Cursor {
         if page.count() == 0 || page.key(0) != parent.key(*index) {
             return Err(page.damaged("does not begin where its parent says"));
         }
-        if level == 0 && self.passed.as_ref().is_some_and(|passed| page.key(0) <= &passed[..]) {
+        if level == self.bottom && self.passed.as_ref().is_some_and(|passed| page.key(0) <= &passed[..]) {
             return Err(page.damaged("is out of order"));
         }
         Ok(())
@@ -181,7 +191,7 @@ impl Cursor {
     /// Leave an exhausted page for the next child of the nearest parent that has one.
     fn leave(&mut self) -> Result<()> {
         let Some((page, _)) = self.path.pop() else { return Ok(()) };
-        if self.path.len() == usize::from(self.height) && page.count() > 0 {
+        if self.path.len() == usize::from(self.height - self.bottom) && page.count() > 0 {
             self.passed = Some(Key::from_slice(page.key(page.count() - 1)));
         }
         let Some((parent, index)) = self.path.last_mut() else { return Ok(()) };

@@ -29,6 +29,7 @@ mod names;
 mod page;
 mod pairs;
 mod read;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod tree;

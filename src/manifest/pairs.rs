@@ -8,8 +8,9 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::cursor::Cursor;
-use super::{Cookie, Entry, Ino, Inode, Manifest};
-use crate::chunk::Fetch;
+use super::shared::SharedInodes;
+use super::{Cookie, Entry, FileKind, Ino, Inode, Manifest, ManifestId};
+use crate::chunk::{ChunkSource, Fetch};
 use crate::error::{Error, Result};
 
 /// The old and the new entry of one name; at least one is there.
@@ -19,9 +20,25 @@ pub(super) type Pair = [Option<Entry>; 2];
 pub(super) struct Sides<'a> {
     pub fetch: Fetch<'a>,
     pub manifests: [Manifest; 2],
+    shared: SharedInodes,
 }
 
-impl Sides<'_> {
+impl<'a> Sides<'a> {
+    pub async fn open(source: &'a dyn ChunkSource, ids: [&ManifestId; 2]) -> Result<Self> {
+        let mut fetch = Fetch::new(source);
+        let old = fetch.run(|f| Manifest::open(f, ids[0])).await?;
+        let new = fetch.run(|f| Manifest::open(f, ids[1])).await?;
+        let shared = SharedInodes::of(&mut fetch, old.inode_tree(), new.inode_tree()).await?;
+        Ok(Self { fetch, manifests: [old, new], shared })
+    }
+
+    /// Whether both entries surely lead to the same record. The usual case, told without reading it.
+    pub fn is_shared(&self, pair: &Pair) -> bool {
+        let [Some(old), Some(new)] = pair else { return false };
+        // Of a directory the record may be shared although its digest says nothing.
+        old.ino == new.ino && old.kind != FileKind::Directory && self.shared.contains(old.ino)
+    }
+
     pub fn same_seed(&self) -> bool {
         self.manifests[0].name_seed() == self.manifests[1].name_seed()
     }

@@ -273,6 +273,10 @@ impl Manifest {
         self.chunks.walk(source, &[0; 32]..=&[0xff; 32], &mut each).await
     }
 
+    pub(super) fn inode_tree(&self) -> &Tree {
+        &self.inodes
+    }
+
     /// A position before the first entry of `dir`.
     pub(super) fn entries_cursor(&self, dir: Ino) -> Result<Cursor> {
         let (from, to) = (entry_key(dir, Cookie(0)), entry_key(dir, Cookie(u64::MAX)));

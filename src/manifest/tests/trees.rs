@@ -8,10 +8,11 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom;
 
 use super::{Cold, dice, random_bytes, read, wait};
-use crate::chunk::{ChunkSource, MemoryChunks};
+use crate::chunk::{ChunkSource, Fetch, MemoryChunks};
 use crate::error::ErrorKind;
 use crate::manifest::cursor::Seek;
-use crate::manifest::{Tree, TreeBuilder, TreeKind, TreeRoot};
+use crate::manifest::shared::SharedInodes;
+use crate::manifest::{Ino, Tree, TreeBuilder, TreeKind, TreeRoot};
 
 type Model = BTreeMap<Vec<u8>, Vec<u8>>;
 
@@ -225,4 +226,26 @@ fn the_longest_values_fit() {
     let root = build(&chunks, TreeKind::Inodes, &model);
     let tree = Tree::new(TreeKind::Inodes, root);
     assert_eq!(walk(&chunks, &tree, &[0; 8], &[0xff; 8]).len(), 100);
+}
+
+#[test]
+fn shared_inodes_are_the_same_and_most_are_found() {
+    let mut rng = dice();
+    for entries in [5, 300, 20_000u64] {
+        let chunks = MemoryChunks::new();
+        let old: Model = (0..entries).map(|i| (key_of(TreeKind::Inodes, i), vec![1; 170])).collect();
+        let mut new = old.clone();
+        for _ in 0..10 {
+            new.remove(&key_of(TreeKind::Inodes, rng.random_range(0..entries)));
+            new.insert(key_of(TreeKind::Inodes, rng.random_range(0..entries * 2)), vec![2; 170]);
+        }
+        let trees = [&old, &new].map(|model| Tree::new(TreeKind::Inodes, build(&chunks, TreeKind::Inodes, model)));
+        let source = Cold::new(chunks);
+        let shared = wait(SharedInodes::of(&mut Fetch::new(&source), &trees[0], &trees[1])).unwrap();
+        let found = (0..entries).filter(|i| shared.contains(Ino(*i)));
+        assert!(found.clone().all(|i| old.get(&i.to_be_bytes()[..]) == new.get(&i.to_be_bytes()[..])));
+        assert!(entries < 20_000 || found.count() > 18_000);
+        let same = wait(SharedInodes::of(&mut Fetch::new(&source), &trees[0], &trees[0])).unwrap();
+        assert!((0..entries).all(|i| same.contains(Ino(i))));
+    }
 }
