@@ -135,7 +135,8 @@ impl Session {
     /// Make all chunks durable and findable. After an error none is, except where the error came
     /// after the decision: then the next open makes them findable.
     pub async fn commit(mut self) -> Result<SessionStats> {
-        if let Some(last) = self.open.lock().pack.take() {
+        let last = self.open.lock().pack.take();
+        if let Some(last) = last {
             let staging = self.staging.clone();
             let staged = move || staging.stage(last.id(), last.frames()).map(|()| last.seal());
             self.writer.submit(blocking(staged).await?).await?;

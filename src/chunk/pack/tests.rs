@@ -55,7 +55,7 @@ async fn a_pack_is_read_back_from_its_table() {
     assert_eq!((pack.totals.chunks, pack.totals.raw_bytes), (3, 300 + 950 + 1));
     let encodings: Vec<_> = frames.iter().map(|frame| frame.span.encoding).collect();
     assert_eq!(encodings, [Encoding::Raw, Encoding::Zstd, Encoding::Raw]);
-    assert_eq!(pack.totals.stored_bytes, frames.iter().map(|frame| u64::from(frame.span.stored_len)).sum());
+    assert_eq!(pack.totals.stored_bytes, frames.iter().map(|frame| u64::from(frame.span.stored_len)).sum::<u64>());
 }
 
 #[tokio::test]
