@@ -20,8 +20,6 @@ pub(super) struct Scope {
     pub fsid: u64,
     /// Directories serve no ctime before this: the time of the clone's last view switch.
     pub floor: Time,
-    /// An export whose content never changes: a version.
-    pub immutable: bool,
 }
 
 impl Found {
@@ -82,7 +80,7 @@ fn views(rq: &Request<'_>, object: Object) -> Result<Views, Refused> {
     match rq.state().export(object.export) {
         None => Err(refused(Refusal::Stale)),
         Some(Export::Version(version)) => Ok(Views {
-            scope: Scope { fsid: object.export.0, floor: Time::default(), immutable: true },
+            scope: Scope { fsid: object.export.0, floor: Time::default() },
             manifests: smallvec::smallvec![version.manifest],
         }),
         Some(Export::Clone(clone)) => Ok(clone_views(rq, clone)),
@@ -93,7 +91,7 @@ fn clone_views(rq: &Request<'_>, clone: &CloneRecord) -> Views {
     let numbers = std::iter::once(&clone.view).chain(clone.pins.iter().map(|pin| &pin.view)).map(|view| view.version);
     let manifest = |number: VersionNumber| rq.state().version(clone.image, number).map(|version| version.manifest);
     Views {
-        scope: Scope { fsid: clone.id.0, floor: clone.switched, immutable: false },
+        scope: Scope { fsid: clone.id.0, floor: clone.switched },
         manifests: numbers.filter_map(manifest).collect(),
     }
 }

@@ -5,7 +5,7 @@ use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 
 use mimeo::env::Time;
 use mimeo::error::ErrorKind;
-use mimeo::vfs::FileKind;
+use mimeo::vfs::{FileKind, Vfs};
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 
 use crate::world::{World, chmod, noise, write};
