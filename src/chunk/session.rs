@@ -22,14 +22,13 @@ mod scratch;
 mod staging;
 mod writer;
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 
-use self::scratch::Scratch;
+use self::scratch::{Scratch, VisitRow};
 use self::staging::Staging;
 use self::writer::PackWriter;
 use super::pack::{PackBuilder, encode};
@@ -123,20 +122,14 @@ impl Session {
 
     /// Visit the rows `from <= key < to` (`to` empty: to the end) in order, until `visit` breaks. Sees
     /// every put that returned before. Blocks.
-    pub fn scratch_scan(
-        &self,
-        from: &[u8],
-        to: &[u8],
-        visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>,
-    ) -> Result<()> {
+    pub fn scratch_scan(&self, from: &[u8], to: &[u8], visit: &mut VisitRow<'_>) -> Result<()> {
         self.scratch.scan(from, to, visit)
     }
 
     /// Make all chunks durable and findable. After an error none is, except where the error came
     /// after the decision: then the next open makes them findable.
     pub async fn commit(mut self) -> Result<SessionStats> {
-        let last = self.open.lock().pack.take();
-        if let Some(last) = last {
+        if let Some(last) = self.open.get_mut().pack.take() {
             let staging = self.staging.clone();
             let staged = move || staging.stage(last.id(), last.frames()).map(|()| last.seal());
             self.writer.submit(blocking(staged).await?).await?;

@@ -13,6 +13,9 @@ use crate::meta::{Batch, Durability, prefix_end};
 /// Bytes of rows that are held back to be written in one batch.
 const MAX_BUFFER: usize = 1 << 20;
 
+/// Sees a key and its value, and says whether to go on.
+pub type VisitRow<'a> = dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a;
+
 /// One session's rows of the scratch table, and those on their way to it.
 pub struct Scratch {
     index: Arc<Index>,
@@ -45,7 +48,7 @@ impl Scratch {
         self.index.kv().get(SCRATCH, &self.key(key))
     }
 
-    pub fn scan(&self, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()> {
+    pub fn scan(&self, from: &[u8], to: &[u8], visit: &mut VisitRow<'_>) -> Result<()> {
         self.flush(&mut self.buffer.lock())?;
         let end = if to.is_empty() { prefix_end(&self.session) } else { self.key(to) };
         let prefix = self.session.len();

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::thread;
 
 use super::*;
@@ -46,7 +47,8 @@ async fn threads_that_put_the_same_chunks_store_them_once() {
     })
     .await
     .unwrap();
-    let stats = session.commit().await.unwrap();
+    // As a task of its own, as the daemon does it.
+    let stats = tokio::spawn(session.commit()).await.unwrap().unwrap();
     assert_eq!((stats.chunks_new, stats.chunks_dup), (60, 180));
     assert_eq!(store.usage().unwrap().chunks, 60);
     for chunk in &all {

@@ -255,7 +255,7 @@ fn encode_quarantine(bad: &Quarantined) -> Vec<u8> {
     bytes.extend_from_slice(&bad.location.encode());
     bytes.extend_from_slice(&bad.since.secs.to_be_bytes());
     bytes.extend_from_slice(&bad.since.nanos.to_be_bytes());
-    bytes.extend_from_slice(&bad.reason.as_bytes()[..bad.reason.floor_char_boundary(MAX_REASON)]);
+    bytes.extend_from_slice(&bad.reason.as_bytes()[..bad.reason.len().min(MAX_REASON)]);
     bytes
 }
 
