@@ -51,6 +51,23 @@ pub enum Change {
     },
 }
 
+impl Change {
+    /// The clones whose records this change makes, changes or removes.
+    pub(super) fn clones(&self) -> &[ExportId] {
+        match self {
+            Self::PutClone(clone) => std::slice::from_ref(&clone.id),
+            Self::RemoveClone(id) => std::slice::from_ref(id),
+            Self::LabelClones { clones, .. } | Self::Switch { clones, .. } | Self::DropPins { clones } => clones,
+            Self::PutStore(_)
+            | Self::PutImage(_)
+            | Self::RemoveImage(_)
+            | Self::PutVersion(_)
+            | Self::RemoveVersion { .. }
+            | Self::GrantIds { .. } => &[],
+        }
+    }
+}
+
 /// Changes that become durable and visible together, under one revision.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeSet {

@@ -1,5 +1,7 @@
 //! Bytes of the catalog's values: one version byte, then postcard. `docs/formats/catalog.md`.
 
+use std::fmt::Display;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -8,13 +10,13 @@ use crate::error::{Error, Result};
 /// The version of the encoding that is written, and the only one that is read.
 pub(super) const FORMAT: u8 = 1;
 
-pub(super) fn encode<T: Serialize>(what: &str, value: &T) -> Result<Vec<u8>> {
+pub(super) fn encode<T: Serialize>(what: impl Display, value: &T) -> Result<Vec<u8>> {
     postcard::to_extend(value, vec![FORMAT])
         .map_err(|e| Error::internal(format!("{what} cannot be encoded")).because(e))
 }
 
 /// Decode all of `bytes`; `what` names the value in the error.
-pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T> {
+pub(super) fn decode<T: DeserializeOwned>(what: impl Display, bytes: &[u8]) -> Result<T> {
     match bytes.split_first() {
         Some((&FORMAT, body)) => decode_body(what, body),
         Some((version, _)) => Err(Error::corrupt(format!("{what} has format {version}, this mimeo reads {FORMAT}"))
@@ -23,7 +25,7 @@ pub(super) fn decode<T: DeserializeOwned>(what: &str, bytes: &[u8]) -> Result<T>
     }
 }
 
-fn decode_body<T: DeserializeOwned>(what: &str, body: &[u8]) -> Result<T> {
+fn decode_body<T: DeserializeOwned>(what: impl Display, body: &[u8]) -> Result<T> {
     match postcard::take_from_bytes(body) {
         Ok((value, [])) => Ok(value),
         Ok((_, rest)) => Err(Error::corrupt(format!("{what} has {} bytes too many", rest.len()))),

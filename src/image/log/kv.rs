@@ -11,7 +11,8 @@
 //! Failure story: a failed put leaves the head where it is. The key may turn up after a crash, as one
 //! more change set that was never answered; a later commit at the same revision overwrites it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 
@@ -26,6 +27,7 @@ use super::{Backlog, CatalogLog, MAX_CHANGE_SET, Outcome, Rev, Watch, WatchError
 use crate::error::{Error, Result};
 use crate::image::change::{Change, ChangeSet};
 use crate::image::codec::{decode, encode};
+use crate::image::record::ExportId;
 use crate::image::state::State;
 use crate::meta::{Batch, Durability, KvStore, Table};
 
@@ -150,7 +152,7 @@ impl Inner {
             if rev > head {
                 return Ok(());
             }
-            let set: ChangeSet = decode(&format!("catalog change set {}", rev.0), value)?;
+            let set: ChangeSet = decode(SetName(rev), value)?;
             state.apply_set(rev, &set).map_err(|e| damaged_log(rev, e))
         })?;
         Ok(state)
@@ -168,7 +170,8 @@ impl Inner {
         if state.rev() > head {
             return Err(Error::internal(format!("catalog checkpoint {} is ahead of the log", state.rev().0)));
         }
-        self.kv.write(checkpoint_batch(&saved, state)?, Durability::Buffered)?;
+        let touched = self.clones_touched(saved.rev(), state.rev())?;
+        self.kv.write(checkpoint_batch(&saved, state, touched)?, Durability::Buffered)?;
         let mut tail = self.tail.lock();
         for _ in saved.rev().0..state.rev().0 {
             tail.sizes.pop_front();
@@ -177,9 +180,22 @@ impl Inner {
         Ok(())
     }
 
+    /// The clones whose records the change sets `from < rev <= to` touch.
+    fn clones_touched(&self, from: Rev, to: Rev) -> Result<BTreeSet<ExportId>> {
+        let mut touched = BTreeSet::new();
+        scan_log(&*self.kv, from, |rev, value| {
+            if rev <= to {
+                let set: ChangeSet = decode(SetName(rev), value)?;
+                touched.extend(set.changes.iter().flat_map(Change::clones));
+            }
+            Ok(())
+        })?;
+        Ok(touched)
+    }
+
     fn set(&self, rev: Rev) -> Result<Option<Arc<ChangeSet>>> {
         let value = self.kv.get(LOG, &log_key(rev))?;
-        value.map(|v| decode(&format!("catalog change set {}", rev.0), &v).map(Arc::new)).transpose()
+        value.map(|v| decode(SetName(rev), &v).map(Arc::new)).transpose()
     }
 }
 
@@ -238,7 +254,7 @@ fn scan(kv: &dyn KvStore, table: Table, from: &[u8], mut visit: impl FnMut(&[u8]
 }
 
 fn damaged_log(rev: Rev, cause: Error) -> Error {
-    Error::corrupt(format!("catalog change set {} cannot be applied", rev.0)).because(cause)
+    Error::corrupt(format!("{} cannot be applied", SetName(rev))).because(cause)
 }
 
 /// First byte of a record's key. In this order each record finds what it refers to.
@@ -263,34 +279,45 @@ fn read_checkpoint(kv: &dyn KvStore) -> Result<State> {
     let mut state = State::default();
     scan(kv, RECORDS, &[], |key, value| {
         let change = read_record(key, value)?;
-        state.apply(&change).map_err(|e| Error::corrupt(format!("{} does not fit", record_name(key))).because(e))
+        state.apply(&change).map_err(|e| Error::corrupt(format!("{} does not fit", RecordName(key))).because(e))
     })?;
     Ok(state.restored(rev, next_id))
 }
 
 fn read_record(key: &[u8], value: &[u8]) -> Result<Change> {
     fn of<T: DeserializeOwned>(key: &[u8], value: &[u8], change: fn(T) -> Change) -> Result<Change> {
-        decode(&record_name(key), value).map(change)
+        decode(RecordName(key), value).map(change)
     }
     match key.first() {
         Some(&kind::STORE) => of(key, value, Change::PutStore),
         Some(&kind::IMAGE) => of(key, value, Change::PutImage),
         Some(&kind::VERSION) => of(key, value, Change::PutVersion),
         Some(&kind::CLONE) => of(key, value, Change::PutClone),
-        _ => Err(Error::corrupt(format!("{} is of no known kind", record_name(key)))),
+        _ => Err(Error::corrupt(format!("{} is of no known kind", RecordName(key)))),
     }
 }
 
-fn record_name(key: &[u8]) -> String {
-    use std::fmt::Write;
-    key.iter().fold("catalog record ".to_owned(), |mut name, byte| {
-        write!(name, "{byte:02x}").expect("a String takes all that is written");
-        name
-    })
+/// Names a record in errors, by its key.
+struct RecordName<'a>(&'a [u8]);
+
+impl fmt::Display for RecordName<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("catalog record ")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+/// Names a change set in errors.
+struct SetName(Rev);
+
+impl fmt::Display for SetName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "catalog change set {}", self.0.0)
+    }
 }
 
 /// From the checkpoint `saved` to `state`: the records that differ, and the log up to there gone.
-fn checkpoint_batch(saved: &State, state: &State) -> Result<Batch> {
+fn checkpoint_batch(saved: &State, state: &State, touched: BTreeSet<ExportId>) -> Result<Batch> {
     let difference = state.since(saved);
     let mut batch = Batch::new();
     if let Some(store) = difference.store {
@@ -302,8 +329,8 @@ fn checkpoint_batch(saved: &State, state: &State) -> Result<Batch> {
     for ((image, number), version) in difference.versions {
         put_record(&mut batch, key2(kind::VERSION, image.0, number), version)?;
     }
-    for (id, clone) in difference.clones {
-        put_record(&mut batch, key1(kind::CLONE, id.0), clone)?;
+    for id in touched {
+        put_record(&mut batch, key1(kind::CLONE, id.0), state.clone_by_id(id).map(|clone| &**clone))?;
     }
     let applied = Applied { rev: state.rev(), next_id: state.next_id() };
     batch.put(META, APPLIED, encode("catalog checkpoint", &applied)?);
@@ -313,7 +340,10 @@ fn checkpoint_batch(saved: &State, state: &State) -> Result<Batch> {
 
 fn put_record<T: Serialize>(batch: &mut Batch, key: Vec<u8>, record: Option<&T>) -> Result<()> {
     match record {
-        Some(record) => batch.put(RECORDS, key.clone(), encode(&record_name(&key), record)?),
+        Some(record) => {
+            let value = encode(RecordName(&key), record)?;
+            batch.put(RECORDS, key, value);
+        }
         None => batch.delete(RECORDS, key),
     }
     Ok(())

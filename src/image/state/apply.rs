@@ -4,6 +4,7 @@
 //! either never checked (a bug) or read from a damaged log. So all errors are `Internal`, name the
 //! change, and leave a state that must be thrown away.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::{Exported, State, VersionKey};
@@ -30,14 +31,10 @@ impl State {
             Change::RemoveClone(id) => self.remove_clone(*id)?,
             Change::LabelClones { clones, labels } => self.label_clones(clones, labels)?,
             Change::Switch { clones, number, at, operation } => {
-                for id in clones {
-                    self.edit_clone(*id, |clone| clone.switch(*number, *at, *operation))?;
-                }
+                self.edit_clones(clones, |clone| clone.switch(*number, *at, *operation))?;
             }
             Change::DropPins { clones } => {
-                for id in clones {
-                    self.edit_clone(*id, |clone| !std::mem::take(&mut clone.pins).is_empty())?;
-                }
+                self.edit_clones(clones, |clone| !std::mem::take(&mut clone.pins).is_empty())?;
             }
             Change::GrantIds { next } => self.grant_ids(*next)?,
         }
@@ -134,81 +131,76 @@ impl State {
         if self.clones_by_name.get(&clone.name).is_some_and(|id| *id != clone.id) {
             return Err(impossible(format!("clone name {:?} is taken", clone.name)));
         }
-        self.hold(clone)?;
+        let mut reads = Reads::default();
+        reads.add(clone);
         let mut clone = clone.clone();
         clone.labels = self.share(&clone.labels);
         let (id, image, name) = (clone.id, clone.image, clone.name.clone());
         match self.exports.insert(id, Exported::Clone(Arc::new(clone))) {
             None => {}
-            Some(Exported::Clone(former)) => self.forget_clone(&former)?,
+            Some(Exported::Clone(former)) => {
+                self.forget_names(&former);
+                reads.subtract(&former);
+            }
             Some(Exported::Version(_)) => return Err(export_taken(id)),
         }
         self.clones_by_name.insert(name, id);
         self.clones_by_image.insert((image, id));
-        Ok(())
+        self.count_readers(reads)
     }
 
     fn remove_clone(&mut self, id: ExportId) -> Result<()> {
-        self.clone_by_id(id).ok_or_else(|| no_clone(id))?;
-        match self.exports.remove(&id) {
-            Some(Exported::Clone(clone)) => self.forget_clone(&clone),
-            _ => Err(no_clone(id)),
-        }
+        let clone = self.clone_by_id(id).ok_or_else(|| no_clone(id))?.clone();
+        self.exports.remove(&id);
+        self.forget_names(&clone);
+        let mut reads = Reads::default();
+        reads.subtract(&clone);
+        self.count_readers(reads)
     }
 
-    /// Take a clone that is no longer in `exports` out of everything that is derived from it.
-    fn forget_clone(&mut self, clone: &CloneRecord) -> Result<()> {
+    /// Take a clone that is no longer in `exports` out of the maps by name and image.
+    fn forget_names(&mut self, clone: &CloneRecord) {
         self.clones_by_name.remove(&clone.name);
         self.clones_by_image.remove(&(clone.image, clone.id));
-        self.release(clone)
     }
 
     fn label_clones(&mut self, clones: &[ExportId], labels: &Arc<Labels>) -> Result<()> {
         let labels = self.share(labels);
-        for id in clones {
-            let labels = labels.clone();
-            self.edit_clone(*id, |clone| {
-                clone.labels = labels;
-                true
-            })?;
-        }
-        Ok(())
+        self.edit_clones(clones, |clone| {
+            clone.labels = labels.clone();
+            true
+        })
     }
 
-    /// Change a clone's record in place; `edit` says whether it did anything. Its name, image and id
+    /// Change the records of clones; `edit` says whether it did anything. Their names, images and ids
     /// stay.
-    fn edit_clone(&mut self, id: ExportId, edit: impl FnOnce(&mut CloneRecord) -> bool) -> Result<()> {
-        let former = self.clone_by_id(id).ok_or_else(|| no_clone(id))?.clone();
-        let mut clone = CloneRecord::clone(&former);
-        if !edit(&mut clone) {
-            return Ok(());
+    fn edit_clones(&mut self, ids: &[ExportId], mut edit: impl FnMut(&mut CloneRecord) -> bool) -> Result<()> {
+        let mut reads = Reads::default();
+        for id in ids {
+            let Some(Exported::Clone(held)) = self.exports.get_mut(id) else { return Err(no_clone(*id)) };
+            let mut clone = CloneRecord::clone(held);
+            if edit(&mut clone) {
+                reads.add(&clone);
+                reads.subtract(held);
+                *held = Arc::new(clone);
+            }
         }
-        self.hold(&clone)?;
-        self.exports.insert(id, Exported::Clone(Arc::new(clone)));
-        self.release(&former)
+        self.count_readers(reads)
     }
 
-    /// Count the versions that a clone reads. Before `release` of its former record, so that no
-    /// version is forgotten in between.
-    fn hold(&mut self, clone: &CloneRecord) -> Result<()> {
-        for number in clone.versions_read() {
-            let key = (clone.image, number);
+    /// Bring the readers of versions up to date, after all records are.
+    fn count_readers(&mut self, reads: Reads) -> Result<()> {
+        for (key, change) in reads.0 {
             if !self.versions.contains_key(&key) {
                 return Err(no_version(key));
             }
-            *self.readers.entry(key).or_insert(0) += 1;
-        }
-        Ok(())
-    }
-
-    fn release(&mut self, clone: &CloneRecord) -> Result<()> {
-        for number in clone.versions_read() {
-            let key = (clone.image, number);
-            let readers = self.readers.get_mut(&key).ok_or_else(|| no_version(key))?;
-            *readers -= 1;
-            if *readers == 0 {
-                self.readers.remove(&key);
-                self.forget_unread(key);
+            match self.readers(key.0, key.1).checked_add_signed(change) {
+                Some(0) => {
+                    self.readers.remove(&key);
+                    self.forget_unread(key);
+                }
+                Some(readers) => drop(self.readers.insert(key, readers)),
+                None => return Err(impossible(format!("fewer than no readers of {}", name_of(key)))),
             }
         }
         Ok(())
@@ -224,6 +216,27 @@ impl State {
         }
         self.label_sets.insert(labels.clone());
         labels.clone()
+    }
+}
+
+/// By how much the readers of versions change. Few, however many clones: a set of clones reads few
+/// versions.
+#[derive(Default)]
+struct Reads(BTreeMap<VersionKey, i64>);
+
+impl Reads {
+    fn add(&mut self, clone: &CloneRecord) {
+        self.change(clone, 1);
+    }
+
+    fn subtract(&mut self, clone: &CloneRecord) {
+        self.change(clone, -1);
+    }
+
+    fn change(&mut self, clone: &CloneRecord, by: i64) {
+        for number in clone.versions_read() {
+            *self.0.entry((clone.image, number)).or_insert(0) += by;
+        }
     }
 }
 
