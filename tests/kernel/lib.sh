@@ -92,18 +92,28 @@ daemon_start() {
 # daemon_stop [SIGNAL]: end it and wait until it is gone.
 daemon_stop() {
   [ -n "$DAEMON_PID" ] || return 0
-  kill -"${1:-TERM}" "$DAEMON_PID" 2>/dev/null || true
   local tries=0
-  while alive "$DAEMON_PID" && [ "$tries" -lt 300 ]; do
-    tries=$((tries + 1))
-    sleep 0.1
-  done
-  kill -KILL "$DAEMON_PID" 2>/dev/null || true
-  wait "$DAEMON_PID" 2>/dev/null || true
+  {
+    kill -"${1:-TERM}" "$DAEMON_PID" || true
+    while alive "$DAEMON_PID" && [ "$tries" -lt 300 ]; do
+      tries=$((tries + 1))
+      sleep 0.1
+    done
+    kill -KILL "$DAEMON_PID" || true
+    wait "$DAEMON_PID" || true
+  } 2>/dev/null # the shell would tell of each signal
   DAEMON_PID=''
 }
 
 mimeo() { timeout 900 env MIMEO_DATA="$DATA" "$MIMEO" "$@"; }
+
+# clones_show COUNT VERSION: there are so many clones, and all show VERSION.
+clones_show() {
+  mimeo clone ls --json | /usr/bin/python3 -c 'import json, sys
+clones = json.load(sys.stdin)["clones"]
+off = [c["name"] for c in clones if c["version"] != sys.argv[2]]
+sys.exit(f"{len(clones)} clones, not on {sys.argv[2]}: {off[:3]}" if off or len(clones) != int(sys.argv[1]) else 0)' "$1" "$2"
+}
 
 # must COMMAND...: a step that the rest depends on.
 must() {
@@ -150,8 +160,8 @@ guest_wait() {
   wait "$GUEST_PID" || rc=$?
   GUEST_PID=''
   absorb "$WORK/guest.out"
-  if [ "$rc" = 0 ]; then ok "$1: the guest ended well"; else
-    fail "$1: the guest ended well" "exit $rc (124: timed out, 125: died, 200+: no mount)"
+  if [ "$rc" = 0 ]; then ok "$1: the client ended well"; else
+    fail "$1: the client ended well" "exit $rc (124: timed out, 125: died, 200+: no mount)"
     sed 's/^/      /' "$WORK/guest.err"
   fi
 }

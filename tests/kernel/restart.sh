@@ -31,5 +31,5 @@ daemon_stop TERM
 daemon_start
 tell stopped-in-order
 guest_wait "restarts"
-check "no client name is lost: all clones are there" test "$(mimeo clone ls --json | grep -c '"desk-')" -ge 1
+check "each clone is on v2" clones_show 50 base@v2
 finish
