@@ -70,7 +70,7 @@ impl Stores {
     async fn open(dir: &DataDir, config: &Config, env: &Env) -> Result<Self> {
         let index_tables = [ChunkStore::TABLES, ChunkStore::SCRATCH].concat();
         let index = open_kv(dir.path().join("index"), index_tables, ChunkStore::SCRATCH).await?;
-        let packs = Arc::new(LocalBlobs::open(env.disk.clone(), dir.path().join("packs"))?);
+        let packs = Arc::new(LocalBlobs::open(env.disk.clone(), dir.path().to_path_buf())?);
         let chunks = ChunkStore::open(index, packs, env.clone(), chunk_options(config)?).await?;
         let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
         let log = blocking(move || KvCatalogLog::open(log)).await?;
