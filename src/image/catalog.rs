@@ -92,7 +92,7 @@ impl Catalog {
         label: &'static str,
         work: impl FnMut(&mut Draft) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let (transaction, answer) = Transaction::new(label, work);
+        let (transaction, answer) = Transaction::job(label, work);
         self.queue.send(Message::Job(transaction)).await.map_err(|_| closed(label))?;
         answer.await.unwrap_or_else(|_| Err(closed(label)))
     }

@@ -53,7 +53,7 @@ pub(super) struct Transaction<T, F> {
 }
 
 impl<T: Send + 'static, F: FnMut(&mut Draft) -> Result<T> + Send + 'static> Transaction<T, F> {
-    pub(super) fn new(label: &'static str, work: F) -> (Box<dyn Job>, oneshot::Receiver<Result<T>>) {
+    pub(super) fn job(label: &'static str, work: F) -> (Box<dyn Job>, oneshot::Receiver<Result<T>>) {
         let (reply, answer) = oneshot::channel();
         (Box::new(Self { label, work, result: None, reply }), answer)
     }
@@ -104,12 +104,15 @@ pub(super) struct Committer {
     /// Granted durably and unused.
     ids: Range<u64>,
     waiting: VecDeque<Box<dyn Job>>,
+    /// The state before the last round. Freeing what a large switch replaced takes milliseconds: kept
+    /// past the answers, to be dropped on the worker thread of the next round.
+    former: Option<Arc<State>>,
     saving: Option<JoinHandle<()>>,
 }
 
 impl Committer {
     pub(super) fn new(log: Arc<dyn CatalogLog>, published: Arc<ArcSwap<State>>, clock: Arc<dyn Clock>) -> Self {
-        Self { log, published, clock, ids: 0..0, waiting: VecDeque::new(), saving: None }
+        Self { log, published, clock, ids: 0..0, waiting: VecDeque::new(), former: None, saving: None }
     }
 
     /// Until the catalog is closed or dropped.
@@ -172,7 +175,8 @@ impl Committer {
     async fn commit_group(&mut self, jobs: &mut Vec<Box<dyn Job>>) -> Result<()> {
         for _ in 0..MAX_RERUNS {
             let base = self.published.load_full();
-            let (state, changes, ids) = self.run_group(&base, jobs).await?.into_parts();
+            let former = self.former.replace(base.clone());
+            let (state, changes, ids) = self.run_group(&base, former, jobs).await?.into_parts();
             if changes.is_empty() {
                 return Ok(());
             }
@@ -192,10 +196,16 @@ impl Committer {
 
     /// Run `jobs` (again), and as many of the waiting ones as the change set takes. On a thread of its
     /// own, because a closure may create a hundred thousand clones.
-    async fn run_group(&mut self, base: &Arc<State>, jobs: &mut Vec<Box<dyn Job>>) -> Result<Draft> {
+    async fn run_group(
+        &mut self,
+        base: &Arc<State>,
+        former: Option<Arc<State>>,
+        jobs: &mut Vec<Box<dyn Job>>,
+    ) -> Result<Draft> {
         let mut draft = Draft::new(State::clone(base), self.ids.clone(), self.clock.clone());
         let (mut group, mut waiting) = (std::mem::take(jobs), std::mem::take(&mut self.waiting));
         let ran = tokio::task::spawn_blocking(move || {
+            drop(former);
             group.iter_mut().for_each(|job| attempt(&mut draft, job.as_mut()));
             while draft.changes().len() < MAX_GROUP_CHANGES
                 && let Some(mut job) = waiting.pop_front()
