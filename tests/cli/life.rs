@@ -1,0 +1,180 @@
+//! The life of images and clones, from the first import to the last removal.
+
+use serde_json::json;
+
+use super::world::{World, column};
+
+#[test]
+fn an_import_makes_the_next_version() {
+    let world = World::new();
+    let source = world.source();
+    let import = ["image", "import", "base", source.to_str().unwrap(), "--label", "os=debian", "--consistency", "crash"];
+    let first = world.json(&import);
+    assert_eq!(first["name"], "base");
+    assert_eq!(first["version"], "base@v1");
+    assert_eq!(first["labels"], json!({"os": "debian"}));
+    assert_eq!(first["consistency"], "crash");
+    assert_eq!(first["inodes"], 5, "a root, two folders, two files");
+    assert_eq!(first["bytes_logical"], 10);
+    world.write("etc/motd", "new\n");
+    assert!(world.import().ok().starts_with("base@v2: 6 objects"));
+    let image = world.json(&["image", "show", "base"]);
+    assert_eq!(image["version"], "base@v2");
+    assert_eq!(column(&image["versions"], "version"), ["base@v1", "base@v2"]);
+    assert_eq!(column(&image["versions"], "export"), ["/images/base@v1", "/images/base@v2"]);
+}
+
+#[test]
+fn a_relative_source_is_the_caller_s() {
+    let world = World::new();
+    let mut command = super::world::mimeo();
+    command.args(["image", "import", "base", "source"]).env("MIMEO_DATA", &world.daemon.data);
+    let output = command.current_dir(world.dir.path()).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let image = world.json(&["image", "show", "base"]);
+    assert_eq!(image["versions"][0]["source"], world.source().to_str().unwrap());
+}
+
+#[test]
+fn clones_are_made_by_name_and_by_number() {
+    let world = World::with_image();
+    let one = world.json(&["clone", "create", "base", "solo"]);
+    assert_eq!(one, json!({"image": "base", "version": "base@v1", "clones": 1, "names": ["solo"]}));
+    let many = ["clone", "create", "base@v1", "--count", "3", "--name", "desk-{:04}", "--label", "pool=demo"];
+    assert_eq!(world.json(&many)["names"], json!(["desk-0000", "desk-0001", "desk-0002"]));
+    let all = world.json(&["clone", "ls"]);
+    assert_eq!(column(&all["clones"], "name"), ["desk-0000", "desk-0001", "desk-0002", "solo"]);
+    let pool = world.json(&["clone", "ls", "--select", "pool=demo"]);
+    assert_eq!(pool["clones"].as_array().unwrap().len(), 3);
+    assert_eq!(pool["clones"][0]["labels"], json!({"pool": "demo"}));
+    assert_eq!(pool["clones"][0]["export"], "/clones/desk-0000");
+}
+
+#[test]
+fn a_long_listing_is_one_document() {
+    let world = World::with_image();
+    world.run(&["clone", "create", "base", "--count", "2500", "--name", "n{}"]).ok();
+    let clones = world.json(&["clone", "ls"]);
+    assert_eq!(clones["clones"].as_array().unwrap().len(), 2500);
+    assert_eq!(world.run(&["clone", "ls"]).ok().lines().count(), 2501);
+}
+
+#[test]
+fn labels_are_set_and_removed() {
+    let world = World::with_image();
+    world.run(&["clone", "create", "base", "a", "--label", "x=1"]).ok();
+    let labelled = world.json(&["clone", "label", "a", "y=2", "x-"]);
+    assert_eq!(labelled["clones"][0]["labels"], json!({"y": "2"}));
+    assert_eq!(world.json(&["image", "set", "base", "os=debian"])["labels"], json!({"os": "debian"}));
+    assert_eq!(world.json(&["image", "set", "base", "os-"])["labels"], json!({}));
+}
+
+#[test]
+fn a_tag_names_a_version_until_it_is_moved() {
+    let world = World::with_image();
+    assert_eq!(world.json(&["image", "tag", "base@v1", "stable"])["tags"], json!({"stable": "base@v1"}));
+    world.write("more", "x");
+    world.import().ok();
+    assert_eq!(world.json(&["clone", "create", "base@stable", "a"])["version"], "base@v1");
+    assert_eq!(world.json(&["image", "tag", "base@v2", "stable"])["tags"], json!({"stable": "base@v2"}));
+    assert_eq!(world.json(&["clone", "create", "base@stable", "b"])["version"], "base@v2");
+    assert_eq!(world.json(&["image", "set", "base", "--untag", "stable"])["tags"], json!({}));
+}
+
+#[test]
+fn a_diff_lists_what_was_added_modified_and_deleted() {
+    let world = World::with_image();
+    world.write("etc/hostname", "other\n");
+    world.write("etc/new line\n", "");
+    std::fs::remove_file(world.source().join("bin/sh")).unwrap();
+    world.import().ok();
+    let text = world.run(&["image", "diff", "base@v1", "base@v2"]).ok();
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("M ") || line.contains("host")).collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["A etc/new line\\x0a", "D bin/sh", "M etc/hostname"]);
+    let document = world.json(&["image", "diff", "base@v1", "base"]);
+    assert_eq!(document["changes"].as_array().unwrap().len(), text.lines().count());
+    assert_eq!(world.json(&["image", "diff", "base", "base"]), json!({"changes": []}));
+}
+
+/// Two versions, three clones of the first, two of them in a pool.
+fn fleet() -> World {
+    let world = World::with_image();
+    world.run(&["clone", "create", "base", "--count", "2", "--name", "p{}", "--label", "pool=demo"]).ok();
+    world.run(&["clone", "create", "base", "solo"]).ok();
+    world.write("more", "x");
+    world.import().ok();
+    world
+}
+
+fn versions(world: &World) -> Vec<String> {
+    column(&world.json(&["clone", "ls"])["clones"], "version").into_iter().map(str::to_owned).collect()
+}
+
+#[test]
+fn repoint_takes_all_clones_the_selected_or_the_named() {
+    let world = fleet();
+    let done = world.json(&["repoint", "base", "--to", "base@v2", "--select", "pool=demo"]);
+    assert_eq!((&done["version"], &done["clones"], &done["unchanged"]), (&json!("base@v2"), &json!(2), &json!(0)));
+    assert!(done["operation"].as_str().unwrap().starts_with("op-"));
+    assert_eq!(versions(&world), ["base@v2", "base@v2", "base@v1"]);
+    let done = world.json(&["repoint", "base", "--to", "base@v2", "--activate", "live"]);
+    assert_eq!((&done["clones"], &done["unchanged"]), (&json!(1), &json!(2)));
+    world.run(&["repoint", "base", "--to", "base@v1", "--clone", "p0", "solo"]).ok();
+    assert_eq!(versions(&world), ["base@v1", "base@v2", "base@v1"]);
+}
+
+#[test]
+fn a_repoint_leaves_pins_until_they_are_dropped() {
+    let world = fleet();
+    let done = world.json(&["repoint", "base", "--to", "base@v2"]);
+    let pins = world.json(&["pins"]);
+    assert_eq!(column(&pins["pins"], "name"), ["p0", "p1", "solo"]);
+    assert_eq!(column(&pins["pins"], "version"), ["base@v1"; 3]);
+    assert_eq!(pins["pins"][0]["operation"], done["operation"]);
+    assert_eq!(world.json(&["pins", "--clone", "solo"])["pins"].as_array().unwrap().len(), 1);
+    assert_eq!(world.json(&["pins", "--drop", "--clone", "solo"]), json!({"pins": 1}));
+    assert_eq!(world.json(&["pins", "--drop", "--select", "pool=demo"]), json!({"pins": 2}));
+    assert_eq!(world.json(&["pins"]), json!({"pins": []}));
+}
+
+#[test]
+fn what_is_removed_is_gone() {
+    let world = fleet();
+    world.run(&["image", "rm", "base"]).refused(1, &["\"base\"", "3 clones"]);
+    assert_eq!(world.json(&["clone", "rm", "p0", "p1"]), json!({"names": ["p0", "p1"]}));
+    world.run(&["clone", "show", "p0"]).refused(1, &["\"p0\""]);
+    world.run(&["image", "rm", "base@v1"]).ok();
+    let image = world.json(&["image", "show", "base"]);
+    assert_eq!(image["versions"][0]["removed"], true, "solo still reads it");
+    world.run(&["clone", "create", "base@v1", "late"]).refused(1, &["base@v1"]);
+    world.run(&["clone", "rm", "solo"]).ok();
+    world.run(&["image", "rm", "base"]).ok();
+    assert_eq!(world.json(&["image", "ls"]), json!({"images": []}));
+}
+
+#[test]
+fn df_counts_what_is_there() {
+    let world = fleet();
+    let usage = world.json(&["df"]);
+    assert_eq!((&usage["images"], &usage["versions"], &usage["clones"]), (&json!(1), &json!(2), &json!(3)));
+    for field in ["chunks", "bytes_logical", "bytes_raw", "bytes_stored", "bytes_cache_capacity", "bytes_disk_total"] {
+        assert!(usage[field].as_u64().unwrap() > 0, "{field}: {usage}");
+    }
+    assert!(world.run(&["df"]).ok().contains("disk free:"));
+}
+
+#[test]
+fn everything_survives_a_stop_and_a_kill() {
+    let mut world = fleet();
+    world.run(&["repoint", "base", "--to", "base@v2", "--clone", "solo"]).ok();
+    let before = (world.json(&["image", "ls"]), world.json(&["clone", "ls"]), world.json(&["pins"]));
+    for clean in [true, false] {
+        let data = world.daemon.data.clone();
+        let old = std::mem::replace(&mut world.daemon, super::world::Daemon::start(&world.dir.path().join("other")));
+        if clean { assert_eq!(old.stop(), 0) } else { old.kill() }
+        world.daemon = super::world::Daemon::start(&data);
+        let after = (world.json(&["image", "ls"]), world.json(&["clone", "ls"]), world.json(&["pins"]));
+        assert_eq!(after, before, "clean: {clean}");
+    }
+}
