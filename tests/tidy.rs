@@ -228,6 +228,13 @@ fn decisions_have_their_form() {
     assert_none("the form of decisions", breaches);
 }
 
+/// The Markdown files.
+fn documents() -> Vec<PathBuf> {
+    let top = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(PathBuf::from);
+    let below = ["docs", "tests", "bench"].iter().flat_map(|f| files(f, &["md"]));
+    top.into_iter().chain(below).collect()
+}
+
 /// The words after `make` in the code spans and code blocks of a Markdown text.
 fn make_targets(markdown: &str) -> BTreeSet<String> {
     let mut targets = BTreeSet::new();
@@ -252,11 +259,8 @@ fn make_targets(markdown: &str) -> BTreeSet<String> {
 #[test]
 fn documents_name_make_targets_that_exist() {
     let makefile = read(Path::new("Makefile"));
-    let mut documents = files("docs", &["md"]);
-    documents
-        .extend(["README.md", "CONTRIBUTING.md"].map(PathBuf::from).into_iter().filter(|p| root().join(p).exists()));
     let mut breaches = Vec::new();
-    for path in documents {
+    for path in documents() {
         for target in make_targets(&read(&path)) {
             if !makefile.lines().any(|l| l.starts_with(&format!("{target}:"))) {
                 breaches.push(format!("{}: make {target}", path.display()));
@@ -264,6 +268,24 @@ fn documents_name_make_targets_that_exist() {
         }
     }
     assert_none("targets of the Makefile", breaches);
+}
+
+/// The relative targets of a Markdown text's links, without their anchors.
+fn link_targets(markdown: &str) -> BTreeSet<String> {
+    let targets = markdown.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target);
+    let files = targets.filter(|t| !t.contains("://")).map(|t| t.split('#').next().unwrap_or_default());
+    files.filter(|t| !t.is_empty()).map(str::to_owned).collect()
+}
+
+#[test]
+fn links_lead_somewhere() {
+    let mut breaches = Vec::new();
+    for path in documents() {
+        let folder = root().join(&path).parent().expect("a folder").to_path_buf();
+        let lost = link_targets(&read(&path)).into_iter().filter(|t| !folder.join(t).exists());
+        breaches.extend(lost.map(|t| format!("{}: {t}", path.display())));
+    }
+    assert_none("links between documents", breaches);
 }
 
 #[test]
@@ -308,6 +330,12 @@ fn the_layer_rule_finds_breaches() {
     assert!(import_breach("nfs", "chunk").is_some());
     assert!(import_breach("nfs", "vfs").is_none());
     assert!(import_breach("vfs", "nowhere").is_some());
+}
+
+#[test]
+fn links_are_found() {
+    let text = "[a](docs/a.md#part), [b](https://example.org/b), [c](#here), ![d](d.svg)";
+    assert_eq!(link_targets(text), BTreeSet::from(["d.svg".to_owned(), "docs/a.md".to_owned()]));
 }
 
 #[test]

@@ -35,6 +35,9 @@ def main():
             same(f"{what}: no name came twice", [n for n, times in seen.items() if times > 1][:5], [])
             strange = [n for n in seen.keys() - KEPT if not n.startswith((b"one-", b"two-")) and n not in (b".", b"..")]
             same(f"{what}: no name was invented", strange, [])
+        # The default is a mix: names with attributes as long as the client thinks that it needs them.
+        used = {p for p in ("READDIR", "READDIRPLUS") if ops(p, mount)}
+        check(f"{mount[5:]}: it is listed by the right procedure", ("READDIRPLUS" in used) == (mount == "/mnt/plus"), used)
 
 
 run(main)
