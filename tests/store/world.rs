@@ -33,7 +33,7 @@ impl World {
         let data = dir.path().join("data");
         fs::create_dir_all(&data).unwrap();
         let index = RocksOptions { scratch: ChunkStore::SCRATCH.to_vec(), ..RocksOptions::default() };
-        let index = Arc::new(RocksKv::open(&data.join("index"), ChunkStore::TABLES, index).unwrap());
+        let index = Arc::new(RocksKv::open(&data.join("index"), &[ChunkStore::TABLES, ChunkStore::SCRATCH].concat(), index).unwrap());
         let blobs = Arc::new(LocalBlobs::open(env.disk.clone(), data.clone()).unwrap());
         let chunks = ChunkStore::open(index, blobs, env.clone(), ChunkStoreOptions::default()).await.unwrap();
         let log = RocksKv::open(&data.join("catalog"), &CATALOG_TABLES, RocksOptions::default()).unwrap();

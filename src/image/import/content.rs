@@ -141,24 +141,18 @@ impl Readers<'_> {
     }
 
     fn read_section(&self, file: &File, path: &Path, range: std::ops::Range<u64>, disk_image: bool, buffer: &mut Vec<u8>) -> Result<Vec<Extent>> {
-        let len = (range.end - range.start) as usize;
-        buffer.clear();
-        buffer.resize(len, 0);
-        let any = source::read_section(file, buffer, range.start).map_err(|e| match e.kind() {
+        source::read_section(file, buffer, range.clone()).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => changed(path),
             _ => Error::io(path.display().to_string(), e),
         })?;
+        let cutting = if disk_image { Cutting::FixedBlocks } else { Cutting::ContentDefined };
         let mut extents = Vec::new();
-        if any {
-            let cutting = if disk_image { Cutting::FixedBlocks } else { Cutting::ContentDefined };
-            for piece in cutter::cut(buffer, cutting) {
-                let bytes = &buffer[piece.offset..piece.offset + piece.len];
-                let stored = self.session.put(bytes)?;
-                stage::put_chunk(self.session, &stored.id, piece.len as u32, stored.stored_len)?;
-                extents.push(Extent { offset: range.start + piece.offset as u64, len: piece.len as u32, chunk: stored.id });
-            }
+        for piece in cutter::cut(buffer, cutting) {
+            let stored = self.session.put(piece.of(buffer))?;
+            stage::put_chunk(self.session, &stored.id, piece.len as u32, stored.stored_len)?;
+            extents.push(Extent { offset: range.start + piece.offset as u64, len: piece.len as u32, chunk: stored.id });
         }
-        self.progress.bytes_done.fetch_add(len as u64, Ordering::Relaxed);
+        self.progress.bytes_done.fetch_add(range.end - range.start, Ordering::Relaxed);
         Ok(extents)
     }
 

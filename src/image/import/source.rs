@@ -125,15 +125,20 @@ fn data_ranges(file: &File, range: Range<u64>) -> io::Result<Vec<Range<u64>>> {
     Ok(ranges)
 }
 
-/// Fill `buf` with the file's bytes from `offset`; holes are left as they are, so `buf` comes zeroed.
-/// False if there is nothing but a hole.
-pub fn read_section(file: &File, buf: &mut [u8], offset: u64) -> io::Result<bool> {
-    let ranges = data_ranges(file, offset..offset + buf.len() as u64)?;
-    for range in &ranges {
-        let (from, to) = ((range.start - offset) as usize, (range.end - offset) as usize);
-        file.read_exact_at(&mut buf[from..to], range.start)?;
+/// Put the file's bytes of `range` into `buf`, holes as zeros. Nothing but a hole gives an empty
+/// `buf`, and costs no memory however long it is.
+pub fn read_section(file: &File, buf: &mut Vec<u8>, range: Range<u64>) -> io::Result<()> {
+    buf.clear();
+    let data = data_ranges(file, range.clone())?;
+    if data.is_empty() {
+        return Ok(());
     }
-    Ok(!ranges.is_empty())
+    buf.resize((range.end - range.start) as usize, 0);
+    for part in data {
+        let (from, to) = ((part.start - range.start) as usize, (part.end - range.start) as usize);
+        file.read_exact_at(&mut buf[from..to], part.start)?;
+    }
+    Ok(())
 }
 
 /// Extended attributes, sorted by name. An object that has none, or a filesystem that knows none,
