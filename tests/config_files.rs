@@ -73,7 +73,8 @@ fn the_unit_waits_longer_than_the_drain() {
 fn an_unknown_key_is_refused_by_name() {
     for text in ["[nfs]\nlissten = \"127.0.0.1:1\"", "[nsf]\nworkers = 1", "threads = 1"] {
         let error = Config::parse(text, "lab.toml").unwrap_err().to_string();
-        let wrong = if text.contains("nsf") { "nsf" } else { text.trim_start_matches("[nfs]\n").split(' ').next().unwrap() };
+        let wrong =
+            if text.contains("nsf") { "nsf" } else { text.trim_start_matches("[nfs]\n").split(' ').next().unwrap() };
         assert!(error.contains("lab.toml") && error.contains(wrong), "{error}");
     }
 }

@@ -89,7 +89,9 @@ pub(super) async fn create(State(cx): State<Arc<Context>>, Body(body): Body<Crea
 fn names_wanted(body: &CreateClones) -> Result<Vec<String>> {
     match (&body.pattern, body.count) {
         (None, None) => Ok(body.names.clone()),
-        (Some(pattern), Some(count)) if body.names.is_empty() => Ok(CloneNames::parse(pattern, count)?.iter().collect()),
+        (Some(pattern), Some(count)) if body.names.is_empty() => {
+            Ok(CloneNames::parse(pattern, count)?.iter().collect())
+        }
         _ => Err(Error::invalid("names of clones").remedy("give names, or a pattern and a count")),
     }
 }

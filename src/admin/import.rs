@@ -49,8 +49,9 @@ fn checked(image: String, body: ImportBody, peer: Peer) -> Result<ImportRequest>
             .remedy("name a folder on the daemon's machine from / on"));
     }
     if !CONSISTENCIES.contains(&body.consistency.as_str()) {
-        return Err(Error::invalid(format!("consistency {:?}", body.consistency))
-            .remedy("one of application, crash, unknown"));
+        return Err(
+            Error::invalid(format!("consistency {:?}", body.consistency)).remedy("one of application, crash, unknown")
+        );
     }
     let labels = Labels::parse(&body.labels)?;
     let author = peer.uid.map_or("unknown".to_owned(), |uid| format!("uid {uid}"));

@@ -80,7 +80,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
         match Json::<T>::from_request(request, state).await {
             Ok(Json(value)) => Ok(Self(value)),
-            Err(rejection) => Err(Error::invalid("request body").because(rejection.body_text()).remedy("check that the command line and the daemon are of the same version").into()),
+            Err(rejection) => Err(Error::invalid("request body")
+                .because(rejection.body_text())
+                .remedy("check that the command line and the daemon are of the same version")
+                .into()),
         }
     }
 }

@@ -7,7 +7,7 @@ use hyper::Method;
 
 use super::client::{Client, escape};
 use super::output::{Output, count, fields, labels, local, table};
-use crate::admin::types::{CloneInfo, CloneList, ClonesCreated, CreateClones, LabelClones, Removed, RemoveClones};
+use crate::admin::types::{CloneInfo, CloneList, ClonesCreated, CreateClones, LabelClones, RemoveClones, Removed};
 
 #[derive(Subcommand)]
 pub(super) enum CloneCommand {

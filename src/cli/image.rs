@@ -12,7 +12,8 @@ use super::output::{Output, count, fields, labels, local, size, table};
 use super::progress::ImportBar;
 use super::serve::absolute;
 use crate::admin::types::{
-    DiffEntry, DiffLine, ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, Removed, SetImage, TagRequest, VersionInfo,
+    DiffEntry, DiffLine, ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, Removed, SetImage, TagRequest,
+    VersionInfo,
 };
 
 #[derive(Subcommand)]
@@ -74,7 +75,8 @@ pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut
     match command {
         ImageCommand::Import { name, source, labels, consistency } => {
             let source = absolute(&source)?.into_os_string().into_string();
-            let source = source.map_err(|s| anyhow::anyhow!("source {} is not UTF-8; give it another name", s.display()))?;
+            let source =
+                source.map_err(|s| anyhow::anyhow!("source {} is not UTF-8; give it another name", s.display()))?;
             import(client, output, &name, ImportBody { source, labels, consistency }).await
         }
         ImageCommand::Ls => output.show(&client.get::<ImageList>("/v1/images").await?, list),
@@ -91,7 +93,9 @@ pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut
             let image = version.split('@').next().unwrap_or_default();
             let path = format!("{}/tags/{}", path(image), escape(&tag));
             let info: ImageInfo = client.send(Method::PUT, &path, &TagRequest { version }).await?;
-            output.show(&info, |image| format!("{}@{tag} is {}", image.name, image.tags.get(&tag).map_or("", String::as_str)))
+            output.show(&info, |image| {
+                format!("{}@{tag} is {}", image.name, image.tags.get(&tag).map_or("", String::as_str))
+            })
         }
         ImageCommand::Diff { a, b } => diff(client, output, &a, &b).await,
     }
@@ -182,7 +186,17 @@ fn show(image: &ImageInfo) -> String {
         ]
     };
     let header = [
-        "VERSION", "TAGS", ">CLONES", ">OBJECTS", ">SIZE", ">STORED", ">ADDED", "CONSISTENCY", "LABELS", "CREATED", "SOURCE",
+        "VERSION",
+        "TAGS",
+        ">CLONES",
+        ">OBJECTS",
+        ">SIZE",
+        ">STORED",
+        ">ADDED",
+        "CONSISTENCY",
+        "LABELS",
+        "CREATED",
+        "SOURCE",
     ];
     format!("{head}\n\n{}", table(&header, image.versions.iter().map(row)))
 }

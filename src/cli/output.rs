@@ -50,7 +50,9 @@ pub(super) fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let broken = |e: &std::io::Error| e.kind() == ErrorKind::BrokenPipe;
     error.chain().any(|cause| {
         cause.downcast_ref().is_some_and(broken)
-            || cause.downcast_ref::<serde_json::Error>().is_some_and(|e| e.io_error_kind() == Some(ErrorKind::BrokenPipe))
+            || cause
+                .downcast_ref::<serde_json::Error>()
+                .is_some_and(|e| e.io_error_kind() == Some(ErrorKind::BrokenPipe))
     })
 }
 

@@ -165,7 +165,11 @@ impl Config {
 
     fn check_log(&self, found: &mut Findings) {
         let wrong = EnvFilter::try_new(&self.log.filter).err();
-        let what = format!("log.filter is {:?}: {}", self.log.filter, wrong.as_ref().map_or(String::new(), ToString::to_string));
+        let what = format!(
+            "log.filter is {:?}: {}",
+            self.log.filter,
+            wrong.as_ref().map_or(String::new(), ToString::to_string)
+        );
         found.error(wrong.is_some(), what, "use a level such as \"info\", or \"info,mimeo::nfs=debug\"");
     }
 }

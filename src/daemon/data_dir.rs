@@ -149,7 +149,8 @@ fn parse_format(path: &Path, text: &str) -> Result<String> {
 }
 
 fn damaged(file: &Path, how: &str) -> Error {
-    Error::corrupt(format!("{} is damaged: {how}", file.display())).remedy("restore the file from a backup of the directory")
+    Error::corrupt(format!("{} is damaged: {how}", file.display()))
+        .remedy("restore the file from a backup of the directory")
 }
 
 /// Make the directory ours. The last step of it is the one that counts.

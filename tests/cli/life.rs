@@ -8,7 +8,8 @@ use super::world::{World, column};
 fn an_import_makes_the_next_version() {
     let world = World::new();
     let source = world.source();
-    let import = ["image", "import", "base", source.to_str().unwrap(), "--label", "os=debian", "--consistency", "crash"];
+    let import =
+        ["image", "import", "base", source.to_str().unwrap(), "--label", "os=debian", "--consistency", "crash"];
     let first = world.json(&import);
     assert_eq!(first["name"], "base");
     assert_eq!(first["version"], "base@v1");
@@ -172,7 +173,11 @@ fn everything_survives_a_stop_and_a_kill() {
     for clean in [true, false] {
         let data = world.daemon.data.clone();
         let old = std::mem::replace(&mut world.daemon, super::world::Daemon::start(&world.dir.path().join("other")));
-        if clean { assert_eq!(old.stop(), 0) } else { old.kill() }
+        if clean {
+            assert_eq!(old.stop(), 0)
+        } else {
+            old.kill()
+        }
         world.daemon = super::world::Daemon::start(&data);
         let after = (world.json(&["image", "ls"]), world.json(&["clone", "ls"]), world.json(&["pins"]));
         assert_eq!(after, before, "clean: {clean}");
