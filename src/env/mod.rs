@@ -9,9 +9,9 @@ mod rng;
 mod sim;
 
 pub use clock::{Clock, ManualClock, SystemClock, Time};
-pub use disk::{Disk, DiskFile, RealDisk, Space};
+pub use disk::{Disk, DiskFile, RealDisk, Space, create_dir_durably};
 pub use rng::{OsRng, Rng, SeededRng};
-pub use sim::SimDisk;
+pub use sim::{Fault, SimDisk};
 
 use std::sync::Arc;
 

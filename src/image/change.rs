@@ -1,9 +1,13 @@
 //! Change sets: the only way in which the catalog changes.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
-use super::record::{CloneRecord, ExportId, ImageId, ImageRecord, OperationId, StoreRecord, VersionNumber, VersionRecord};
 use super::Labels;
+use super::record::{
+    CloneRecord, ExportId, ImageId, ImageRecord, OperationId, StoreRecord, VersionNumber, VersionRecord,
+};
 use crate::env::Time;
 
 /// One change. Applying it is a pure function of the state before and the change itself.
@@ -14,18 +18,37 @@ pub enum Change {
     PutImage(ImageRecord),
     /// Gone with all its tags. Its versions must have been removed before.
     RemoveImage(ImageId),
+    /// Create or replace. The image's next version gets a higher number.
     PutVersion(VersionRecord),
-    /// Removed by name. The record goes when no view and no pin of a clone reads it any more.
-    RemoveVersion { image: ImageId, number: VersionNumber },
+    /// Removed by name, with the tags that named it. The record goes when no view and no pin of a
+    /// clone reads it any more.
+    RemoveVersion {
+        image: ImageId,
+        number: VersionNumber,
+    },
+    /// Create or replace.
     PutClone(CloneRecord),
     RemoveClone(ExportId),
-    LabelClones { clones: Vec<ExportId>, labels: Labels },
+    LabelClones {
+        clones: Vec<ExportId>,
+        labels: Arc<Labels>,
+    },
     /// The view switch: all of `clones` show version `number` (no private layers) from now on; the
-    /// former view of each becomes a pin. One key in the log, however many clones.
-    Switch { clones: Vec<ExportId>, number: VersionNumber, at: Time, operation: OperationId },
-    DropPins { clones: Vec<ExportId> },
-    /// Identifiers below `next` are handed out.
-    GrantIds { next: u64 },
+    /// former view of each becomes a pin. A clone that shows it already stays as it is. One key in
+    /// the log, however many clones.
+    Switch {
+        clones: Vec<ExportId>,
+        number: VersionNumber,
+        at: Time,
+        operation: OperationId,
+    },
+    DropPins {
+        clones: Vec<ExportId>,
+    },
+    /// Identifiers below `next` are handed out. It only grows.
+    GrantIds {
+        next: u64,
+    },
 }
 
 /// Changes that become durable and visible together, under one revision.

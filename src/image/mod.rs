@@ -13,6 +13,9 @@
 
 mod catalog;
 mod change;
+mod clones;
+mod codec;
+mod images;
 pub mod import;
 mod labels;
 mod log;
@@ -21,13 +24,20 @@ mod record;
 mod repoint;
 mod state;
 
-pub use catalog::{Catalog, IdRange};
+pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
-pub use labels::{Labels, Selector};
-pub use log::{CatalogLog, KvCatalogLog, MemoryCatalogLog, Outcome, Rev};
-pub use names::{CloneNames, ImageRef, VersionRef, check_name};
+pub use clones::NewClones;
+pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
+pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};
+pub use log::{
+    Backlog, CATALOG_TABLES, CatalogLog, Fault, KvCatalogLog, MAX_CHANGE_SET, MemoryCatalogLog, Outcome, Rev, Watch,
+    WatchError,
+};
+pub use names::{
+    CloneNames, ImageRef, MAX_CLONES_PER_CALL, MAX_OBJECT_NAME, VersionRef, WhichVersion, check_name, check_tag,
+};
 pub use record::{
     CloneRecord, ExportId, ImageId, ImageRecord, Layer, OperationId, Pin, StoreRecord, VersionNumber, VersionRecord, View,
 };
-pub use repoint::{RepointPlan, RepointTarget};
-pub use state::{Export, State};
+pub use repoint::{RepointDone, RepointPlan, RepointTarget};
+pub use state::{Export, FIRST_ID, State};

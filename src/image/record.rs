@@ -1,13 +1,16 @@
-//! The catalog's records. Encoded with postcard behind a version byte (`docs/formats.md`): the
-//! order of the fields is the format.
+//! The catalog's records. Encoded with postcard behind a version byte (`docs/formats/catalog.md`):
+//! the order of the fields is the format.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use super::Labels;
 use crate::env::Time;
+use crate::error::Error;
 use crate::manifest::ManifestId;
 
 /// Names one clone or one version as an NFS export; also its fsid. Never reused.
@@ -20,6 +23,23 @@ pub struct ImageId(pub u64);
 /// Prints as `op-N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId(pub u64);
+
+impl fmt::Display for OperationId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "op-{}", self.0)
+    }
+}
+
+impl FromStr for OperationId {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let number = text.strip_prefix("op-").and_then(|n| n.parse().ok());
+        number
+            .map(Self)
+            .ok_or_else(|| Error::invalid(format!("operation {text:?}")).remedy("write op-N, as repoint printed it"))
+    }
+}
 
 /// Counts from 1 within an image; never reused.
 pub type VersionNumber = u32;
@@ -90,6 +110,11 @@ pub struct View {
 }
 
 impl View {
+    /// The view `number` of a version without private writes.
+    pub fn of(number: u64, version: VersionNumber) -> Self {
+        Self { number, version, layers: Vec::new() }
+    }
+
     /// Whether both show the same bytes.
     pub fn same_content(&self, other: &Self) -> bool {
         self.version == other.version && self.layers == other.layers
@@ -117,4 +142,27 @@ pub struct CloneRecord {
     pub pins: Vec<Pin>,
     /// When the view last changed; grows strictly. Directories serve it as their least ctime.
     pub switched: Time,
+}
+
+impl CloneRecord {
+    /// The view switch: show `version` without private layers from `at` on, or from just after the
+    /// last switch where the clock stepped back. The former view becomes the newest pin; older pins
+    /// of what is shown or pinned now go, so that there are never more pins than versions. `false`
+    /// if the clone shows that already.
+    pub(super) fn switch(&mut self, version: VersionNumber, at: Time, operation: OperationId) -> bool {
+        let view = View::of(self.view.number + 1, version);
+        if view.same_content(&self.view) {
+            return false;
+        }
+        self.switched = at.max(self.switched.next());
+        let former = std::mem::replace(&mut self.view, view);
+        self.pins.retain(|pin| !pin.view.same_content(&self.view) && !pin.view.same_content(&former));
+        self.pins.insert(0, Pin { view: former, since: self.switched, operation });
+        true
+    }
+
+    /// The versions that its view and its pins read.
+    pub(super) fn versions_read(&self) -> impl Iterator<Item = VersionNumber> {
+        std::iter::once(self.view.version).chain(self.pins.iter().map(|pin| pin.view.version))
+    }
 }

@@ -13,23 +13,40 @@
 //!
 //! A file of more than [`INLINE_EXTENTS`] extents has a tree of its own, keyed by offset; its root
 //! is named in the inode. Pages are cut by content and hold no positions, only keys and chunk ids,
-//! so versions share every page that did not change. Bytes: `docs/formats.md`.
+//! so versions share every page that did not change. Bytes: `docs/formats/manifest.md`.
 //!
 //! Failure story: a page that does not parse is `Corrupt`, with its id; it hurts what is under it.
 
 mod builder;
 mod codec;
+mod content;
+mod cursor;
+mod cut;
 mod diff;
+mod grow;
+mod header;
 mod names;
 mod page;
+mod pairs;
 mod read;
+mod shared;
+#[cfg(test)]
+mod tests;
 mod tree;
+mod values;
+mod xattrs;
 
-pub use builder::{EntriesOf, ManifestBuilder, TreeBuilder};
-pub use diff::{Change, ChangeKind, DiffOptions, diff};
-pub use names::{Cookie, NameSeed, FIRST_COOKIE};
-pub use read::{Entry, Manifest, ManifestStats};
-pub use tree::{Tree, TreeRoot};
+pub use builder::ManifestBuilder;
+pub use content::{ContentBuilder, FileContent, SubtreeHasher, content_digest, same_attrs};
+pub use cursor::Item;
+pub use diff::{Change, ChangeKind, diff};
+pub use grow::{PagesWritten, TreeBuilder};
+pub use header::ManifestStats;
+pub use names::{Cookie, FIRST_COOKIE, MAX_TIES, NameSeed};
+pub use page::{FORMAT_VERSION, TreeKind};
+pub use read::{Entry, Extents, MAX_DEPTH, Manifest};
+pub use tree::{Tree, TreeRoot, Visit};
+pub use xattrs::{MAX_INLINE_XATTRS, Xattrs, decode_xattrs, encode_xattrs};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -62,7 +79,7 @@ impl Ino {
 }
 
 /// What kind of object an inode is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Serialize, Deserialize, Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum FileKind {
     Regular,
     Directory,
@@ -124,6 +141,29 @@ pub struct Inode {
     /// A virtual disk (raw, qcow2, vmdk): cut in fixed blocks, never merged block-wise.
     pub disk_image: bool,
     pub content: Content,
-    /// Extended attributes in the encoding of `docs/formats.md`; empty if there are none.
-    pub xattrs: Bytes,
+    pub xattrs: Xattrs,
+}
+
+/// An inode with nothing but a kind and a mode, for tests of what looks at those.
+#[cfg(test)]
+pub(crate) fn test_inode(kind: FileKind, mode: u32) -> Inode {
+    Inode {
+        kind,
+        mode,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        rdev: (0, 0),
+        size: 0,
+        used: 0,
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+        parent: Ino::ROOT,
+        parent_cookie: FIRST_COOKIE,
+        digest: [0; 32],
+        disk_image: false,
+        content: Content::None,
+        xattrs: Xattrs::None,
+    }
 }

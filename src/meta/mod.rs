@@ -15,7 +15,10 @@ pub use rocks::{RocksKv, RocksOptions};
 
 use std::ops::ControlFlow;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+
+/// Longest key, in bytes.
+pub const MAX_KEY: usize = 4096;
 
 /// A table is a key space of its own (a RocksDB column family).
 pub type Table = &'static str;
@@ -34,10 +37,36 @@ pub enum Durability {
 /// One change in a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Op {
-    Put { table: Table, key: Vec<u8>, value: Vec<u8> },
-    Delete { table: Table, key: Vec<u8> },
-    /// Delete all keys `from <= key < to`.
-    DeleteRange { table: Table, from: Vec<u8>, to: Vec<u8> },
+    Put {
+        table: Table,
+        key: Vec<u8>,
+        value: Vec<u8>,
+    },
+    Delete {
+        table: Table,
+        key: Vec<u8>,
+    },
+    /// Delete all keys `from <= key < to` (`to` empty: to the end of the table).
+    DeleteRange {
+        table: Table,
+        from: Vec<u8>,
+        to: Vec<u8>,
+    },
+}
+
+impl Op {
+    pub fn table(&self) -> Table {
+        match self {
+            Self::Put { table, .. } | Self::Delete { table, .. } | Self::DeleteRange { table, .. } => table,
+        }
+    }
+
+    fn longest_key(&self) -> usize {
+        match self {
+            Self::Put { key, .. } | Self::Delete { key, .. } => key.len(),
+            Self::DeleteRange { from, to, .. } => from.len().max(to.len()),
+        }
+    }
 }
 
 /// Changes that become visible together.
@@ -66,7 +95,21 @@ impl Batch {
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+
+    /// `Invalid` if a key is longer than [`MAX_KEY`].
+    fn check_keys(&self) -> Result<()> {
+        match self.ops.iter().find(|op| op.longest_key() > MAX_KEY) {
+            None => Ok(()),
+            Some(op) => {
+                let (table, len) = (op.table(), op.longest_key());
+                Err(Error::invalid(format!("a key of {len} bytes for table {table:?}: the limit is {MAX_KEY}")))
+            }
+        }
+    }
 }
+
+/// Sees the keys and values of a scan until it breaks.
+pub type Visit<'a> = &'a mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a);
 
 /// An ordered key-value store with atomic batches. All calls block.
 pub trait KvStore: Send + Sync + 'static {
@@ -74,7 +117,7 @@ pub trait KvStore: Send + Sync + 'static {
     fn write(&self, batch: Batch, durability: Durability) -> Result<()>;
     /// Visit `from <= key < to` (`to` empty: to the end of the table) in key order, on one state of
     /// the store, until `visit` breaks.
-    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: &mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>) -> Result<()>;
+    fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
 }
 
 /// The smallest key greater than every key that starts with `prefix`; empty if there is none.

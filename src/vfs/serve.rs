@@ -84,7 +84,7 @@ impl ImageVfs {
     fn export_of(state: &State, path: &[u8]) -> Result<ExportId, Refusal> {
         let path = std::str::from_utf8(path).map_err(|_| Refusal::NotFound)?.trim_end_matches('/');
         if let Some(name) = path.strip_prefix("/clones/") {
-            return state.clone_named(name).map(|clone| clone.id).map_err(|_| Refusal::NotFound);
+            return state.clone_named(name).map(|clone| clone.id).ok_or(Refusal::NotFound);
         }
         let name = path.strip_prefix("/images/").ok_or(Refusal::NotFound)?;
         let version: VersionRef = name.parse().map_err(|_| Refusal::NotFound)?;
@@ -196,7 +196,7 @@ impl Vfs for ImageVfs {
     }
 
     fn handle_keys(&self) -> Vec<(u8, [u8; 32])> {
-        self.catalog.state().store().handle_keys.clone()
+        self.catalog.state().store().map(|store| store.handle_keys.clone()).unwrap_or_default()
     }
 }
 

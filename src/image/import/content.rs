@@ -131,7 +131,7 @@ impl Readers<'_> {
         let range = start..large.size.min(start + SECTION);
         let extents = self.read_section(&large.file, &large.path, range, large.disk_image, buffer)?;
         if !extents.is_empty() {
-            stage::put(self.session, &stage::key(b'E', &[large.node, section]), &extents)?;
+            stage::put_extents(self.session, large.node, section, &extents)?;
         }
         if large.unfinished.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
@@ -172,8 +172,7 @@ impl Readers<'_> {
     ) -> Result<()> {
         let mut builder = ContentBuilder::new(self.session);
         feed(&mut |extent| builder.push(extent))?;
-        let inode = builder.finish(size, disk_image)?;
-        self.session.scratch_put(&stage::key(b'C', &[node]), &inode.encode()?)?;
+        stage::put_content(self.session, node, size, disk_image, builder.finish(size)?)?;
         self.progress.inodes_done.fetch_add(1, Ordering::Relaxed);
         Ok(())
     }

@@ -13,13 +13,12 @@ use crate::env::Time;
 use crate::error::{Error, Result};
 use crate::image::IdRange;
 use crate::manifest::{
-    Content, Cookie, Entry, FileKind, Ino, Inode, ManifestBuilder, ManifestId, ManifestStats, NameSeed, SubtreeHasher, Xattrs, symlink_digest,
+    Content, Cookie, Entry, FileKind, Ino, Inode, ManifestBuilder, ManifestId, ManifestStats, NameSeed, SubtreeHasher, MAX_TIES, Xattrs, content_digest,
 };
 
 pub(super) struct Finished {
     pub manifest: ManifestId,
     pub stats: ManifestStats,
-    pub bytes_pages: u64,
     /// Inodes whose number was taken over from the base.
     pub kept: u64,
 }
@@ -136,8 +135,7 @@ impl Pass<'_> {
         self.settle_times(&mut inode, dir.old.as_ref(), entries_same);
         let same_object = dir.old.is_some();
         self.add_inode(dir.ino, &inode)?;
-        self.join_parent(&dir.node, &inode, same_object);
-        Ok(())
+        self.join_parent(&dir.node, &inode, same_object)
     }
 
     fn leave_all(&mut self) -> Result<()> {
@@ -161,8 +159,7 @@ impl Pass<'_> {
         if inode.nlink > 1 {
             self.session.scratch_put(&stage::key(b'L', &[ino.0, place.dir.0, place.cookie.0]), &[])?;
         }
-        self.join_parent(&node, &inode, at_path.is_some_and(|entry| entry.ino == ino));
-        Ok(())
+        self.join_parent(&node, &inode, at_path.is_some_and(|entry| entry.ino == ino))
     }
 
     /// The first name of an object: give it a number and write its inode.
@@ -212,12 +209,12 @@ impl Pass<'_> {
     fn fill_data(&self, number: NodeNo, node: &Node, inode: &mut Inode) -> Result<()> {
         match node.kind {
             FileKind::Regular => {
-                let data = stage::file_content(self.session, number)?;
+                let data = stage::content(self.session, number)?;
                 (inode.content, inode.digest, inode.used, inode.disk_image) = (data.content, data.digest, data.used, data.disk_image);
             }
             FileKind::Symlink => {
                 inode.content = Content::Symlink(node.target.clone().into());
-                inode.digest = symlink_digest(&node.target);
+                inode.digest = content_digest(inode.size, &inode.content);
             }
             _ => {}
         }
@@ -226,8 +223,8 @@ impl Pass<'_> {
 
     fn store_xattrs(&self, node: &Node) -> Result<Xattrs> {
         let (xattrs, chunk) = Xattrs::store(&node.xattrs, self.session)?;
-        if let Some((stored, raw_len)) = chunk {
-            stage::put_chunk(self.session, &stored.id, raw_len, stored.stored_len)?;
+        if let (Some(stored), Xattrs::Chunk { len, .. }) = (chunk, &xattrs) {
+            stage::put_chunk(self.session, &stored.id, *len, stored.stored_len)?;
         }
         Ok(xattrs)
     }
@@ -236,30 +233,32 @@ impl Pass<'_> {
     /// reading the source may have moved.
     fn settle_times(&self, inode: &mut Inode, old: Option<&Inode>, entries_same: bool) {
         let Some(old) = old else { return };
-        inode.atime = old.atime;
-        inode.ctime = old.ctime;
-        // A subtree's digest moves with anything below; the directory itself did not change by it.
-        let digest = std::mem::replace(&mut inode.digest, if inode.kind == FileKind::Directory { old.digest } else { inode.digest });
-        let same = *inode == *old && entries_same;
-        inode.digest = digest;
-        if !same {
+        (inode.atime, inode.ctime) = (old.atime, old.ctime);
+        let mut own = inode.clone();
+        if own.kind == FileKind::Directory {
+            // A subtree's digest moves with anything below; the directory itself did not change by it.
+            own.digest = old.digest;
+        }
+        if own != *old || !entries_same {
             inode.ctime = self.now;
         }
     }
 
     /// Tell the directory around about a child that is done.
-    fn join_parent(&mut self, node: &Node, inode: &Inode, same_object: bool) {
-        let Some(dir) = self.open.last_mut() else { return };
-        dir.hasher.child(&node.name, inode);
+    fn join_parent(&mut self, node: &Node, inode: &Inode, same_object: bool) -> Result<()> {
+        let Some(dir) = self.open.last_mut() else { return Ok(()) };
+        dir.hasher.child(&node.name, inode)?;
         dir.children += 1;
         dir.unchanged += u64::from(same_object);
         dir.subdirs += u32::from(inode.kind == FileKind::Directory);
         self.kept += u64::from(same_object);
+        Ok(())
     }
 
     /// A cookie for a new name, which no name of the directory has, before or after.
     fn free_cookie(&self, dir: Ino, base_dir: Option<Ino>, name: &[u8]) -> Result<Cookie> {
-        for cookie in self.seed.cookies(name) {
+        let base = self.seed.cookie_base(name);
+        for cookie in (base.0..base.0 + MAX_TIES).map(Cookie) {
             let staged = self.session.scratch_get(&stage::key(b'D', &[dir.0, cookie.0]))?;
             if staged.is_none() && !self.base.cookie_taken(base_dir, cookie)? {
                 return Ok(cookie);
@@ -274,7 +273,7 @@ impl Pass<'_> {
 
     fn add_entry(&self, place: &Place, node: &Node, ino: Ino) -> Result<()> {
         let entry = Entry { name: node.name.clone().into(), cookie: place.cookie, ino, kind: node.kind };
-        self.session.scratch_put(&stage::key(b'D', &[place.dir.0, place.cookie.0]), &entry.encode())
+        self.session.scratch_put(&stage::key(b'D', &[place.dir.0, place.cookie.0]), &entry.encode()?)
     }
 
     fn add_inode(&self, ino: Ino, inode: &Inode) -> Result<()> {
@@ -301,6 +300,6 @@ fn write_manifest(session: &Session, seed: NameSeed, kept: u64) -> Result<Finish
         builder.add_link(Ino(stage::number(key, 0)?), Ino(stage::number(key, 1)?), Cookie(stage::number(key, 2)?))
     })?;
     stage::each_chunk(session, |id, raw_len, stored_len| builder.add_chunk(id, raw_len, stored_len))?;
-    let (manifest, stats, pages) = builder.finish()?;
-    Ok(Finished { manifest, stats, bytes_pages: pages.bytes_stored, kept })
+    let (manifest, stats) = builder.finish()?;
+    Ok(Finished { manifest, stats, kept })
 }

@@ -119,8 +119,6 @@ struct Built {
     session: Session,
     manifest: ManifestId,
     stats: ManifestStats,
-    /// Stored size of the manifest's pages.
-    bytes_pages: u64,
     kept: u64,
     mounts_skipped: u64,
 }
@@ -144,14 +142,14 @@ pub async fn run_import(context: &ImportContext, request: ImportRequest, progres
     progress.enter(2);
     let bytes_added = built.session.commit().await?.bytes_stored;
     let image = request.image.clone();
-    let draft = publish::VersionDraft { request, base, manifest: built.manifest, stats: built.stats, bytes_pages: built.bytes_pages, bytes_added };
+    let draft = publish::VersionDraft { request, base, manifest: built.manifest, stats: built.stats, bytes_added };
     let version = publish::publish(&context.catalog, draft).await?;
     Ok(ImportDone { image, version, stats: built.stats, kept: built.kept, mounts_skipped: built.mounts_skipped })
 }
 
 fn find_base(context: &ImportContext, name: &str) -> Base {
     let state = context.catalog.state();
-    let image: Option<&Arc<ImageRecord>> = state.image_named(name).ok();
+    let image: Option<&Arc<ImageRecord>> = state.image_named(name);
     let version = image.and_then(|image| state.newest_version(image.id)).cloned();
     let mut fresh = [0; 16];
     context.env.rng.fill(&mut fresh);
@@ -173,7 +171,6 @@ fn build(context: &ImportContext, source: &Path, base: &Base, session: Session, 
         session,
         manifest: finished.manifest,
         stats: finished.stats,
-        bytes_pages: finished.bytes_pages,
         kept: finished.kept,
         mounts_skipped: found.mounts_skipped,
     })

@@ -13,7 +13,6 @@ pub(super) struct VersionDraft {
     pub base: Arc<Base>,
     pub manifest: ManifestId,
     pub stats: ManifestStats,
-    pub bytes_pages: u64,
     pub bytes_added: u64,
 }
 
@@ -24,8 +23,8 @@ pub(super) async fn publish(catalog: &Arc<Catalog>, draft: VersionDraft) -> Resu
 fn apply(draft: &VersionDraft, state: &mut Draft) -> Result<VersionRecord> {
     let name = &draft.request.image;
     let mut image = match state.image_named(name) {
-        Ok(image) => ImageRecord::clone(image),
-        Err(_) => new_image(draft, ImageId(state.new_id()?)),
+        Some(image) => ImageRecord::clone(image),
+        None => new_image(draft, ImageId(state.new_id()?)),
     };
     let newest = state.newest_version(image.id).map(|version| version.export);
     if newest != draft.base.version.as_ref().map(|version| version.export) || image.name_seed != draft.base.seed.0 {
@@ -64,7 +63,7 @@ fn new_version(draft: &VersionDraft, image: &ImageRecord, export: ExportId) -> V
         consistency: draft.request.consistency.clone(),
         inodes: draft.stats.inodes,
         bytes_logical: draft.stats.bytes_logical,
-        bytes_stored: draft.stats.chunk_bytes_stored + draft.bytes_pages,
+        bytes_stored: draft.stats.chunk_bytes_stored + draft.stats.page_bytes_stored,
         bytes_added: draft.bytes_added,
         removed: false,
     }

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use crate::chunk::{ChunkId, Session};
 use crate::env::Time;
 use crate::error::{Error, Result};
-use crate::manifest::{Extent, FileKind, Inode};
+use crate::manifest::{Cookie, Extent, FileContent, FileKind, Ino, Inode, Xattrs};
 use crate::meta::prefix_end;
 
 /// Position of an object in path order; the root is 0.
@@ -109,13 +109,46 @@ pub fn each_chunk(session: &Session, mut visit: impl FnMut(ChunkId, u32, u32) ->
     })
 }
 
-/// Extents of a file, section by section.
-pub fn each_extent(session: &Session, node: NodeNo, mut visit: impl FnMut(Extent) -> Result<()>) -> Result<()> {
-    each(session, &key(b'E', &[node]), |_, value| decode::<Vec<Extent>>(value)?.into_iter().try_for_each(&mut visit))
+/// Note the extents of one section of a file.
+pub fn put_extents(session: &Session, node: NodeNo, section: u64, extents: &[Extent]) -> Result<()> {
+    let notes: Vec<_> = extents.iter().map(|e| (e.offset, e.len, e.chunk)).collect();
+    put(session, &key(b'E', &[node, section]), &notes)
 }
 
-/// An inode that has a regular file's content, digest, size in use and mark, and no attributes yet.
-pub fn file_content(session: &Session, node: NodeNo) -> Result<Inode> {
+/// The notes of [`put_extents`], in file order.
+pub fn each_extent(session: &Session, node: NodeNo, mut visit: impl FnMut(Extent) -> Result<()>) -> Result<()> {
+    each(session, &key(b'E', &[node]), |_, value| {
+        let extents: Vec<(u64, u32, ChunkId)> = decode(value)?;
+        extents.into_iter().try_for_each(|(offset, len, chunk)| visit(Extent { offset, len, chunk }))
+    })
+}
+
+/// Note what reading a regular file gave, as an inode that has no attributes yet.
+pub fn put_content(session: &Session, node: NodeNo, size: u64, disk_image: bool, read: FileContent) -> Result<()> {
+    let bare = Inode {
+        kind: FileKind::Regular,
+        mode: 0,
+        uid: 0,
+        gid: 0,
+        nlink: 1,
+        rdev: (0, 0),
+        size,
+        used: read.used,
+        atime: Time::default(),
+        mtime: Time::default(),
+        ctime: Time::default(),
+        parent: Ino::ROOT,
+        parent_cookie: Cookie(0),
+        digest: read.digest,
+        disk_image,
+        content: read.content,
+        xattrs: Xattrs::None,
+    };
+    session.scratch_put(&key(b'C', &[node]), &bare.encode()?)
+}
+
+/// The note of [`put_content`].
+pub fn content(session: &Session, node: NodeNo) -> Result<Inode> {
     let bytes = session.scratch_get(&key(b'C', &[node]))?.ok_or_else(|| Error::internal("a file's content is missing in an import"))?;
     Inode::decode(&bytes.into())
 }

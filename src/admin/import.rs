@@ -1,0 +1,168 @@
+//! Import: an answer of lines that ends when the import does.
+//!
+//! A progress line every [`TICK`], then one line with what was made or why not. Failure story: if
+//! the client goes away, the answer is dropped, and with it [`Running`], which cancels the import; so
+//! does the daemon's stop. Either way the import leaves nothing.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::response::Response;
+use futures_util::stream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::reply::{Body, Refused, error_info, line, lines};
+use super::types::{ImportBody, ImportInfo, ImportLine, ImportProgress};
+use super::{Context, Peer, views};
+use crate::error::{Error, Result};
+use crate::image::import::{ImportContext, ImportDone, ImportRequest, Progress, run_import};
+use crate::image::{Labels, check_name};
+
+/// Time between two lines of progress.
+const TICK: Duration = Duration::from_millis(200);
+const CONSISTENCIES: [&str; 3] = ["application", "crash", "unknown"];
+
+pub(super) async fn import(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(image): Path<String>,
+    Body(body): Body<ImportBody>,
+) -> Result<Response, Refused> {
+    let request = checked(image, body, peer)?;
+    tracing::info!("importing {} as image {}", request.source.display(), request.image);
+    let running = Running::start(&cx, request);
+    Ok(lines(HttpBody::from_stream(stream::unfold(Some(running), next_line))))
+}
+
+/// What can be refused before anything is read.
+fn checked(image: String, body: ImportBody, peer: Peer) -> Result<ImportRequest> {
+    check_name("image", &image)?;
+    let source = PathBuf::from(&body.source);
+    if !source.is_absolute() {
+        return Err(Error::invalid(format!("source {:?} is not an absolute path", body.source))
+            .remedy("name a folder on the daemon's machine from / on"));
+    }
+    if !CONSISTENCIES.contains(&body.consistency.as_str()) {
+        return Err(Error::invalid(format!("consistency {:?}", body.consistency))
+            .remedy("one of application, crash, unknown"));
+    }
+    let labels = Labels::parse(&body.labels)?;
+    let author = peer.uid.map_or("unknown".to_owned(), |uid| format!("uid {uid}"));
+    Ok(ImportRequest { image, source, labels, author, consistency: body.consistency })
+}
+
+/// An import under way. Dropping it cancels.
+struct Running {
+    cx: Arc<Context>,
+    image: String,
+    progress: Arc<Progress>,
+    task: JoinHandle<Result<ImportDone>>,
+    tick: Interval,
+    stop: watch::Receiver<bool>,
+    started: Duration,
+    stopping: bool,
+}
+
+impl Running {
+    fn start(cx: &Arc<Context>, request: ImportRequest) -> Self {
+        let progress = Arc::new(Progress::default());
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            cx: cx.clone(),
+            image: request.image.clone(),
+            task: tokio::spawn(run(cx.clone(), request, progress.clone())),
+            progress,
+            tick,
+            stop: cx.stop.clone(),
+            started: cx.env.clock.uptime(),
+            stopping: false,
+        }
+    }
+
+    fn progress_line(&self) -> ImportLine {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ImportLine::Progress(ImportProgress {
+            phase: self.progress.phase().into(),
+            inodes_found: read(&self.progress.inodes_found),
+            inodes_done: read(&self.progress.inodes_done),
+            bytes_found: read(&self.progress.bytes_found),
+            bytes_done: read(&self.progress.bytes_done),
+        })
+    }
+
+    fn last_line(&self, outcome: Result<ImportDone>) -> ImportLine {
+        match outcome {
+            Ok(done) => ImportLine::Done(self.info(done)),
+            Err(error) => {
+                tracing::warn!("import of image {} failed: {error}", self.image);
+                ImportLine::Error(error_info(&error))
+            }
+        }
+    }
+
+    fn info(&self, done: ImportDone) -> ImportInfo {
+        let name = views::version_name(&done.image, done.version.number);
+        tracing::info!("imported {name}");
+        let millis = self.cx.env.clock.uptime().saturating_sub(self.started).as_millis();
+        ImportInfo {
+            name: done.image,
+            version: views::version_info(name, &done.version),
+            inodes_kept: done.kept,
+            mounts_skipped: done.mounts_skipped,
+            millis: u64::try_from(millis).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.progress.cancel();
+    }
+}
+
+async fn run(cx: Arc<Context>, request: ImportRequest, progress: Arc<Progress>) -> Result<ImportDone> {
+    let context = ImportContext {
+        catalog: cx.catalog.clone(),
+        chunks: cx.chunks.clone(),
+        env: cx.env.clone(),
+        threads: cx.import_threads,
+    };
+    let outcome = run_import(&context, request, progress).await;
+    cx.imports.count(outcome.is_ok());
+    outcome
+}
+
+type Line = Result<Bytes, std::convert::Infallible>;
+
+async fn next_line(running: Option<Running>) -> Option<(Line, Option<Running>)> {
+    let mut running = running?;
+    loop {
+        tokio::select! {
+            outcome = &mut running.task => {
+                let outcome = outcome.unwrap_or_else(|e| Err(Error::internal("the import died").because(e)));
+                let last = running.last_line(outcome);
+                return Some((Ok(line(&last).into()), None));
+            }
+            () = stopped(&mut running.stop), if !running.stopping => {
+                running.stopping = true;
+                running.progress.cancel();
+            }
+            _ = running.tick.tick() => {
+                let progress = line(&running.progress_line());
+                return Some((Ok(progress.into()), Some(running)));
+            }
+        }
+    }
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    // Without a sender nobody is left to want the import: stop too.
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,323 @@
+//! The documents of the admin API, shared by the server and the command line.
+//!
+//! Field names are stable: scripts read them from `--json`. Times are RFC 3339 in UTC; sizes are in
+//! bytes and say so in their names; `version` is always `IMAGE@vN`. A field may be added, never
+//! renamed, and an unknown one is ignored, so that old clients understand new daemons.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// Labels as they are written.
+pub type LabelMap = BTreeMap<String, String>;
+
+/// Every refusal.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorInfo {
+    /// What was wrong, with which object, and why.
+    pub error: String,
+    /// `not_found`, `exists`, `invalid`, … : one word per `ErrorKind`.
+    pub kind: String,
+    pub remedy: Option<String>,
+}
+
+/// One image, in `image ls` and `image show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageInfo {
+    pub name: String,
+    pub created: String,
+    pub labels: LabelMap,
+    /// Tag to version.
+    pub tags: LabelMap,
+    /// The newest version, if there is any.
+    pub version: Option<String>,
+    /// How many clones there are of it.
+    pub clones: u64,
+    /// Oldest first.
+    pub versions: Vec<VersionInfo>,
+}
+
+/// One version of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionInfo {
+    pub version: String,
+    pub created: String,
+    pub source: String,
+    pub author: String,
+    /// `application`, `crash` or `unknown`.
+    pub consistency: String,
+    pub labels: LabelMap,
+    pub tags: Vec<String>,
+    /// The path that clients mount.
+    pub export: String,
+    pub manifest: String,
+    /// How many clones show it.
+    pub clones: u64,
+    /// Objects of all kinds.
+    pub inodes: u64,
+    /// Sum of the files' lengths.
+    pub bytes_logical: u64,
+    /// Stored size of the distinct chunks.
+    pub bytes_stored: u64,
+    /// Of these, what its import added to the store.
+    pub bytes_added: u64,
+    /// Removed by name; kept because clones or pins still read it.
+    pub removed: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageList {
+    pub images: Vec<ImageInfo>,
+}
+
+/// Edits of an image's labels, and tags to take away.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetImage {
+    /// `k=v` sets, `k-` removes.
+    #[serde(default)]
+    pub edits: Vec<String>,
+    #[serde(default)]
+    pub untag: Vec<String>,
+}
+
+/// Edits of the labels of clones: `k=v` sets, `k-` removes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelClones {
+    pub names: Vec<String>,
+    pub edits: Vec<String>,
+}
+
+/// The body of a tag request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TagRequest {
+    /// `IMAGE@vN` or `IMAGE@TAG`.
+    pub version: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ImportBody {
+    /// Absolute path of a folder on the daemon's machine.
+    pub source: String,
+    /// `k=v` each.
+    #[serde(default)]
+    pub labels: Vec<String>,
+    #[serde(default = "unknown")]
+    pub consistency: String,
+}
+
+fn unknown() -> String {
+    "unknown".into()
+}
+
+/// One line of an import's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ImportLine {
+    Progress(ImportProgress),
+    /// The last line of an import that made a version.
+    Done(ImportInfo),
+    /// The last line of one that did not.
+    Error(ErrorInfo),
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportProgress {
+    /// `reading`, `sorting` or `publishing`.
+    pub phase: String,
+    pub inodes_found: u64,
+    pub inodes_done: u64,
+    pub bytes_found: u64,
+    pub bytes_done: u64,
+}
+
+/// What an import made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImportInfo {
+    pub name: String,
+    #[serde(flatten)]
+    pub version: VersionInfo,
+    /// Objects that are what they were in the version before: same inode number, same handle.
+    pub inodes_kept: u64,
+    /// Directories left empty because another filesystem is mounted there.
+    pub mounts_skipped: u64,
+    pub millis: u64,
+}
+
+/// One line of `image diff`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffEntry {
+    /// `A` added, `M` modified, `D` deleted.
+    pub change: String,
+    /// Bytes that are not printable ASCII, and the backslash, as `\xNN`.
+    pub path: String,
+}
+
+/// One line of a diff's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DiffLine {
+    Entry(DiffEntry),
+    /// The last line: how many entries there were.
+    Done(u64),
+    /// The last line of a diff that broke off.
+    Error(ErrorInfo),
+}
+
+/// One clone, in `clone ls` and `clone show`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneInfo {
+    pub name: String,
+    pub image: String,
+    /// The version that it shows.
+    pub version: String,
+    /// Counts the switches, from 1.
+    pub view: u64,
+    pub labels: LabelMap,
+    pub created: String,
+    /// When it was last switched, or else created.
+    pub switched: String,
+    /// The path that clients mount.
+    pub export: String,
+    /// How many former views are still readable.
+    pub pins: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloneList {
+    pub clones: Vec<CloneInfo>,
+}
+
+/// Which clones are made: those in `names`, or `count` of them from `pattern`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateClones {
+    /// `IMAGE`, `IMAGE@vN` or `IMAGE@TAG`.
+    pub image: String,
+    #[serde(default)]
+    pub names: Vec<String>,
+    /// A name with one `{}` or `{:0N}` for the number.
+    #[serde(default)]
+    pub pattern: Option<String>,
+    #[serde(default)]
+    pub count: Option<usize>,
+    /// `k=v` each.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+/// What was made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClonesCreated {
+    pub image: String,
+    pub version: String,
+    pub clones: u64,
+    pub names: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RemoveClones {
+    pub names: Vec<String>,
+}
+
+/// What was removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// As it was named in the request; several clones one per entry.
+    pub names: Vec<String>,
+}
+
+/// Switch clones of `image` to version `to`: all of them, or those that match.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepointBody {
+    pub image: String,
+    pub to: String,
+    #[serde(default)]
+    pub select: Option<String>,
+    #[serde(default)]
+    pub clones: Vec<String>,
+}
+
+/// What a repoint did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepointInfo {
+    pub operation: String,
+    pub image: String,
+    pub version: String,
+    /// Clones that were switched.
+    pub clones: u64,
+    /// Clones that showed the version already.
+    pub unchanged: u64,
+}
+
+/// One former view that stays readable.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinInfo {
+    /// The clone.
+    pub name: String,
+    pub version: String,
+    pub view: u64,
+    /// When the clone was switched away from it.
+    pub since: String,
+    /// The operation that did.
+    pub operation: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinList {
+    pub pins: Vec<PinInfo>,
+}
+
+/// Which pins are dropped: those of the named clones, of the selected ones, or all.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DropPinsBody {
+    #[serde(default)]
+    pub select: Option<String>,
+    #[serde(default)]
+    pub clones: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PinsDropped {
+    pub pins: u64,
+}
+
+/// Space: of the store, of its filesystem, of the cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageInfo {
+    pub images: u64,
+    pub versions: u64,
+    pub clones: u64,
+    pub pins: u64,
+    pub chunks: u64,
+    /// Sum of the files' lengths over all versions.
+    pub bytes_logical: u64,
+    /// Bytes of all distinct chunks.
+    pub bytes_raw: u64,
+    /// What they take in packs.
+    pub bytes_stored: u64,
+    /// Chunks known to be damaged.
+    pub chunks_quarantined: u64,
+    pub bytes_cache_used: u64,
+    pub bytes_cache_capacity: u64,
+    /// Of the filesystem that holds the data directory.
+    pub bytes_disk_free: u64,
+    pub bytes_disk_total: u64,
+}
+
+/// That the daemon is there, and which.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatusInfo {
+    /// Of the program.
+    pub mimeo: String,
+    /// Addresses and ports.
+    pub nfs: Vec<String>,
+    pub catalog_revision: u64,
+    pub uptime_secs: u64,
+}

@@ -1,0 +1,137 @@
+//! Catalog records as documents.
+
+use std::collections::HashMap;
+
+use jiff::Timestamp;
+
+use super::types::{CloneInfo, ImageInfo, LabelMap, PinInfo, VersionInfo};
+use crate::env::Time;
+use crate::image::{CloneRecord, ImageId, ImageRecord, Labels, Pin, State, VersionNumber, VersionRecord};
+
+/// RFC 3339 in UTC, to the millisecond.
+pub(super) fn rfc3339(time: Time) -> String {
+    let nanos = i32::try_from(time.nanos).unwrap_or(0) / 1_000_000 * 1_000_000;
+    // What no calendar has (beyond the year 9999) is shown as seconds.
+    Timestamp::new(time.secs, nanos).map_or_else(|_| time.secs.to_string(), |t| format!("{t:.3}"))
+}
+
+pub(super) fn label_map(labels: &Labels) -> LabelMap {
+    labels.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// How many clones show each version.
+pub(super) struct ClonesPerVersion(HashMap<(ImageId, VersionNumber), u64>);
+
+impl ClonesPerVersion {
+    pub fn count(state: &State) -> Self {
+        Self::of(state.clones().map(|clone| &**clone))
+    }
+
+    pub fn count_image(state: &State, image: ImageId) -> Self {
+        Self::of(state.clones_of(image).map(|clone| &**clone))
+    }
+
+    fn of<'a>(clones: impl Iterator<Item = &'a CloneRecord>) -> Self {
+        let mut counts = HashMap::new();
+        for clone in clones {
+            *counts.entry((clone.image, clone.view.version)).or_default() += 1;
+        }
+        Self(counts)
+    }
+
+    fn get(&self, version: &VersionRecord) -> u64 {
+        self.0.get(&(version.image, version.number)).copied().unwrap_or(0)
+    }
+}
+
+pub(super) fn image_info(state: &State, image: &ImageRecord, clones: &ClonesPerVersion) -> ImageInfo {
+    let info = |version: &VersionRecord| {
+        let name = version_name(&image.name, version.number);
+        VersionInfo { tags: tags_of(image, version.number), clones: clones.get(version), ..version_info(name, version) }
+    };
+    let versions: Vec<_> = state.versions_of(image.id).map(|version| info(version)).collect();
+    ImageInfo {
+        name: image.name.to_string(),
+        created: rfc3339(image.created),
+        labels: label_map(&image.labels),
+        tags: image.tags.iter().map(|(tag, number)| (tag.clone(), version_name(&image.name, *number))).collect(),
+        version: state.newest_version(image.id).map(|version| version_name(&image.name, version.number)),
+        clones: versions.iter().map(|version| version.clones).sum(),
+        versions,
+    }
+}
+
+fn tags_of(image: &ImageRecord, number: VersionNumber) -> Vec<String> {
+    image.tags.iter().filter(|(_, n)| **n == number).map(|(tag, _)| tag.clone()).collect()
+}
+
+/// `NAME@vN`.
+pub(super) fn version_name(image: &str, number: VersionNumber) -> String {
+    format!("{image}@v{number}")
+}
+
+/// What a version says of itself: no tags, no clones.
+pub(super) fn version_info(name: String, version: &VersionRecord) -> VersionInfo {
+    VersionInfo {
+        export: format!("/images/{name}"),
+        version: name,
+        created: rfc3339(version.created),
+        source: version.source.clone(),
+        author: version.author.clone(),
+        consistency: version.consistency.clone(),
+        labels: label_map(&version.labels),
+        tags: Vec::new(),
+        manifest: version.manifest.to_string(),
+        clones: 0,
+        inodes: version.inodes,
+        bytes_logical: version.bytes_logical,
+        bytes_stored: version.bytes_stored,
+        bytes_added: version.bytes_added,
+        removed: version.removed,
+    }
+}
+
+/// The image's name, or its number if the catalog lost it, which its invariants forbid.
+fn image_of(state: &State, id: ImageId) -> String {
+    state.image(id).map_or_else(|| id.0.to_string(), |image| image.name.to_string())
+}
+
+pub(super) fn clone_info(state: &State, clone: &CloneRecord) -> CloneInfo {
+    let image = image_of(state, clone.image);
+    CloneInfo {
+        name: clone.name.to_string(),
+        version: version_name(&image, clone.view.version),
+        image,
+        view: clone.view.number,
+        labels: label_map(&clone.labels),
+        created: rfc3339(clone.created),
+        switched: rfc3339(clone.switched),
+        export: format!("/clones/{}", clone.name),
+        pins: clone.pins.len() as u64,
+    }
+}
+
+/// The pins of a clone, newest first.
+pub(super) fn pin_infos(state: &State, clone: &CloneRecord) -> Vec<PinInfo> {
+    let image = image_of(state, clone.image);
+    let info = |pin: &Pin| PinInfo {
+        name: clone.name.to_string(),
+        version: version_name(&image, pin.view.version),
+        view: pin.view.number,
+        since: rfc3339(pin.since),
+        operation: pin.operation.to_string(),
+    };
+    clone.pins.iter().map(info).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc_to_the_millisecond() {
+        assert_eq!(rfc3339(Time::new(0, 0)), "1970-01-01T00:00:00.000Z");
+        assert_eq!(rfc3339(Time::new(1_784_600_000, 123_999_999)), "2026-07-21T02:13:20.123Z");
+        assert_eq!(rfc3339(Time::new(i64::MAX, 0)), i64::MAX.to_string());
+    }
+}

@@ -1,0 +1,236 @@
+//! The chunk store: packs in a blob store, found through the index, read through the cache.
+//!
+//! Owns the way of a chunk from its name to its verified bytes, the start of the store, and the
+//! numbers given to packs and sessions. Invariants: bytes are answered only if their BLAKE3 is their
+//! name; pack names are never used twice, because each start has an epoch of its own.
+//!
+//! Failure story: a chunk that is damaged, cut short or whose pack is gone is quarantined and answered
+//! `Corrupt`, from then on without another read, until an import stores it anew. A failure of the disk
+//! itself (`Io`) is passed on and remembers nothing. Reads go on when the index refuses writes.
+
+pub(in crate::chunk) mod index;
+mod recover;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, FutureExt};
+
+use self::index::{Found, Index, Quarantined};
+use super::blob::SharedBlobs;
+use super::pack::{Location, MAX_PACK, MIN_PACK, PackId, decode};
+use super::{ChunkCache, ChunkId, ChunkSource, Session};
+use crate::env::Env;
+use crate::error::{Error, ErrorKind, Result};
+use crate::meta::{KvStore, Table};
+
+/// How a store is to be run. Nothing in here is part of the format.
+#[derive(Clone, Copy, Debug)]
+pub struct ChunkStoreOptions {
+    /// Memory for verified chunks.
+    pub cache_bytes: u64,
+    /// Size of a pack, `MIN_PACK..=MAX_PACK`; an import holds up to three in memory.
+    pub pack_bytes: usize,
+    /// Level of compression; 0 for none.
+    pub zstd_level: i32,
+}
+
+impl Default for ChunkStoreOptions {
+    fn default() -> Self {
+        Self { cache_bytes: 256 << 20, pack_bytes: 32 << 20, zstd_level: 1 }
+    }
+}
+
+/// What the store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StoreUsage {
+    pub packs: u64,
+    /// Chunks in packs; a chunk that two imports wrote at once counts twice.
+    pub chunks: u64,
+    /// Bytes of these chunks.
+    pub raw_bytes: u64,
+    /// Bytes that they take in packs.
+    pub stored_bytes: u64,
+    /// Chunks that are known to be damaged.
+    pub quarantined: u64,
+}
+
+/// Chunks on stable storage.
+pub struct ChunkStore {
+    shared: Arc<Shared>,
+}
+
+/// What the store, its sessions and loads under way have in common.
+pub(super) struct Shared {
+    pub index: Arc<Index>,
+    pub blobs: SharedBlobs,
+    pub options: ChunkStoreOptions,
+    env: Env,
+    cache: ChunkCache,
+    epoch: u64,
+    next_pack: AtomicU32,
+    next_session: AtomicU64,
+}
+
+impl ChunkStore {
+    /// The tables that `index` must have.
+    pub const TABLES: &'static [Table] = &[index::CHUNKS, index::PACKS, index::QUARANTINE, index::STORE];
+    /// The tables that hold nothing over a restart.
+    pub const SCRATCH: &'static [Table] = &[index::STAGING, index::SCRATCH];
+
+    /// Open the store and bring packs and index together (see `recover`). `Corrupt` if the index is
+    /// older than the packs.
+    pub async fn open(
+        index: Arc<dyn KvStore>,
+        blobs: SharedBlobs,
+        env: Env,
+        options: ChunkStoreOptions,
+    ) -> Result<Arc<Self>> {
+        if !(MIN_PACK..=MAX_PACK).contains(&options.pack_bytes) {
+            let what = format!("packs of {} bytes", options.pack_bytes);
+            return Err(Error::invalid(what).remedy(format!("choose a size from {MIN_PACK} to {MAX_PACK} bytes")));
+        }
+        let index = blocking(move || Index::new(index).map(Arc::new)).await?;
+        let epoch = recover::recover(&index, &blobs).await?;
+        let cache = ChunkCache::new(options.cache_bytes);
+        let (next_pack, next_session) = (AtomicU32::new(0), AtomicU64::new(0));
+        let shared = Shared { index, blobs, options, env, cache, epoch, next_pack, next_session };
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+    }
+
+    /// Begin to write chunks. Must be called where a tokio runtime is entered.
+    pub fn begin(&self) -> Result<Session> {
+        let runtime = tokio::runtime::Handle::try_current()
+            .map_err(|e| Error::internal("an import session needs a tokio runtime").because(e))?;
+        Ok(Session::new(self.shared.clone(), runtime))
+    }
+
+    pub fn cache(&self) -> &ChunkCache {
+        &self.shared.cache
+    }
+
+    /// Add up all packs. Blocks for a scan of their records.
+    pub fn usage(&self) -> Result<StoreUsage> {
+        let mut usage = StoreUsage::default();
+        self.shared.index.packs(&mut |_, record| {
+            usage.packs += 1;
+            usage.chunks += u64::from(record.totals.chunks);
+            usage.raw_bytes += record.totals.raw_bytes;
+            usage.stored_bytes += record.totals.stored_bytes;
+        })?;
+        self.quarantined(&mut |_, _| usage.quarantined += 1)?;
+        Ok(usage)
+    }
+
+    /// Bytes that the chunk takes in its pack, `None` if there is no such chunk. Blocks.
+    pub fn stored_len(&self, id: &ChunkId) -> Result<Option<u32>> {
+        Ok(self.shared.index.location(id)?.map(|location| location.span.stored_len))
+    }
+
+    /// Visit every chunk in quarantine, with the name of its pack and why it is there. Blocks.
+    pub fn quarantined(&self, visit: &mut dyn FnMut(ChunkId, String)) -> Result<()> {
+        self.shared.index.quarantine_list(&mut |id, bad| {
+            visit(id, format!("pack {}: {}", bad.location.pack, bad.reason));
+            ControlFlow::Continue(())
+        })
+    }
+}
+
+impl ChunkSource for ChunkStore {
+    fn cached(&self, id: &ChunkId) -> Option<Bytes> {
+        self.shared.cache.get(id)
+    }
+
+    fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>> {
+        let shared = self.shared.clone();
+        async move {
+            // A task of its own: others may wait for this load when its first caller gives up.
+            let load = tokio::spawn(async move { shared.cache.get_or_load(&id, shared.read(id)).await });
+            load.await.map_err(|e| Error::new(ErrorKind::Unavailable, format!("load of chunk {id}")).because(e))?
+        }
+        .boxed()
+    }
+}
+
+impl Shared {
+    /// A name for a new pack.
+    pub fn next_pack(&self) -> Result<PackId> {
+        let next = |seq: u32| seq.checked_add(1);
+        let seq = self.next_pack.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let used_up = |_| {
+            Error::new(ErrorKind::Unavailable, "all pack names of this start are used").remedy("restart the daemon")
+        };
+        Ok(PackId { epoch: self.epoch, seq: seq.map_err(used_up)? })
+    }
+
+    /// What all keys of a new session begin with.
+    pub fn next_session(&self) -> [u8; 16] {
+        let session = self.next_session.fetch_add(1, Ordering::Relaxed);
+        let mut key = [0; 16];
+        key[..8].copy_from_slice(&self.epoch.to_be_bytes());
+        key[8..].copy_from_slice(&session.to_be_bytes());
+        key
+    }
+
+    /// Read and verify a chunk.
+    async fn read(self: &Arc<Self>, id: ChunkId) -> Result<Bytes> {
+        let shared = self.clone();
+        let location = match blocking(move || shared.index.find(&id)).await? {
+            Found::Good(location) => location,
+            Found::Bad(bad) => return Err(bad_chunk(id, bad.location.pack, &bad.reason)),
+            Found::Absent => return Err(absent(id)),
+        };
+        match self.read_at(id, location).await? {
+            Ok(bytes) => Ok(bytes),
+            Err(reason) => Err(self.quarantine(id, location, reason).await),
+        }
+    }
+
+    /// The chunk, or what is wrong with the bytes that should be it.
+    async fn read_at(&self, id: ChunkId, location: Location) -> Result<Result<Bytes, String>> {
+        let payload = match self.blobs.get_range(&location.pack.name(), location.span.payload()).await {
+            Ok(payload) => payload,
+            Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Corrupt) => {
+                return Ok(Err(e.to_string()));
+            }
+            Err(e) => return Err(e),
+        };
+        let verified = decode(payload, &location.span).and_then(|bytes| match ChunkId::of(&bytes) {
+            found if found == id => Ok(bytes),
+            found => Err(format!("its bytes are those of {found}")),
+        });
+        Ok(verified)
+    }
+
+    async fn quarantine(self: &Arc<Self>, id: ChunkId, location: Location, reason: String) -> Error {
+        let error = bad_chunk(id, location.pack, &reason);
+        tracing::error!(%error, "chunk quarantined");
+        let (shared, since) = (self.clone(), self.env.clock.now());
+        let bad = Quarantined { location, since, reason };
+        if let Err(failed) = blocking(move || shared.index.quarantine(&id, &bad)).await {
+            // Not remembered; the next reader finds the damage again.
+            tracing::warn!(chunk = %id, error = %failed, "the quarantine was not recorded");
+        }
+        error
+    }
+}
+
+fn bad_chunk(id: ChunkId, pack: PackId, reason: &str) -> Error {
+    Error::corrupt(format!("chunk {id} in pack {pack} is damaged: {reason}"))
+        .remedy("import the image again from its source, or restore the pack from a backup")
+}
+
+fn absent(id: ChunkId) -> Error {
+    Error::corrupt(format!("chunk {id} is missing")).remedy("import the image again from its source")
+}
+
+/// Run what blocks where blocking is allowed.
+pub(super) async fn blocking<T: Send + 'static>(f: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let joined = tokio::task::spawn_blocking(f).await;
+    joined.map_err(|e| Error::new(ErrorKind::Unavailable, "the chunk store was interrupted").because(e))?
+}
+
+#[cfg(test)]
+pub(in crate::chunk) mod tests;

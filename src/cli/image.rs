@@ -1,0 +1,213 @@
+//! `mimeo image …`
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result};
+use clap::Subcommand;
+use clap::builder::NonEmptyStringValueParser as Name;
+use hyper::Method;
+
+use super::client::{Client, broken_off, escape, refused};
+use super::output::{Output, count, fields, labels, local, size, table};
+use super::progress::ImportBar;
+use super::serve::absolute;
+use crate::admin::types::{
+    DiffEntry, DiffLine, ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, Removed, SetImage, TagRequest, VersionInfo,
+};
+
+#[derive(Subcommand)]
+pub(super) enum ImageCommand {
+    /// Import a folder as the next version of an image
+    Import {
+        /// The image; made if there is none of that name
+        #[arg(value_parser = Name::new())]
+        name: String,
+        /// The folder. The daemon reads it, on its own machine
+        source: PathBuf,
+        /// Label of the version; may be repeated
+        #[arg(long = "label", value_name = "k=v")]
+        labels: Vec<String>,
+        /// Whether what is in the source was at rest when it was copied
+        #[arg(long, value_parser = ["application", "crash", "unknown"], default_value = "unknown")]
+        consistency: String,
+    },
+    /// List images
+    Ls,
+    /// Show an image and its versions
+    Show {
+        #[arg(value_parser = Name::new())]
+        image: String,
+    },
+    /// Set labels of an image (k=v), remove them (k-), take tags away
+    Set {
+        #[arg(value_parser = Name::new())]
+        image: String,
+        /// k=v sets, k- removes
+        #[arg(value_name = "k=v|k-", required_unless_present = "untag", allow_hyphen_values = false)]
+        edits: Vec<String>,
+        /// Take a tag away; may be repeated
+        #[arg(long, value_name = "TAG")]
+        untag: Vec<String>,
+    },
+    /// Remove an image that has no clones, or one version of it
+    Rm {
+        #[arg(value_name = "IMAGE[@VERSION]", value_parser = Name::new())]
+        image: String,
+    },
+    /// Make TAG mean this version
+    Tag {
+        #[arg(value_name = "IMAGE@VERSION", value_parser = Name::new())]
+        version: String,
+        #[arg(value_parser = Name::new())]
+        tag: String,
+    },
+    /// List the paths that differ: A added, M modified, D deleted in B
+    Diff {
+        #[arg(value_name = "A", value_parser = Name::new())]
+        a: String,
+        #[arg(value_name = "B", value_parser = Name::new())]
+        b: String,
+    },
+}
+
+pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut Output) -> Result<()> {
+    match command {
+        ImageCommand::Import { name, source, labels, consistency } => {
+            let source = absolute(&source)?.into_os_string().into_string();
+            let source = source.map_err(|s| anyhow::anyhow!("source {} is not UTF-8; give it another name", s.display()))?;
+            import(client, output, &name, ImportBody { source, labels, consistency }).await
+        }
+        ImageCommand::Ls => output.show(&client.get::<ImageList>("/v1/images").await?, list),
+        ImageCommand::Show { image } => output.show(&client.get::<ImageInfo>(&path(&image)).await?, show),
+        ImageCommand::Set { image, edits, untag } => {
+            let info: ImageInfo = client.send(Method::PATCH, &path(&image), &SetImage { edits, untag }).await?;
+            output.show(&info, |image| format!("{}: {}", image.name, labels(&image.labels)))
+        }
+        ImageCommand::Rm { image } => {
+            let removed: Removed = client.delete(&path(&image)).await?;
+            output.show(&removed, |removed| format!("removed {}", removed.names.join(", ")))
+        }
+        ImageCommand::Tag { version, tag } => {
+            let image = version.split('@').next().unwrap_or_default();
+            let path = format!("{}/tags/{}", path(image), escape(&tag));
+            let info: ImageInfo = client.send(Method::PUT, &path, &TagRequest { version }).await?;
+            output.show(&info, |image| format!("{}@{tag} is {}", image.name, image.tags.get(&tag).map_or("", String::as_str)))
+        }
+        ImageCommand::Diff { a, b } => diff(client, output, &a, &b).await,
+    }
+}
+
+fn path(image: &str) -> String {
+    format!("/v1/images/{}", escape(image))
+}
+
+async fn import(client: &mut Client, output: &mut Output, name: &str, body: ImportBody) -> Result<()> {
+    let bar = ImportBar::new(name);
+    let mut lines = client.post_lines(&format!("{}/import", path(name)), &body).await?;
+    while let Some(line) = lines.next().await? {
+        match line {
+            ImportLine::Progress(progress) => bar.show(&progress),
+            ImportLine::Done(done) => {
+                bar.finish();
+                return output.show(&done, imported);
+            }
+            ImportLine::Error(info) => {
+                bar.finish();
+                return Err(refused(info)).with_context(|| format!("image {name} was not imported"));
+            }
+        }
+    }
+    bar.finish();
+    Err(broken_off())
+}
+
+fn imported(done: &ImportInfo) -> String {
+    let version = &done.version;
+    let mut text = format!(
+        "{}: {}, {}; {} new in the store, {} unchanged, {:.1} s",
+        version.version,
+        count(version.inodes, "object"),
+        size(version.bytes_logical),
+        size(version.bytes_added),
+        count(done.inodes_kept, "object"),
+        done.millis as f64 / 1000.0,
+    );
+    if done.mounts_skipped > 0 {
+        text += &format!("\n{} left empty: other filesystems are mounted there", count(done.mounts_skipped, "folder"));
+    }
+    text
+}
+
+fn list(list: &ImageList) -> String {
+    let row = |image: &ImageInfo| {
+        vec![
+            image.name.clone(),
+            image.version.clone().unwrap_or_else(|| "-".into()),
+            image.versions.iter().filter(|version| !version.removed).count().to_string(),
+            image.clones.to_string(),
+            image.tags.iter().map(|(tag, version)| format!("{tag}={}", short(version))).collect::<Vec<_>>().join(","),
+            labels(&image.labels),
+            local(&image.created),
+        ]
+    };
+    let header = ["NAME", "NEWEST", ">VERSIONS", ">CLONES", "TAGS", "LABELS", "CREATED"];
+    table(&header, list.images.iter().map(row))
+}
+
+/// `vN` of `IMAGE@vN`.
+fn short(version: &str) -> &str {
+    version.rsplit_once('@').map_or(version, |(_, number)| number)
+}
+
+fn show(image: &ImageInfo) -> String {
+    let head = fields(&[
+        ("name", image.name.clone()),
+        ("created", local(&image.created)),
+        ("labels", labels(&image.labels)),
+        ("clones", image.clones.to_string()),
+    ]);
+    let row = |version: &VersionInfo| {
+        vec![
+            format!("{}{}", version.version, if version.removed { " (removed)" } else { "" }),
+            version.tags.join(","),
+            version.clones.to_string(),
+            version.inodes.to_string(),
+            size(version.bytes_logical),
+            size(version.bytes_stored),
+            size(version.bytes_added),
+            version.consistency.clone(),
+            labels(&version.labels),
+            local(&version.created),
+            version.source.clone(),
+        ]
+    };
+    let header = [
+        "VERSION", "TAGS", ">CLONES", ">OBJECTS", ">SIZE", ">STORED", ">ADDED", "CONSISTENCY", "LABELS", "CREATED", "SOURCE",
+    ];
+    format!("{head}\n\n{}", table(&header, image.versions.iter().map(row)))
+}
+
+async fn diff(client: &mut Client, output: &mut Output, a: &str, b: &str) -> Result<()> {
+    let mut lines = client.get_lines(&format!("/v1/diff?a={}&b={}", escape(a), escape(b))).await?;
+    let mut first = true;
+    if output.json() {
+        output.raw("{\"changes\":[")?;
+    }
+    while let Some(line) = lines.next().await? {
+        match line {
+            DiffLine::Entry(entry) => show_entry(output, &entry, std::mem::take(&mut first))?,
+            DiffLine::Done(_) if output.json() => return output.raw("]}\n"),
+            DiffLine::Done(_) => return Ok(()),
+            DiffLine::Error(info) => return Err(refused(info)),
+        }
+    }
+    Err(broken_off())
+}
+
+fn show_entry(output: &mut Output, entry: &DiffEntry, first: bool) -> Result<()> {
+    if output.json() {
+        let comma = if first { "" } else { "," };
+        return output.raw(&format!("{comma}{}", serde_json::to_string(entry)?));
+    }
+    output.raw(&format!("{} {}\n", entry.change, entry.path))
+}

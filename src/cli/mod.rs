@@ -1,0 +1,115 @@
+//! The command line.
+//!
+//! Owns the tree of commands, which is a contract (names, flags, exit codes, `--json`): scripts rely
+//! on it. `serve` runs the daemon in this process; every other command is a client of the admin API.
+//!
+//! Invariants: with `--json` exactly one document goes to standard output; progress and errors go to
+//! standard error. Exit 0: done, 1: failed, 2: not understood.
+//!
+//! Failure story: one line that says what was wrong, with which object, and what to do.
+
+mod client;
+mod clone;
+mod image;
+mod output;
+mod progress;
+mod repoint;
+mod serve;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+
+use self::client::{AdminAddr, Client};
+use self::output::Output;
+
+/// A NAS that clones images.
+#[derive(Parser)]
+#[command(name = "mimeo", version, about, max_term_width = 100, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args)]
+struct Global {
+    /// Print one JSON document on standard output
+    #[arg(long, global = true)]
+    json: bool,
+    /// Where the daemon's admin API is [default: admin.sock in the data directory]
+    #[arg(long, global = true, env = "MIMEO_ADMIN", value_name = "unix:PATH")]
+    admin: Option<AdminAddr>,
+    /// The daemon's data directory
+    #[arg(long, global = true, env = "MIMEO_DATA", value_name = "DIR", default_value = "/var/lib/mimeo")]
+    data: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run the daemon: serve NFS and the admin API until SIGTERM
+    Serve(serve::Serve),
+    /// Golden images and their versions
+    #[command(subcommand)]
+    Image(image::ImageCommand),
+    /// Clones: writable folders made from a version
+    #[command(subcommand)]
+    Clone(clone::CloneCommand),
+    /// Switch clones of an image to another of its versions, in one transaction
+    Repoint(repoint::Repoint),
+    /// List the former views of clones that stay readable, or drop them
+    Pins(repoint::Pins),
+    /// Show what the store, its disk and the cache hold
+    Df,
+}
+
+/// Run the program on the process's arguments.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut output = Output::new(cli.global.json);
+    let outcome = match cli.command {
+        Command::Serve(serve) => serve::run(serve, &cli.global),
+        command => call(command, &cli.global, &mut output),
+    };
+    match outcome.and_then(|()| output.finish()) {
+        Ok(()) => ExitCode::SUCCESS,
+        // Whoever reads our output has had enough of it (`mimeo clone ls | head`).
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("mimeo: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Run a command that asks the daemon.
+fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut client = Client::connect(global).await?;
+        match command {
+            Command::Serve(_) => unreachable!("serve needs no daemon"),
+            Command::Image(command) => image::run(command, &mut client, output).await,
+            Command::Clone(command) => clone::run(command, &mut client, output).await,
+            Command::Repoint(command) => repoint::run(command, &mut client, output).await,
+            Command::Pins(command) => repoint::pins(command, &mut client, output).await,
+            Command::Df => status::df(&mut client, output).await,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,77 @@
+//! `mimeo repoint` and `mimeo pins`.
+
+use anyhow::Result;
+use clap::Args;
+use clap::builder::NonEmptyStringValueParser as Name;
+use hyper::Method;
+
+use super::client::{Client, escape};
+use super::output::{Output, count, local, table};
+use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo};
+
+#[derive(Args)]
+pub(super) struct Repoint {
+    /// Whose clones: all of them, unless --select or --clone says which
+    #[arg(value_parser = Name::new())]
+    image: String,
+    /// The version that they show from then on
+    #[arg(long, value_name = "IMAGE@vN", value_parser = Name::new())]
+    to: String,
+    /// Only those whose labels match: k=v, k!=v, k, !k, separated by commas
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "clones")]
+    select: Option<String>,
+    /// Only these clones
+    #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
+    clones: Vec<String>,
+    /// When: at once, under live mounts
+    #[arg(long, value_parser = ["live"], default_value = "live")]
+    activate: String,
+}
+
+pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Output) -> Result<()> {
+    let Repoint { image, to, select, clones, activate: _ } = repoint;
+    let body = RepointBody { image, to, select, clones };
+    let done: RepointInfo = client.send(Method::POST, "/v1/repoint", &body).await?;
+    output.show(&done, switched)
+}
+
+fn switched(done: &RepointInfo) -> String {
+    let already = match done.unchanged {
+        0 => String::new(),
+        n => format!(", {n} showed it already"),
+    };
+    format!("{}: {} switched to {}{already}", done.operation, count(done.clones, "clone"), done.version)
+}
+
+#[derive(Args)]
+pub(super) struct Pins {
+    /// Only of clones whose labels match: k=v, k!=v, k, !k, separated by commas
+    #[arg(long, value_name = "SELECTOR", conflicts_with = "clones")]
+    select: Option<String>,
+    /// Only of these clones
+    #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
+    clones: Vec<String>,
+    /// Drop them: files that clients hold open in these views become stale
+    #[arg(long)]
+    drop: bool,
+}
+
+pub(super) async fn pins(pins: Pins, client: &mut Client, output: &mut Output) -> Result<()> {
+    let Pins { select, clones, drop } = pins;
+    if drop {
+        let body = DropPinsBody { select, clones };
+        let dropped: PinsDropped = client.send(Method::DELETE, "/v1/pins", &body).await?;
+        return output.show(&dropped, |dropped| format!("dropped {}", count(dropped.pins, "pin")));
+    }
+    let query = select.map_or(String::new(), |select| format!("?select={}", escape(&select)));
+    let mut list: PinList = client.get(&format!("/v1/pins{query}")).await?;
+    list.pins.retain(|pin| clones.is_empty() || clones.contains(&pin.name));
+    output.show(&list, show_pins)
+}
+
+fn show_pins(list: &PinList) -> String {
+    let row = |pin: &PinInfo| {
+        vec![pin.name.clone(), pin.version.clone(), pin.view.to_string(), local(&pin.since), pin.operation.clone()]
+    };
+    table(&["CLONE", "VERSION", ">VIEW", "SINCE", "OPERATION"], list.pins.iter().map(row))
+}

@@ -1,0 +1,239 @@
+//! The composition root: open, serve, drain.
+//!
+//! Owns the data directory and the order in which everything starts and stops. Start: lock, index,
+//! packs, chunk store, catalog, file service, NFS socket, admin socket; then the ready line. Stop, on
+//! SIGTERM or SIGINT: imports are cancelled, both servers answer what is under way, the catalog saves
+//! a checkpoint, the lock goes. Invariants: nothing is served before all of it is open; the ready
+//! line comes when both sockets accept.
+//!
+//! Failure story: what cannot be opened is named, and nothing stays behind but a data directory that
+//! the next start completes. A second signal ends the process at once; it loses what was never
+//! answered, as `kill -9` does.
+
+mod data_dir;
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+
+pub use data_dir::{DataDir, FORMAT};
+
+use crate::admin;
+use crate::chunk::blob::LocalBlobs;
+use crate::chunk::{ChunkStore, ChunkStoreOptions};
+use crate::config::{Config, Squash};
+use crate::env::Env;
+use crate::error::{Error, Result};
+use crate::image::{CATALOG_TABLES, Catalog, KvCatalogLog};
+use crate::meta::{KvStore, RocksKv, RocksOptions, Table};
+use crate::metrics::ImportCounters;
+use crate::nfs;
+use crate::vfs::{self, ExportPolicy, ImageVfs};
+
+/// What a daemon is started with.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub data: PathBuf,
+    pub config: Config,
+}
+
+/// Run a daemon until it is told to stop.
+pub async fn run(options: Options) -> Result<()> {
+    let mut signals = Signals::new()?;
+    let Options { data, config } = options;
+    let env = Env::real();
+    let dir = DataDir::open(&data, &env)?;
+    tracing::info!("data directory {} (store {})", data.display(), dir.id());
+    let stores = Stores::open(&dir, &config, &env).await?;
+    let servers = Servers::bind(&dir, &config, &env, &stores).await?;
+    servers.announce();
+    servers.run(&mut signals).await?;
+    stores.close().await?;
+    tracing::info!("stopped");
+    drop(dir);
+    Ok(())
+}
+
+/// Everything that is kept.
+struct Stores {
+    chunks: Arc<ChunkStore>,
+    catalog: Arc<Catalog>,
+}
+
+impl Stores {
+    async fn open(dir: &DataDir, config: &Config, env: &Env) -> Result<Self> {
+        let index_tables = [ChunkStore::TABLES, ChunkStore::SCRATCH].concat();
+        let index = open_kv(dir.path().join("index"), index_tables, ChunkStore::SCRATCH).await?;
+        let packs = Arc::new(LocalBlobs::open(env.disk.clone(), dir.path().join("packs"))?);
+        let chunks = ChunkStore::open(index, packs, env.clone(), chunk_options(config)?).await?;
+        let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
+        let log = blocking(move || KvCatalogLog::open(log)).await?;
+        let catalog = Catalog::open(Arc::new(log), env.clone()).await?;
+        Ok(Self { chunks, catalog })
+    }
+
+    /// Leave nothing to replay.
+    async fn close(self) -> Result<()> {
+        self.catalog.close().await
+    }
+}
+
+async fn open_kv(path: PathBuf, tables: Vec<Table>, scratch: &[Table]) -> Result<Arc<dyn KvStore>> {
+    let options = RocksOptions { scratch: scratch.to_vec(), ..RocksOptions::default() };
+    Ok(Arc::new(blocking(move || RocksKv::open(path, &tables, options)).await?))
+}
+
+/// Run `work` where it may block.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("opening a store").because(e))?
+}
+
+fn chunk_options(config: &Config) -> Result<ChunkStoreOptions> {
+    let pack_bytes = usize::try_from(config.store.pack_bytes)
+        .map_err(|e| Error::invalid(format!("store.pack_bytes is {}", config.store.pack_bytes)).because(e))?;
+    Ok(ChunkStoreOptions { cache_bytes: config.cache.bytes, pack_bytes, zstd_level: config.store.zstd_level })
+}
+
+/// Both front ends, bound but not yet serving.
+struct Servers {
+    nfs: nfs::Server<ImageVfs>,
+    addrs: Vec<SocketAddr>,
+    admin: admin::Server,
+    context: admin::Context,
+    socket: PathBuf,
+    stop: watch::Sender<bool>,
+}
+
+impl Servers {
+    async fn bind(dir: &DataDir, config: &Config, env: &Env, stores: &Stores) -> Result<Self> {
+        let data_dir = dir.path().to_owned();
+        let policy = export_policy(config);
+        let vfs = ImageVfs::new(stores.catalog.clone(), stores.chunks.clone(), policy, env.clone(), data_dir.clone());
+        let nfs = nfs::Server::bind(Arc::new(vfs), nfs_options(config))?;
+        let addrs = nfs.local_addrs();
+        let socket = config.admin_socket(dir.path());
+        let admin = admin::Server::bind(&socket, &config.admin.allow_uids).await?;
+        let (stop, stopped) = watch::channel(false);
+        let context = admin::Context {
+            catalog: stores.catalog.clone(),
+            chunks: stores.chunks.clone(),
+            env: env.clone(),
+            data_dir,
+            import_threads: or_cores(config.import.threads),
+            imports: ImportCounters::default(),
+            nfs: addrs.clone(),
+            stop: stopped,
+        };
+        Ok(Self { nfs, addrs, admin, context, socket, stop })
+    }
+
+    /// The line that scripts wait for.
+    fn announce(&self) {
+        let addrs = self.addrs.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+        let line = format!("mimeo: serving NFS on {addrs}, admin on unix:{}", self.socket.display());
+        tracing::info!("{line}");
+        // Whoever started us may have closed standard output; that is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "{line}");
+    }
+
+    /// Serve until a signal, or until one of the two fails; then drain both.
+    async fn run(self, signals: &mut Signals) -> Result<()> {
+        let Self { nfs, admin, context, stop, .. } = self;
+        let mut stopped = stop.subscribe();
+        let until_stop = async move {
+            // The sender lives until both have ended.
+            let _ = stopped.wait_for(|stop| *stop).await;
+        };
+        let mut nfs = tokio::spawn(nfs.run(until_stop));
+        let mut admin = tokio::spawn(admin.serve(context));
+        let (mut nfs_end, mut admin_end) = (None, None);
+        tokio::select! {
+            name = signals.next() => tracing::info!("{name}: stopping"),
+            end = &mut nfs => nfs_end = Some(end),
+            end = &mut admin => admin_end = Some(end),
+        }
+        signals.exit_on_next();
+        stop.send_replace(true);
+        let admin_end = match admin_end {
+            Some(end) => end,
+            None => admin.await,
+        };
+        let nfs_end = match nfs_end {
+            Some(end) => end,
+            None => nfs.await,
+        };
+        admin_end.map_err(|e| Error::internal("the admin server died").because(e))??;
+        nfs_end.map_err(|e| Error::internal("the NFS server died").because(e))?
+    }
+}
+
+fn export_policy(config: &Config) -> ExportPolicy {
+    let exports = &config.exports;
+    let squash = match exports.squash {
+        Squash::None => vfs::Squash::None,
+        Squash::Root => vfs::Squash::Root,
+        Squash::All => vfs::Squash::All,
+    };
+    ExportPolicy {
+        networks: exports.allow.clone(),
+        read_only: exports.read_only,
+        squash,
+        anon_uid: exports.anon_uid,
+        anon_gid: exports.anon_gid,
+        privileged_port: exports.privileged_port,
+    }
+}
+
+fn nfs_options(config: &Config) -> nfs::ServerOptions {
+    nfs::ServerOptions {
+        listen: config.nfs.listen.clone(),
+        workers: or_cores(config.nfs.workers),
+        max_connections: config.nfs.max_connections,
+        drain: Duration::from_secs(config.nfs.drain_secs),
+    }
+}
+
+/// `threads`, or one per core where that is 0.
+fn or_cores(threads: usize) -> usize {
+    match threads {
+        0 => available_parallelism().map_or(1, usize::from),
+        _ => threads,
+    }
+}
+
+/// The signals that stop a daemon.
+struct Signals {
+    term: Signal,
+    int: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).map_err(|e| Error::io("signal handlers", e));
+        Ok(Self { term: listen(SignalKind::terminate())?, int: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.term.recv() => "SIGTERM",
+            _ = self.int.recv() => "SIGINT",
+        }
+    }
+
+    /// From now on a signal ends the process: whoever signals twice does not want to wait.
+    fn exit_on_next(&self) {
+        let signals = Self::new();
+        tokio::spawn(async move {
+            if let Ok(mut signals) = signals {
+                tracing::warn!("{}: not waiting any longer", signals.next().await);
+                std::process::exit(1);
+            }
+        });
+    }
+}

@@ -1,0 +1,285 @@
+//! The catalog in memory: all records at one revision, as persistent maps.
+//!
+//! Owns the lookups that everybody else makes. A [`State`] is a value: cloning it is O(1), and who
+//! holds one sees one revision for as long as he likes. It changes only through [`State::apply`]
+//! (`state/apply.rs`), a pure function of the state before and the change.
+//!
+//! Invariants: names are unique per kind; every clone's view and pins name versions that are there;
+//! the record of a removed version is there exactly as long as a view or a pin reads it, and cannot
+//! be found by name or export.
+//!
+//! Derived, not stored: the maps by name, the clones of each image, the readers of each version, and
+//! the table of shared label sets.
+
+mod apply;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use imbl::{OrdMap, OrdSet};
+
+use super::Labels;
+use super::labels::Selector;
+use super::log::Rev;
+use super::names::{VersionRef, WhichVersion};
+use super::record::{CloneRecord, ExportId, ImageId, ImageRecord, StoreRecord, VersionNumber, VersionRecord};
+use crate::error::{Error, Result};
+
+/// Identifiers below this are constants, such as the root's inode number.
+pub const FIRST_ID: u64 = 1024;
+
+type VersionKey = (ImageId, VersionNumber);
+
+/// What an export shows.
+#[derive(Clone, Copy, Debug)]
+pub enum Export<'a> {
+    Clone(&'a Arc<CloneRecord>),
+    Version(&'a Arc<VersionRecord>),
+}
+
+/// As [`Export`], held by the map.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Exported {
+    Clone(Arc<CloneRecord>),
+    Version(Arc<VersionRecord>),
+}
+
+/// All records at one revision.
+#[derive(Clone)]
+pub struct State {
+    rev: Rev,
+    next_id: u64,
+    store: Option<Arc<StoreRecord>>,
+    images: OrdMap<ImageId, Arc<ImageRecord>>,
+    images_by_name: OrdMap<Arc<str>, ImageId>,
+    /// Removed ones too, while they are read.
+    versions: OrdMap<VersionKey, Arc<VersionRecord>>,
+    /// Clones, and the versions that were not removed: the one probe of the read path.
+    exports: OrdMap<ExportId, Exported>,
+    clones_by_name: OrdMap<Arc<str>, ExportId>,
+    clones_by_image: OrdSet<(ImageId, ExportId)>,
+    /// How many views and pins read a version; no entry for none.
+    readers: OrdMap<VersionKey, u64>,
+    /// One `Arc` per distinct label set of clones, as far as they fit.
+    label_sets: OrdSet<Arc<Labels>>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            rev: Rev::default(),
+            next_id: FIRST_ID,
+            store: None,
+            images: OrdMap::new(),
+            images_by_name: OrdMap::new(),
+            versions: OrdMap::new(),
+            exports: OrdMap::new(),
+            clones_by_name: OrdMap::new(),
+            clones_by_image: OrdSet::new(),
+            readers: OrdMap::new(),
+            label_sets: OrdSet::new(),
+        }
+    }
+}
+
+/// Equal if the records are; the revision counts, the way to it does not.
+impl PartialEq for State {
+    fn eq(&self, other: &Self) -> bool {
+        (self.rev, self.next_id, &self.store) == (other.rev, other.next_id, &other.store)
+            && self.images == other.images
+            && self.versions == other.versions
+            && self.exports == other.exports
+    }
+}
+
+impl std::fmt::Debug for State {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("State")
+            .field("rev", &self.rev)
+            .field("images", &self.images.len())
+            .field("versions", &self.versions.len())
+            .field("clones", &self.clone_count())
+            .finish_non_exhaustive()
+    }
+}
+
+impl State {
+    pub fn rev(&self) -> Rev {
+        self.rev
+    }
+
+    /// The lowest identifier that was never handed out.
+    pub fn next_id(&self) -> u64 {
+        self.next_id
+    }
+
+    /// `None` only in a catalog that was never opened.
+    pub fn store(&self) -> Option<&Arc<StoreRecord>> {
+        self.store.as_ref()
+    }
+
+    /// What the export shows; `None` if it is gone: a dead handle. The read path's lookup.
+    pub fn export(&self, id: ExportId) -> Option<Export<'_>> {
+        self.exports.get(&id).map(|exported| match exported {
+            Exported::Clone(clone) => Export::Clone(clone),
+            Exported::Version(version) => Export::Version(version),
+        })
+    }
+
+    pub fn clone_by_id(&self, id: ExportId) -> Option<&Arc<CloneRecord>> {
+        match self.exports.get(&id) {
+            Some(Exported::Clone(clone)) => Some(clone),
+            _ => None,
+        }
+    }
+
+    pub fn clone_named(&self, name: &str) -> Option<&Arc<CloneRecord>> {
+        self.clones_by_name.get(name).and_then(|id| self.clone_by_id(*id))
+    }
+
+    /// As [`clone_named`](Self::clone_named), with an error that names it.
+    pub fn find_clone(&self, name: &str) -> Result<&Arc<CloneRecord>> {
+        self.clone_named(name)
+            .ok_or_else(|| Error::not_found(format!("clone {name:?} does not exist")).remedy("see `mimeo clone ls`"))
+    }
+
+    /// Sorted by name.
+    pub fn clones(&self) -> impl Iterator<Item = &Arc<CloneRecord>> {
+        self.clones_by_name.values().filter_map(|id| self.clone_by_id(*id))
+    }
+
+    pub fn clone_count(&self) -> usize {
+        self.clones_by_name.len()
+    }
+
+    /// In the order of their making.
+    pub fn clones_of(&self, image: ImageId) -> impl Iterator<Item = &Arc<CloneRecord>> {
+        let all = (image, ExportId(0))..=(image, ExportId(u64::MAX));
+        self.clones_by_image.range(all).filter_map(|(_, id)| self.clone_by_id(*id))
+    }
+
+    /// The clones that match, sorted by name.
+    pub fn select<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = &'a Arc<CloneRecord>> {
+        self.clones().filter(|clone| selector.matches(&clone.labels))
+    }
+
+    pub fn image(&self, id: ImageId) -> Option<&Arc<ImageRecord>> {
+        self.images.get(&id)
+    }
+
+    pub fn image_named(&self, name: &str) -> Option<&Arc<ImageRecord>> {
+        self.images_by_name.get(name).and_then(|id| self.image(*id))
+    }
+
+    /// As [`image_named`](Self::image_named), with an error that names it.
+    pub fn find_image(&self, name: &str) -> Result<&Arc<ImageRecord>> {
+        self.image_named(name)
+            .ok_or_else(|| Error::not_found(format!("image {name:?} does not exist")).remedy("see `mimeo image ls`"))
+    }
+
+    /// Sorted by name.
+    pub fn images(&self) -> impl Iterator<Item = &Arc<ImageRecord>> {
+        self.images_by_name.values().filter_map(|id| self.image(*id))
+    }
+
+    /// A version by number; removed ones too, while views or pins read them.
+    pub fn version(&self, image: ImageId, number: VersionNumber) -> Option<&Arc<VersionRecord>> {
+        self.versions.get(&(image, number))
+    }
+
+    /// The versions of an image in ascending order; removed ones too, while they are read.
+    pub fn versions_of(&self, image: ImageId) -> impl DoubleEndedIterator<Item = &Arc<VersionRecord>> {
+        self.versions.range((image, 0)..=(image, VersionNumber::MAX)).map(|(_, version)| version)
+    }
+
+    /// All versions of all images; removed ones too, while they are read.
+    pub fn versions(&self) -> impl Iterator<Item = &Arc<VersionRecord>> {
+        self.versions.values()
+    }
+
+    /// The highest version that was not removed.
+    pub fn newest_version(&self, image: ImageId) -> Option<&Arc<VersionRecord>> {
+        self.versions_of(image).rev().find(|version| !version.removed)
+    }
+
+    /// A version by name. A removed one is not found.
+    pub fn find_version(&self, wanted: &VersionRef) -> Result<&Arc<VersionRecord>> {
+        let image = self.find_image(&wanted.image)?;
+        let found = match &wanted.version {
+            WhichVersion::Newest => self.newest_version(image.id),
+            WhichVersion::Number(number) => self.version(image.id, *number),
+            WhichVersion::Tag(tag) => image.tags.get(tag).and_then(|number| self.version(image.id, *number)),
+        };
+        found.filter(|version| !version.removed).ok_or_else(|| version_not_found(wanted))
+    }
+
+    /// How many views and pins of clones read a version.
+    pub fn readers(&self, image: ImageId, number: VersionNumber) -> u64 {
+        self.readers.get(&(image, number)).copied().unwrap_or(0)
+    }
+}
+
+fn version_not_found(wanted: &VersionRef) -> Error {
+    let image = &wanted.image;
+    match wanted.version {
+        WhichVersion::Newest => Error::not_found(format!("image {image:?} has no version"))
+            .remedy(format!("import one: mimeo image import {image} SOURCE")),
+        _ => Error::not_found(format!("version {wanted} does not exist"))
+            .remedy(format!("see `mimeo image show {image}`")),
+    }
+}
+
+/// What differs between two states, as the records that are new and the keys that are gone.
+#[derive(Debug, Default)]
+pub(super) struct Difference<'a> {
+    pub store: Option<&'a StoreRecord>,
+    pub images: Vec<(ImageId, Option<&'a ImageRecord>)>,
+    pub versions: Vec<(VersionKey, Option<&'a VersionRecord>)>,
+    pub clones: Vec<(ExportId, Option<&'a CloneRecord>)>,
+}
+
+impl State {
+    /// From `former` to this state. Visits only what the two do not share.
+    pub(super) fn since<'a>(&'a self, former: &'a Self) -> Difference<'a> {
+        let clones = changed(&former.exports, &self.exports);
+        let is_clone = |exported: &&Exported| matches!(exported, Exported::Clone(_));
+        Difference {
+            store: self.store.as_deref().filter(|_| self.store != former.store),
+            images: changed(&former.images, &self.images).map(|(id, _, new)| (*id, new.map(|i| &**i))).collect(),
+            versions: changed(&former.versions, &self.versions).map(|(k, _, new)| (*k, new.map(|v| &**v))).collect(),
+            clones: clones
+                .filter(|(_, old, new)| old.or(*new).is_some_and(|e| is_clone(&e)))
+                .map(|(id, _, new)| (*id, new.and_then(Exported::as_clone)))
+                .collect(),
+        }
+    }
+
+    /// This state, whose records were applied one by one, as of a revision.
+    #[must_use]
+    pub(super) fn restored(self, rev: Rev, next_id: u64) -> Self {
+        Self { rev, next_id, ..self }
+    }
+}
+
+impl Exported {
+    fn as_clone(&self) -> Option<&CloneRecord> {
+        match self {
+            Self::Clone(clone) => Some(clone),
+            Self::Version(_) => None,
+        }
+    }
+}
+
+/// (key, value before, value after) of every key where the two maps differ.
+fn changed<'a, K: Ord, V: PartialEq>(
+    former: &'a OrdMap<K, V>,
+    now: &'a OrdMap<K, V>,
+) -> impl Iterator<Item = (&'a K, Option<&'a V>, Option<&'a V>)> {
+    use imbl::ordmap::DiffItem;
+    former.diff(now).map(|item| match item {
+        DiffItem::Add(key, new) => (key, None, Some(new)),
+        DiffItem::Update { old: (key, old), new: (_, new) } => (key, Some(old), Some(new)),
+        DiffItem::Remove(key, old) => (key, Some(old), None),
+    })
+}

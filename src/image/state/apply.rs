@@ -1,0 +1,252 @@
+//! How changes change the state.
+//!
+//! Whoever makes a change checks first whether it makes sense; what cannot be applied here was
+//! either never checked (a bug) or read from a damaged log. So all errors are `Internal`, name the
+//! change, and leave a state that must be thrown away.
+
+use std::sync::Arc;
+
+use super::{Exported, State, VersionKey};
+use crate::error::{Error, Result};
+use crate::image::Labels;
+use crate::image::change::{Change, ChangeSet};
+use crate::image::log::Rev;
+use crate::image::record::{CloneRecord, ExportId, ImageId, ImageRecord, VersionNumber, VersionRecord};
+
+/// Distinct label sets that are shared between clones. Beyond it the table starts anew: memory is
+/// lost, nothing else.
+const MAX_LABEL_SETS: usize = 1024;
+
+impl State {
+    /// Apply one change. After an error the state is half changed and of no use.
+    pub fn apply(&mut self, change: &Change) -> Result<()> {
+        match change {
+            Change::PutStore(store) => self.store = Some(Arc::new(store.clone())),
+            Change::PutImage(image) => self.put_image(image)?,
+            Change::RemoveImage(id) => self.remove_image(*id)?,
+            Change::PutVersion(version) => self.put_version(version)?,
+            Change::RemoveVersion { image, number } => self.remove_version((*image, *number))?,
+            Change::PutClone(clone) => self.put_clone(clone)?,
+            Change::RemoveClone(id) => self.remove_clone(*id)?,
+            Change::LabelClones { clones, labels } => self.label_clones(clones, labels)?,
+            Change::Switch { clones, number, at, operation } => {
+                for id in clones {
+                    self.edit_clone(*id, |clone| clone.switch(*number, *at, *operation))?;
+                }
+            }
+            Change::DropPins { clones } => {
+                for id in clones {
+                    self.edit_clone(*id, |clone| !std::mem::take(&mut clone.pins).is_empty())?;
+                }
+            }
+            Change::GrantIds { next } => self.grant_ids(*next)?,
+        }
+        Ok(())
+    }
+
+    /// Apply a whole change set, which leads to revision `rev`.
+    pub(in crate::image) fn apply_set(&mut self, rev: Rev, set: &ChangeSet) -> Result<()> {
+        if rev != self.rev.next() {
+            return Err(impossible(format!("change set {} after {}", rev.0, self.rev.0)));
+        }
+        set.changes.iter().try_for_each(|change| self.apply(change))?;
+        self.rev = rev;
+        Ok(())
+    }
+
+    /// This state, now known as revision `rev`: its changes have become durable.
+    #[must_use]
+    pub(in crate::image) fn at(mut self, rev: Rev) -> Self {
+        self.rev = rev;
+        self
+    }
+
+    fn grant_ids(&mut self, next: u64) -> Result<()> {
+        if next <= self.next_id {
+            return Err(impossible(format!("identifiers up to {next} are handed out already")));
+        }
+        self.next_id = next;
+        Ok(())
+    }
+
+    fn put_image(&mut self, image: &ImageRecord) -> Result<()> {
+        if self.images_by_name.get(&image.name).is_some_and(|id| *id != image.id) {
+            return Err(impossible(format!("image name {:?} is taken", image.name)));
+        }
+        if let Some(former) = self.images.insert(image.id, Arc::new(image.clone())) {
+            self.images_by_name.remove(&former.name);
+        }
+        self.images_by_name.insert(image.name.clone(), image.id);
+        Ok(())
+    }
+
+    fn remove_image(&mut self, id: ImageId) -> Result<()> {
+        if self.versions_of(id).next().is_some() || self.clones_of(id).next().is_some() {
+            return Err(impossible(format!("image {} is in use", id.0)));
+        }
+        let image = self.images.remove(&id).ok_or_else(|| no_image(id))?;
+        self.images_by_name.remove(&image.name);
+        Ok(())
+    }
+
+    fn put_version(&mut self, version: &VersionRecord) -> Result<()> {
+        let key = (version.image, version.number);
+        let image = Arc::make_mut(self.images.get_mut(&version.image).ok_or_else(|| no_image(version.image))?);
+        image.next_version = image.next_version.max(version.number.saturating_add(1));
+        let version = Arc::new(version.clone());
+        let former = self.versions.insert(key, version.clone());
+        if former.is_some_and(|former| former.export != version.export) {
+            return Err(impossible(format!("export of {} changes", name_of(key))));
+        }
+        if version.removed {
+            return Ok(());
+        }
+        match self.exports.insert(version.export, Exported::Version(version.clone())) {
+            None => Ok(()),
+            Some(Exported::Version(former)) if (former.image, former.number) == key => Ok(()),
+            Some(_) => Err(export_taken(version.export)),
+        }
+    }
+
+    fn remove_version(&mut self, key: VersionKey) -> Result<()> {
+        let version = self.versions.get_mut(&key).ok_or_else(|| no_version(key))?;
+        let version = Arc::make_mut(version);
+        version.removed = true;
+        self.exports.remove(&version.export);
+        let image = self.images.get_mut(&key.0).ok_or_else(|| no_image(key.0))?;
+        Arc::make_mut(image).tags.retain(|_, number| *number != key.1);
+        self.forget_unread(key);
+        Ok(())
+    }
+
+    /// Drop the record of a version that is removed and not read.
+    fn forget_unread(&mut self, key: VersionKey) {
+        let removed = self.versions.get(&key).is_some_and(|version| version.removed);
+        if removed && !self.readers.contains_key(&key) {
+            self.versions.remove(&key);
+        }
+    }
+
+    fn put_clone(&mut self, clone: &CloneRecord) -> Result<()> {
+        if !self.images.contains_key(&clone.image) {
+            return Err(no_image(clone.image));
+        }
+        if self.clones_by_name.get(&clone.name).is_some_and(|id| *id != clone.id) {
+            return Err(impossible(format!("clone name {:?} is taken", clone.name)));
+        }
+        self.hold(clone)?;
+        let mut clone = clone.clone();
+        clone.labels = self.share(&clone.labels);
+        let (id, image, name) = (clone.id, clone.image, clone.name.clone());
+        match self.exports.insert(id, Exported::Clone(Arc::new(clone))) {
+            None => {}
+            Some(Exported::Clone(former)) => self.forget_clone(&former)?,
+            Some(Exported::Version(_)) => return Err(export_taken(id)),
+        }
+        self.clones_by_name.insert(name, id);
+        self.clones_by_image.insert((image, id));
+        Ok(())
+    }
+
+    fn remove_clone(&mut self, id: ExportId) -> Result<()> {
+        self.clone_by_id(id).ok_or_else(|| no_clone(id))?;
+        match self.exports.remove(&id) {
+            Some(Exported::Clone(clone)) => self.forget_clone(&clone),
+            _ => Err(no_clone(id)),
+        }
+    }
+
+    /// Take a clone that is no longer in `exports` out of everything that is derived from it.
+    fn forget_clone(&mut self, clone: &CloneRecord) -> Result<()> {
+        self.clones_by_name.remove(&clone.name);
+        self.clones_by_image.remove(&(clone.image, clone.id));
+        self.release(clone)
+    }
+
+    fn label_clones(&mut self, clones: &[ExportId], labels: &Arc<Labels>) -> Result<()> {
+        let labels = self.share(labels);
+        for id in clones {
+            let labels = labels.clone();
+            self.edit_clone(*id, |clone| {
+                clone.labels = labels;
+                true
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Change a clone's record in place; `edit` says whether it did anything. Its name, image and id
+    /// stay.
+    fn edit_clone(&mut self, id: ExportId, edit: impl FnOnce(&mut CloneRecord) -> bool) -> Result<()> {
+        let former = self.clone_by_id(id).ok_or_else(|| no_clone(id))?.clone();
+        let mut clone = CloneRecord::clone(&former);
+        if !edit(&mut clone) {
+            return Ok(());
+        }
+        self.hold(&clone)?;
+        self.exports.insert(id, Exported::Clone(Arc::new(clone)));
+        self.release(&former)
+    }
+
+    /// Count the versions that a clone reads. Before `release` of its former record, so that no
+    /// version is forgotten in between.
+    fn hold(&mut self, clone: &CloneRecord) -> Result<()> {
+        for number in clone.versions_read() {
+            let key = (clone.image, number);
+            if !self.versions.contains_key(&key) {
+                return Err(no_version(key));
+            }
+            *self.readers.entry(key).or_insert(0) += 1;
+        }
+        Ok(())
+    }
+
+    fn release(&mut self, clone: &CloneRecord) -> Result<()> {
+        for number in clone.versions_read() {
+            let key = (clone.image, number);
+            let readers = self.readers.get_mut(&key).ok_or_else(|| no_version(key))?;
+            *readers -= 1;
+            if *readers == 0 {
+                self.readers.remove(&key);
+                self.forget_unread(key);
+            }
+        }
+        Ok(())
+    }
+
+    /// The one `Arc` for these labels.
+    fn share(&mut self, labels: &Arc<Labels>) -> Arc<Labels> {
+        if let Some(known) = self.label_sets.get(labels) {
+            return known.clone();
+        }
+        if self.label_sets.len() >= MAX_LABEL_SETS {
+            self.label_sets.clear();
+        }
+        self.label_sets.insert(labels.clone());
+        labels.clone()
+    }
+}
+
+fn impossible(what: String) -> Error {
+    Error::internal(format!("impossible change of the catalog: {what}"))
+}
+
+fn no_image(id: ImageId) -> Error {
+    impossible(format!("no image {}", id.0))
+}
+
+fn no_clone(id: ExportId) -> Error {
+    impossible(format!("no clone {}", id.0))
+}
+
+fn no_version(key: VersionKey) -> Error {
+    impossible(format!("no {}", name_of(key)))
+}
+
+fn export_taken(id: ExportId) -> Error {
+    impossible(format!("export {} is taken", id.0))
+}
+
+fn name_of((image, number): (ImageId, VersionNumber)) -> String {
+    format!("version v{number} of image {}", image.0)
+}

@@ -1,0 +1,238 @@
+//! One connection: read, answer, write, all on one task.
+//!
+//! Owns the connection's buffers and its slow requests. All complete records in the input are run at
+//! once; their replies leave together. A request that misses chunks goes aside and is polled here
+//! too, so that it ends with its connection. Replies leave in any order: clients match them by xid.
+//!
+//! Invariants: at most [`MAX_IN_FLIGHT`] slow requests that may hold about [`MAX_SLOW_BYTES`]
+//! together, then nothing more is read until one is done; an idle connection holds no buffer.
+//!
+//! Failure story: whatever ends a connection is told in one log line, thinned out; its client
+//! connects again and sends again what was not answered.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tracing::{debug, warn};
+
+use super::dispatch::{self, Core, Origin, Outcome};
+use super::log::Thinned;
+use super::record::{BadRecord, RecordBuffer};
+use super::reply::Replies;
+use crate::vfs::Vfs;
+
+/// Most slow requests of one connection.
+pub const MAX_IN_FLIGHT: usize = 128;
+/// Bytes that slow requests of one connection may hold before nothing more is read.
+pub const MAX_SLOW_BYTES: usize = 32 * 1024 * 1024;
+
+/// Quiet time after which a connection gives its buffers back.
+const IDLE: Duration = Duration::from_secs(1);
+/// Longest pause within one record.
+const RECORD_STALL: Duration = Duration::from_secs(60);
+/// Longest wait for the client to close after we did.
+const LINGER: Duration = Duration::from_secs(1);
+
+static BROKEN: Thinned = Thinned::new();
+
+/// Why a connection was closed by us.
+#[derive(Debug)]
+enum End {
+    Io(io::Error),
+    BadRecord(BadRecord),
+    NotCall,
+    Stalled,
+}
+
+impl From<io::Error> for End {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<BadRecord> for End {
+    fn from(bad: BadRecord) -> Self {
+        Self::BadRecord(bad)
+    }
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::BadRecord(bad) => write!(f, "{bad}"),
+            Self::NotCall => f.write_str("a record that is no RPC call"),
+            Self::Stalled => f.write_str("a record that was begun and not finished"),
+        }
+    }
+}
+
+/// A slow request's reply and what it weighed.
+struct Finished {
+    replies: Replies,
+    weight: usize,
+}
+
+enum Event {
+    Finished(Finished),
+    Read(io::Result<usize>),
+    Quiet,
+    Stop,
+}
+
+pub struct Connection<V> {
+    core: Arc<Core<V>>,
+    origin: Origin,
+    stream: TcpStream,
+    input: RecordBuffer,
+    output: Replies,
+    slow: FuturesUnordered<BoxFuture<'static, Finished>>,
+    slow_bytes: usize,
+    /// More may be read: neither end has closed.
+    open: bool,
+}
+
+impl<V: Vfs> Connection<V> {
+    pub fn new(core: Arc<Core<V>>, origin: Origin, stream: TcpStream) -> Self {
+        Self {
+            core,
+            origin,
+            stream,
+            input: RecordBuffer::new(),
+            output: Replies::default(),
+            slow: FuturesUnordered::new(),
+            slow_bytes: 0,
+            open: true,
+        }
+    }
+
+    /// Serve until the client closes or `stop` changes; then answer what is in flight.
+    pub async fn serve(mut self, mut stop: watch::Receiver<bool>) {
+        let peer = self.origin.peer;
+        match self.run(&mut stop).await {
+            Ok(()) => self.linger().await,
+            Err(End::Io(error)) => debug!(%peer, %error, "a connection broke"),
+            Err(end) => {
+                if let Some(count) = BROKEN.count() {
+                    warn!(%peer, count, "a connection was closed: {end}");
+                }
+            }
+        }
+    }
+
+    async fn run(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
+        loop {
+            let answered = self.answer_received();
+            self.output.write_to(&self.stream).await?;
+            match answered? {
+                Progress::OutputFull => {}
+                Progress::InputEmpty if !self.open && self.slow.is_empty() => return Ok(()),
+                Progress::InputEmpty | Progress::Busy => self.wait(stop).await?,
+            }
+        }
+    }
+
+    /// Run every complete record in the input, as far as the bounds let it.
+    fn answer_received(&mut self) -> Result<Progress, End> {
+        loop {
+            if self.is_busy() {
+                return Ok(Progress::Busy);
+            }
+            if self.output.is_full() {
+                return Ok(Progress::OutputFull);
+            }
+            let Some(record) = self.input.next()? else { return Ok(Progress::InputEmpty) };
+            match dispatch::answer(&self.core, &self.origin, record, &mut self.output) {
+                Outcome::Answered => {}
+                Outcome::Slow => {
+                    let weight = dispatch::weight(record);
+                    self.slow_bytes += weight;
+                    self.slow.push(finish(Arc::clone(&self.core), self.origin, record.into(), weight).boxed());
+                }
+                Outcome::NotCall => return Err(End::NotCall),
+            }
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.slow.len() >= MAX_IN_FLIGHT || self.slow_bytes >= MAX_SLOW_BYTES
+    }
+
+    /// Wait until there is something to do, and take it in.
+    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
+        match self.event(stop).await {
+            Event::Finished(finished) => self.take_finished(finished),
+            Event::Read(read) => match read? {
+                0 => self.open = false,
+                _ => self.input.filled(),
+            },
+            Event::Quiet if self.input.in_progress() => return Err(End::Stalled),
+            Event::Quiet => {
+                self.input.release();
+                self.output.release();
+            }
+            Event::Stop => self.open = false,
+        }
+        Ok(())
+    }
+
+    async fn event(&mut self, stop: &mut watch::Receiver<bool>) -> Event {
+        let reading = self.open && !self.is_busy();
+        let in_progress = self.input.in_progress();
+        let patience = if in_progress { RECORD_STALL } else { IDLE };
+        let impatient = in_progress || self.input.holds_memory() || self.output.holds_memory();
+        let Self { stream, input, slow, open, .. } = self;
+        tokio::select! {
+            biased;
+            Some(finished) = slow.next(), if !slow.is_empty() => Event::Finished(finished),
+            read = async { stream.read_buf(input.room()).await }, if reading => Event::Read(read),
+            _ = stop.changed(), if *open => Event::Stop,
+            () = sleep(patience), if reading && impatient => Event::Quiet,
+        }
+    }
+
+    /// Queue a finished request's reply, and those of all others that are finished too.
+    fn take_finished(&mut self, first: Finished) {
+        let mut next = Some(first);
+        while let Some(finished) = next {
+            self.slow_bytes -= finished.weight;
+            self.output.append(finished.replies);
+            next = if self.output.is_full() { None } else { self.slow.next().now_or_never().flatten() };
+        }
+    }
+
+    /// Close our side and wait shortly for the client's. Closing with bytes unread would reset the
+    /// connection, and the client might lose replies that are on their way.
+    async fn linger(mut self) {
+        let until_closed = async {
+            self.stream.shutdown().await?;
+            let mut unread = [0; 4096];
+            while self.stream.read(&mut unread).await? > 0 {}
+            io::Result::Ok(())
+        };
+        if let Ok(Err(error)) = timeout(LINGER, until_closed).await {
+            debug!(peer = %self.origin.peer, %error, "a connection broke while it was closed");
+        }
+    }
+}
+
+/// Why no more records are run now.
+enum Progress {
+    InputEmpty,
+    /// Replies have to be written first.
+    OutputFull,
+    /// Slow requests have to finish first.
+    Busy,
+}
+
+async fn finish<V: Vfs>(core: Arc<Core<V>>, origin: Origin, record: Box<[u8]>, weight: usize) -> Finished {
+    Finished { replies: dispatch::finish_slow(&core, &origin, &record).await, weight }
+}

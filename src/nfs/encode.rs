@@ -1,0 +1,97 @@
+//! What replies are made of: attributes, `wcc_data`, statuses.
+
+use nfsserve::nfs::{fattr3, ftype3, nfsstat3, nfstime3, specdata3, wcc_attr};
+
+use super::xdr::Encode;
+use crate::env::Time;
+use crate::vfs::{Attr, FileKind};
+
+/// Encoded length of `fattr3`, in bytes.
+const FATTR3: usize = 84;
+
+/// A time on the wire has 32 bits for its seconds: what lies outside becomes the nearest.
+pub fn time(time: Time) -> nfstime3 {
+    match u32::try_from(time.secs) {
+        Ok(seconds) => nfstime3 { seconds, nseconds: time.nanos },
+        Err(_) if time.secs < 0 => nfstime3 { seconds: 0, nseconds: 0 },
+        Err(_) => nfstime3 { seconds: u32::MAX, nseconds: 999_999_999 },
+    }
+}
+
+fn kind(kind: FileKind) -> ftype3 {
+    match kind {
+        FileKind::Regular => ftype3::NF3REG,
+        FileKind::Directory => ftype3::NF3DIR,
+        FileKind::Block => ftype3::NF3BLK,
+        FileKind::Char => ftype3::NF3CHR,
+        FileKind::Symlink => ftype3::NF3LNK,
+        FileKind::Socket => ftype3::NF3SOCK,
+        FileKind::Fifo => ftype3::NF3FIFO,
+    }
+}
+
+/// RFC 1813 2.6, `fattr3`.
+pub fn fattr(attr: &Attr) -> fattr3 {
+    fattr3 {
+        ftype: kind(attr.kind),
+        mode: attr.mode & 0o7777,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        size: attr.size,
+        used: attr.used,
+        rdev: specdata3 { specdata1: attr.rdev.0, specdata2: attr.rdev.1 },
+        fsid: attr.fsid,
+        fileid: attr.fileid,
+        atime: time(attr.atime),
+        mtime: time(attr.mtime),
+        ctime: time(attr.ctime),
+    }
+}
+
+/// Appends the parts of replies to a buffer.
+pub trait EncodeReply: Encode {
+    fn put_status(&mut self, status: nfsstat3);
+    fn put_attr(&mut self, attr: &Attr);
+    /// `post_op_attr`
+    fn put_post_op(&mut self, attr: Option<&Attr>);
+    /// `wcc_data` of an object that did not change.
+    fn put_unchanged(&mut self, attr: Option<&Attr>);
+}
+
+impl EncodeReply for Vec<u8> {
+    fn put_status(&mut self, status: nfsstat3) {
+        self.put_u32(status as u32);
+    }
+
+    fn put_attr(&mut self, attr: &Attr) {
+        self.reserve(FATTR3);
+        self.put(&fattr(attr));
+    }
+
+    fn put_post_op(&mut self, attr: Option<&Attr>) {
+        self.put_bool(attr.is_some());
+        if let Some(attr) = attr {
+            self.put_attr(attr);
+        }
+    }
+
+    fn put_unchanged(&mut self, attr: Option<&Attr>) {
+        self.put_bool(attr.is_some());
+        if let Some(attr) = attr {
+            self.put(&wcc_attr { size: attr.size, mtime: time(attr.mtime), ctime: time(attr.ctime) });
+        }
+        self.put_post_op(attr);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_outside_the_wire_become_the_nearest() {
+        let seconds = |secs| time(Time::new(secs, 5)).seconds;
+        assert_eq!([-1, 0, 9, 1 << 32].map(seconds), [0, 0, 9, u32::MAX]);
+    }
+}

@@ -1,0 +1,41 @@
+//! The NFS front end: MOUNT v3, NFSv3 and a port mapper on one TCP port (RFC 1813, RFC 5531).
+//!
+//! | file | owns |
+//! |---|---|
+//! | `server`, `conn` | listeners, workers, drain; one connection |
+//! | `record`, `xdr`, `rpc`, `args` | the way in: records, bounded decoding, call headers, arguments |
+//! | `dispatch`, `proc3/`, `mount`, `portmap` | which procedure a call means; one function per procedure |
+//! | `encode`, `status`, `reply` | the way out: attributes, statuses, the output queue |
+//! | `handle` | file handles |
+//!
+//! A request that finds everything in memory is decoded in place, answered on its connection's task
+//! and queued; all that one read brought in leaves in one vectored write. One that has to wait goes
+//! aside with a copy of its record and is run again when its chunks are there.
+//!
+//! Invariants: nothing that a client chooses (lengths, counts, requests in flight, connections) takes
+//! memory before it was compared with a bound; the protocol goes no further inward than this module.
+//!
+//! Failure story: a stream that cannot be understood loses its connection; a call that cannot be is
+//! answered with RPC's own errors; a procedure that panics is answered SYSTEM_ERR and logged.
+
+pub mod args;
+mod conn;
+mod dispatch;
+mod encode;
+pub mod fuzz;
+mod handle;
+mod log;
+mod mount;
+mod portmap;
+mod proc3;
+mod record;
+mod reply;
+mod rpc;
+mod server;
+mod status;
+pub mod xdr;
+
+pub use fuzz::decode as fuzz_decode;
+pub use handle::{BadHandle, HandleKeys};
+pub use record::{MAX_FRAGMENTS, MAX_RECORD};
+pub use server::{Server, ServerOptions};

@@ -1,0 +1,6 @@
+//! One suite per trait at the bottom of the layers, run against every implementation of it, and what
+//! each implementation promises beyond the trait.
+
+mod blob;
+mod disk;
+mod kv;
