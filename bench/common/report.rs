@@ -68,6 +68,15 @@ impl Table {
         self.rows.push(cells.into());
     }
 
+    /// A row that sets a figure beside what is to be reached, if anything is.
+    pub fn finding(&mut self, what: impl Into<String>, figure: impl Into<String>, reach: Option<(String, bool)>) {
+        let (reach, reached) = match reach {
+            Some((reach, reached)) => (Cell::text(reach), Cell::verdict(reached)),
+            None => (Cell::none(), Cell::none()),
+        };
+        self.row([("what", Cell::text(what)), ("figure", Cell::text(figure)), ("reach", reach), ("reached", reached)]);
+    }
+
     fn render(&self) -> comfy_table::Table {
         let mut table = comfy_table::Table::new();
         table.load_style(ASCII_MARKDOWN);
@@ -113,6 +122,10 @@ impl Cell {
         let Spread { min, median, max } = spread;
         let text = format!("{median:.decimals$} ({min:.decimals$}..{max:.decimals$})");
         Self { text, value: json!({ "min": min, "median": median, "max": max }) }
+    }
+
+    pub fn verdict(reached: bool) -> Self {
+        Self { text: if reached { "yes" } else { "no" }.into(), value: json!(reached) }
     }
 
     /// Nothing to say.

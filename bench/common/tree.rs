@@ -99,11 +99,19 @@ pub fn scan(root: &Path) -> Result<Vec<TreeFile>> {
 /// Block of a disk image, as the chunk store cuts it.
 pub const DISK_BLOCK: u64 = 64 * 1024;
 
-/// A sparse raw disk image of `blocks` blocks with noise in every second run of 64 of them.
+/// Blocks that are filled in a row, and holes after them.
+const RUN: u64 = 64;
+
+/// The `n`th block of a disk image that is not a hole.
+fn filled_block(n: u64) -> u64 {
+    n / RUN * 2 * RUN + n % RUN
+}
+
+/// A sparse raw disk image of `blocks` blocks, a multiple of 128: noise and holes by turns.
 pub fn write_disk(path: &Path, blocks: u64, seed: u64) -> Result<()> {
     let mut disk = File::create(path)?;
     disk.set_len(blocks * DISK_BLOCK)?;
-    for block in (0..blocks).filter(|block| (block / 64) % 2 == 0) {
+    for block in (0..blocks / 2).map(filled_block) {
         overwrite_block(&mut disk, block, DISK_BLOCK, seed.wrapping_add(block))?;
     }
     Ok(())
@@ -114,21 +122,23 @@ pub fn write_disk(path: &Path, blocks: u64, seed: u64) -> Result<()> {
 pub enum Touch {
     /// 4 KiB written into each of blocks all over the disk.
     Scattered,
-    /// As many blocks in a row, written whole.
+    /// Blocks in a row, written whole.
     Clustered,
 }
 
-/// Touch `count` distinct blocks of a disk of `blocks`; how many bytes these blocks have.
+/// Touch `count` distinct filled blocks of a disk of `blocks`; how many bytes these blocks have.
 pub fn touch_disk(path: &Path, blocks: u64, count: u64, touch: Touch, seed: u64) -> Result<u64> {
     let mut disk = File::options().write(true).open(path)?;
     let mut rng = SmallRng::seed_from_u64(seed);
+    let stride = blocks / 2 / count;
     for i in 0..count {
+        let noise_seed = seed.wrapping_add(blocks + i);
         match touch {
             Touch::Scattered => {
-                let stride = blocks / count;
-                overwrite_block(&mut disk, i * stride + rng.random_range(0..stride), 4096, seed.wrapping_add(i))?;
+                let block = filled_block(i * stride + rng.random_range(0..stride));
+                overwrite_block(&mut disk, block, 4096, noise_seed)?;
             }
-            Touch::Clustered => overwrite_block(&mut disk, i, DISK_BLOCK, seed.wrapping_add(i))?,
+            Touch::Clustered => overwrite_block(&mut disk, filled_block(i), DISK_BLOCK, noise_seed)?,
         }
     }
     Ok(count * DISK_BLOCK)
