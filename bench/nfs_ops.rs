@@ -39,7 +39,7 @@ const ZIPF_EXPONENT: f64 = 0.99;
 const MOST_FILES: usize = 2000;
 /// A generator that is busier than this, of what it may use, was the slower side.
 const SATURATED: f64 = 0.95;
-/// From DESIGN section 8: at least so much of the null server's rate, at most so much of its CPU.
+/// From DESIGN section 8: at least so much of the null server's rate; a READ at most so much of its CPU.
 const RATE_TARGET: f64 = 0.8;
 const CPU_TARGET: f64 = 1.25;
 
@@ -107,6 +107,19 @@ impl Op {
             Self::Read(count) if count >= 1 << 16 => (32, 4),
             Self::Read(_) => (64, 8),
             _ => (64, 16),
+        }
+    }
+
+    /// What is to be reached, and whether it was; nothing is asked of a mix.
+    fn judge(self, rate: Spread, cpu: Spread) -> (String, Option<bool>) {
+        let fast = rate.median >= RATE_TARGET;
+        match self {
+            Self::Read(_) => {
+                let reach = format!(">= {RATE_TARGET}, CPU <= {CPU_TARGET}");
+                (reach, Some(fast && cpu.median <= CPU_TARGET))
+            }
+            Self::Boot => ("-".into(), None),
+            _ => (format!(">= {RATE_TARGET}"), Some(fast)),
         }
     }
 
@@ -208,7 +221,7 @@ impl Bench {
                 continue;
             };
             let rounds = self.measure(op, &scripts, args)?;
-            self.add_row(&mut table, name, &rounds);
+            self.add_row(&mut table, (name, op), &rounds);
         }
         Ok(table)
     }
@@ -225,7 +238,7 @@ impl Bench {
         (0..args.rounds).map(round).collect()
     }
 
-    fn add_row(&self, table: &mut Table, name: &str, rounds: &[(Outcome, Outcome)]) {
+    fn add_row(&self, table: &mut Table, (name, op): (&str, Op), rounds: &[(Outcome, Outcome)]) {
         let over =
             |value: fn(&Outcome, &Outcome) -> f64| Spread::of(rounds.iter().map(|(ours, null)| value(ours, null)));
         let rate = over(|ours, null| ours.ops_per_second() / null.ops_per_second());
@@ -236,7 +249,8 @@ impl Bench {
                 .into_iter()
                 .any(|side| side.generator_cores() > limit && side.generator_cores() > side.server_cores())
         });
-        let reached = rate.median >= RATE_TARGET && cpu.median <= CPU_TARGET;
+        let (reach, reached) = op.judge(rate, cpu);
+        let verdict = if bound { Cell::text("generator-bound") } else { reached.map_or(Cell::none(), Cell::verdict) };
         table.row([
             ("operation", Cell::text(name)),
             ("ours, ops/s", Cell::count(over(|ours, _| ours.ops_per_second()).median as u64)),
@@ -248,17 +262,8 @@ impl Bench {
             ("p50, us", Cell::number(over(|ours, _| ours.micros_at(0.5)).median, 0)),
             ("p99, us", Cell::number(over(|ours, _| ours.micros_at(0.99)).median, 0)),
             ("generator, cores", Cell::number(over(|_, null| null.generator_cores()).median, 2)),
-            ("reach", Cell::text(format!(">= {RATE_TARGET}, CPU <= {CPU_TARGET}"))),
-            (
-                "reached",
-                Cell::text(if bound {
-                    "generator-bound"
-                } else if reached {
-                    "yes"
-                } else {
-                    "no"
-                }),
-            ),
+            ("reach", Cell::text(reach)),
+            ("reached", verdict),
         ]);
     }
 
