@@ -8,8 +8,7 @@
 //! Whether the object of a good handle still exists is for the file service to say.
 
 use super::xdr::Encode;
-use crate::image::ExportId;
-use crate::vfs::Object;
+use crate::vfs::{ExportId, Object};
 
 /// Longest handle of NFSv3, in bytes (RFC 1813 2.4).
 pub const NFS3_FHSIZE: usize = 64;

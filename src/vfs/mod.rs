@@ -25,7 +25,8 @@ use smallvec::SmallVec;
 use crate::chunk::Fetch;
 pub use crate::chunk::{Step, Stop};
 use crate::env::Time;
-use crate::image::{ExportId, State};
+pub use crate::image::ExportId;
+use crate::image::State;
 pub use crate::manifest::FileKind;
 
 /// Secondary groups of an AUTH_SYS credential (RFC 5531 appendix A).

@@ -1,8 +1,7 @@
 //! GETATTR, ACCESS, and handles.
 
-use mimeo::image::ExportId;
 use mimeo::nfs::HandleKeys;
-use mimeo::vfs::Object;
+use mimeo::vfs::{ExportId, Object};
 
 use crate::client::{BADHANDLE, Body, IO, OK, STALE, Xdr};
 use crate::tree::{self, BIG, BIG_LEN, HELLO, LINK, LOST, MANY, NULL, ROOT, SLOW};
