@@ -44,6 +44,8 @@ impl Daemon {
             .args(["--nfs", &address.to_string(), "--config"])
             .arg(&config)
             .stdin(Stdio::null())
+            // Its ready line is no part of a report.
+            .stdout(Stdio::null())
             .spawn()
             .with_context(|| format!("cannot start {PROGRAM}"))?;
         let mut daemon = Self { child, data: data.into(), address, started_in: Duration::ZERO };

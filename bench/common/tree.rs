@@ -1,5 +1,6 @@
 //! Trees and disk images to import: the same bytes for the same seed, and none that compress.
 
+use std::collections::HashSet;
 use std::fs::{self, File};
 use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
@@ -75,10 +76,12 @@ pub fn patch(root: &Path, files: &[TreeFile], every: usize) -> Result<u64> {
     Ok(changed)
 }
 
-/// The regular files of a real tree, on one filesystem, in path order. Those whose path is not UTF-8 are left out.
+/// The regular files of a real tree, on one filesystem, in path order; of hard links one, as an import
+/// reads the bytes once. Those whose path is not UTF-8 are left out.
 pub fn scan(root: &Path) -> Result<Vec<TreeFile>> {
     let device = fs::symlink_metadata(root)?.dev();
     let mut found = Vec::new();
+    let mut seen = HashSet::new();
     let mut dirs = vec![PathBuf::new()];
     while let Some(dir) = dirs.pop() {
         for entry in fs::read_dir(root.join(&dir))? {
@@ -87,7 +90,7 @@ pub fn scan(root: &Path) -> Result<Vec<TreeFile>> {
             let (Some(parent), Ok(name)) = (dir.to_str(), entry.file_name().into_string()) else { continue };
             if metadata.is_dir() && metadata.dev() == device {
                 dirs.push(dir.join(name));
-            } else if metadata.is_file() {
+            } else if metadata.is_file() && seen.insert(metadata.ino()) {
                 found.push(TreeFile { dir: parent.into(), name, size: metadata.len() });
             }
         }
