@@ -16,7 +16,7 @@ pub type LabelMap = BTreeMap<String, String>;
 pub struct ErrorInfo {
     /// What was wrong, with which object, and why.
     pub error: String,
-    /// `not_found`, `exists`, `invalid`, … : one word per `ErrorKind`.
+    /// `not_found`, `exists`, `invalid`, ... : one word per `ErrorKind`.
     pub kind: String,
     pub remedy: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `mimeo clone …`
+//! `mimeo clone ...`
 
 use anyhow::Result;
 use clap::Subcommand;

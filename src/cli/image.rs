@@ -1,4 +1,4 @@
-//! `mimeo image …`
+//! `mimeo image ...`
 
 use std::path::PathBuf;
 

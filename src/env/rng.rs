@@ -11,6 +11,7 @@ pub trait Rng: Send + Sync + 'static {
 pub struct OsRng;
 
 impl Rng for OsRng {
+    #[allow(clippy::disallowed_methods, reason = "this is where randomness comes from")]
     fn fill(&self, buf: &mut [u8]) {
         // No key is better than a guessable one: without randomness nothing may start.
         getrandom::fill(buf).unwrap_or_else(|e| panic!("the operating system gives no random bytes: {e}"));

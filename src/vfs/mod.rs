@@ -218,7 +218,7 @@ pub trait Vfs: Send + Sync + 'static {
     fn read(&self, rq: &mut Request<'_>, object: Object, offset: u64, len: u32) -> Verb<ReadData>;
     fn list(&self, rq: &mut Request<'_>, dir: Object, window: ListWindow) -> Verb<Listing>;
     fn fsstat(&self, rq: &mut Request<'_>, object: Object) -> Verb<(Attr, FsStat)>;
-    /// Whether `object` may be changed by this caller at all: refuses with `ReadOnly`, `Stale`, … and
+    /// Whether `object` may be changed by this caller at all: refuses with `ReadOnly`, `Stale`, ... and
     /// the object's attributes. Every modifying procedure asks this first.
     fn check_writable(&self, rq: &mut Request<'_>, object: Object) -> Verb<Attr>;
 

@@ -38,7 +38,10 @@ impl Default for ExportPolicy {
     fn default() -> Self {
         let loopback = |addr: [u8; 4]| IpNet::new_assert(IpAddr::from(addr), 8);
         Self {
-            networks: vec![loopback([127, 0, 0, 0]), IpNet::new_assert(IpAddr::from(std::net::Ipv6Addr::LOCALHOST), 128)],
+            networks: vec![
+                loopback([127, 0, 0, 0]),
+                IpNet::new_assert(IpAddr::from(std::net::Ipv6Addr::LOCALHOST), 128),
+            ],
             read_only: false,
             squash: Squash::None,
             anon_uid: 65534,

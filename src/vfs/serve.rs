@@ -10,8 +10,8 @@ use smallvec::SmallVec;
 use super::policy::ExportPolicy;
 use super::resolve::{Found, identity, resolve};
 use super::{
-    Attr, Caller, ExportLine, FileKind, FsStat, LinkTarget, ListEntry, ListWindow, Listing, Looked, MAX_READ, Object, ReadData,
-    Refusal, Refused, Request, Rights, Verb, Vfs, access,
+    Attr, Caller, ExportLine, FileKind, FsStat, LinkTarget, ListEntry, ListWindow, Listing, Looked, MAX_READ, Object,
+    ReadData, Refusal, Refused, Request, Rights, Verb, Vfs, access,
 };
 use crate::chunk::{ChunkSource, Fetch, Step, Stop};
 use crate::env::Env;
@@ -43,7 +43,13 @@ macro_rules! granted {
 }
 
 impl ImageVfs {
-    pub fn new(catalog: Arc<Catalog>, chunks: Arc<dyn ChunkSource>, policy: ExportPolicy, env: Env, data_dir: PathBuf) -> Self {
+    pub fn new(
+        catalog: Arc<Catalog>,
+        chunks: Arc<dyn ChunkSource>,
+        policy: ExportPolicy,
+        env: Env,
+        data_dir: PathBuf,
+    ) -> Self {
         Self { catalog, chunks, policy, env, data_dir }
     }
 
@@ -111,7 +117,11 @@ impl Vfs for ImageVfs {
             Some(format!("/images/{}@v{}", image.name, version.number))
         });
         let clones = state.clones().map(|clone| format!("/clones/{}", clone.name));
-        versions.chain(clones).take(limit).map(|path| ExportLine { path: path.into_bytes(), networks: networks.clone() }).collect()
+        versions
+            .chain(clones)
+            .take(limit)
+            .map(|path| ExportLine { path: path.into_bytes(), networks: networks.clone() })
+            .collect()
     }
 
     fn getattr(&self, rq: &mut Request<'_>, object: Object) -> Verb<Attr> {
@@ -178,15 +188,22 @@ impl Vfs for ImageVfs {
             return Ok(Err(found.refuse(Refusal::Access)));
         }
         let (entries, eof) = collect(rq, &found, &window)?;
-        let entries = if window.with_attrs { full_entries(rq, &found, dir.export, entries)? } else { plain_entries(entries) };
+        let entries =
+            if window.with_attrs { full_entries(rq, &found, dir.export, entries)? } else { plain_entries(entries) };
         Ok(Ok(Listing { dir_attr: found.attr(), entries, eof }))
     }
 
     fn fsstat(&self, rq: &mut Request<'_>, object: Object) -> Verb<(Attr, FsStat)> {
         let found = granted!(self.find(rq, object)?);
-        let space = self.env.disk.space(&self.data_dir).map_err(|e| Error::io(format!("{}", self.data_dir.display()), e))?;
+        let space =
+            self.env.disk.space(&self.data_dir).map_err(|e| Error::io(format!("{}", self.data_dir.display()), e))?;
         let used = found.manifest.stats().inodes.min(MAX_FILES);
-        let stat = FsStat { total_bytes: space.total, free_bytes: space.free, total_files: MAX_FILES, free_files: MAX_FILES - used };
+        let stat = FsStat {
+            total_bytes: space.total,
+            free_bytes: space.free,
+            total_files: MAX_FILES,
+            free_files: MAX_FILES - used,
+        };
         Ok(Ok((found.attr(), stat)))
     }
 
@@ -246,7 +263,12 @@ fn full_entries(rq: &mut Request<'_>, dir: &Found, export: ExportId, entries: Ve
         };
         let object = Object { export, ino: entry.ino.0, generation: 0 };
         let attr = dir.scope.attr(entry.ino, &inode);
-        full.push(ListEntry { name: entry.name, fileid: entry.ino.0, cookie: entry.cookie.0, full: Some((object, attr)) });
+        full.push(ListEntry {
+            name: entry.name,
+            fileid: entry.ino.0,
+            cookie: entry.cookie.0,
+            full: Some((object, attr)),
+        });
     }
     if missing { Err(Stop::Missing) } else { Ok(full) }
 }

@@ -2,5 +2,6 @@
 //! each implementation promises beyond the trait.
 
 mod blob;
+mod catalog;
 mod disk;
 mod kv;

@@ -73,7 +73,9 @@ async fn a_sparse_file_reads_back_and_stores_only_its_data() {
     let attr = world.attr(disk).await.unwrap();
     assert_eq!(attr.size, 1 << 40);
     assert!(attr.used < 600_000);
-    for (offset, expected) in [(12_345_678_901, noise(2, 100_000)), ((1 << 40) - 70_000, noise(3, 70_000)), (1 << 39, vec![0; 200_000])] {
+    for (offset, expected) in
+        [(12_345_678_901, noise(2, 100_000)), ((1 << 40) - 70_000, noise(3, 70_000)), (1 << 39, vec![0; 200_000])]
+    {
         let data = world.run(|vfs, rq| vfs.read(rq, disk, offset, expected.len() as u32)).await.unwrap();
         assert!(data.slices.concat() == expected, "at {offset}");
     }

@@ -33,10 +33,12 @@ impl World {
         let data = dir.path().join("data");
         fs::create_dir_all(&data).unwrap();
         let index = RocksOptions { scratch: ChunkStore::SCRATCH.to_vec(), ..RocksOptions::default() };
-        let index = Arc::new(RocksKv::open(&data.join("index"), &[ChunkStore::TABLES, ChunkStore::SCRATCH].concat(), index).unwrap());
+        let index = Arc::new(
+            RocksKv::open(data.join("index"), &[ChunkStore::TABLES, ChunkStore::SCRATCH].concat(), index).unwrap(),
+        );
         let blobs = Arc::new(LocalBlobs::open(env.disk.clone(), data.clone()).unwrap());
         let chunks = ChunkStore::open(index, blobs, env.clone(), ChunkStoreOptions::default()).await.unwrap();
-        let log = RocksKv::open(&data.join("catalog"), &CATALOG_TABLES, RocksOptions::default()).unwrap();
+        let log = RocksKv::open(data.join("catalog"), &CATALOG_TABLES, RocksOptions::default()).unwrap();
         let log = Arc::new(KvCatalogLog::open(Arc::new(log)).unwrap());
         let catalog = Catalog::open(log, env.clone()).await.unwrap();
         let policy = ExportPolicy { privileged_port: false, ..ExportPolicy::default() };
@@ -52,7 +54,12 @@ impl World {
     }
 
     pub async fn import(&self, image: &str, source: &Path) -> Result<ImportDone> {
-        let context = ImportContext { catalog: self.catalog.clone(), chunks: self.chunks.clone(), env: self.env.clone(), threads: 2 };
+        let context = ImportContext {
+            catalog: self.catalog.clone(),
+            chunks: self.chunks.clone(),
+            env: self.env.clone(),
+            threads: 2,
+        };
         let request = ImportRequest {
             image: image.into(),
             source: source.into(),
@@ -70,7 +77,8 @@ impl World {
     }
 
     pub async fn repoint(&self, image: &str, number: u32) {
-        let plan = RepointPlan { image: image.into(), to: VersionRef::number(image, number), target: RepointTarget::All };
+        let plan =
+            RepointPlan { image: image.into(), to: VersionRef::number(image, number), target: RepointTarget::All };
         self.catalog.repoint(plan).await.unwrap();
     }
 

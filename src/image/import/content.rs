@@ -29,7 +29,8 @@ const QUEUED_FILES: usize = 1024;
 pub(super) fn read_tree(root: &Root, session: &Session, threads: usize, progress: &Progress) -> Result<Found> {
     use std::os::unix::fs::MetadataExt;
     let (send, jobs) = bounded(QUEUED_FILES);
-    let readers = Readers { session, progress, large: Mutex::default(), failed: AtomicBool::new(false), error: Mutex::default() };
+    let readers =
+        Readers { session, progress, large: Mutex::default(), failed: AtomicBool::new(false), error: Mutex::default() };
     let walked = std::thread::scope(|scope| {
         for _ in 0..threads {
             let jobs = jobs.clone();
@@ -140,7 +141,14 @@ impl Readers<'_> {
         self.finish(large.node, large.size, large.disk_image, |push| stage::each_extent(self.session, large.node, push))
     }
 
-    fn read_section(&self, file: &File, path: &Path, range: std::ops::Range<u64>, disk_image: bool, buffer: &mut Vec<u8>) -> Result<Vec<Extent>> {
+    fn read_section(
+        &self,
+        file: &File,
+        path: &Path,
+        range: std::ops::Range<u64>,
+        disk_image: bool,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Vec<Extent>> {
         source::read_section(file, buffer, range.clone()).map_err(|e| match e.kind() {
             std::io::ErrorKind::UnexpectedEof => changed(path),
             _ => Error::io(path.display().to_string(), e),
@@ -196,7 +204,7 @@ fn is_disk_image(file: &File, path: &Path, size: u64) -> Result<bool> {
     if head.starts_with(b"QFI\xfb") || head.starts_with(b"KDMV") || head.starts_with(b"# Disk DescriptorFile") {
         return Ok(true);
     }
-    if size < MIN_DISK || size % SECTOR != 0 {
+    if size < MIN_DISK || !size.is_multiple_of(SECTOR) {
         return Ok(false);
     }
     let partitioned = head[510..512] == [0x55, 0xaa] || head[512..].starts_with(b"EFI PART");

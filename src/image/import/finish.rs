@@ -13,7 +13,8 @@ use crate::env::Time;
 use crate::error::{Error, Result};
 use crate::image::IdRange;
 use crate::manifest::{
-    Content, Cookie, Entry, FileKind, Ino, Inode, ManifestBuilder, ManifestId, ManifestStats, NameSeed, SubtreeHasher, MAX_TIES, Xattrs, content_digest,
+    Content, Cookie, Entry, FileKind, Ino, Inode, MAX_TIES, ManifestBuilder, ManifestId, ManifestStats, NameSeed,
+    SubtreeHasher, Xattrs, content_digest,
 };
 
 pub(super) struct Finished {
@@ -24,16 +25,24 @@ pub(super) struct Finished {
 }
 
 /// Decide identities and write the manifest of the `nodes` staged in `session`.
-pub(super) fn finish(context: &ImportContext, base: &Base, session: &Session, nodes: u64, progress: &Progress) -> Result<Finished> {
+pub(super) fn finish(
+    context: &ImportContext,
+    base: &Base,
+    session: &Session,
+    nodes: u64,
+    progress: &Progress,
+) -> Result<Finished> {
     let base_tree = BaseTree::new(&context.chunks, base);
     let ids = tokio::runtime::Handle::current().block_on(context.catalog.id_range(nodes))?;
     let identity = Identity { base: &base_tree, session };
-    let mut pass = Pass { session, identity, base: &base_tree, seed: base.seed, now: base.now, ids, open: Vec::new(), kept: 0 };
+    let mut pass =
+        Pass { session, identity, base: &base_tree, seed: base.seed, now: base.now, ids, open: Vec::new(), kept: 0 };
     for number in 0..nodes {
         if number % 1024 == 0 {
             progress.check()?;
         }
-        let node: Node = stage::get(session, &stage::key(b'N', &[number]))?.ok_or_else(|| Error::internal("a node of an import is missing"))?;
+        let node: Node = stage::get(session, &stage::key(b'N', &[number]))?
+            .ok_or_else(|| Error::internal("a node of an import is missing"))?;
         pass.node(number, node)?;
     }
     pass.leave_all()?;
@@ -118,7 +127,18 @@ impl Pass<'_> {
     fn enter(&mut self, number: NodeNo, node: Node, ino: Ino, place: Place, old: Option<Inode>) -> Result<()> {
         let (parent, cookie) = (place.dir, place.cookie);
         let hasher = SubtreeHasher::new();
-        self.open.push(OpenDir { number, node, ino, parent, cookie, old, hasher, subdirs: 0, children: 0, unchanged: 0 });
+        self.open.push(OpenDir {
+            number,
+            node,
+            ino,
+            parent,
+            cookie,
+            old,
+            hasher,
+            subdirs: 0,
+            children: 0,
+            unchanged: 0,
+        });
         Ok(())
     }
 
@@ -163,11 +183,18 @@ impl Pass<'_> {
     }
 
     /// The first name of an object: give it a number and write its inode.
-    fn new_object(&mut self, number: NodeNo, node: &Node, place: &Place, at_path: Option<&Entry>) -> Result<(Ino, Inode)> {
+    fn new_object(
+        &mut self,
+        number: NodeNo,
+        node: &Node,
+        place: &Place,
+        at_path: Option<&Entry>,
+    ) -> Result<(Ino, Inode)> {
         let mut inode = self.bare_inode(node, place.dir, place.cookie)?;
         self.fill_data(number, node, &mut inode)?;
         if let Some(set) = node.link_set {
-            inode.nlink = u32::try_from(members(self.session, set)?.len()).map_err(|_| Error::invalid("a file with too many names"))?;
+            inode.nlink = u32::try_from(members(self.session, set)?.len())
+                .map_err(|_| Error::invalid("a file with too many names"))?;
         }
         let kept = self.identity.kept(node, &inode, at_path)?;
         let ino = match &kept {
@@ -210,7 +237,8 @@ impl Pass<'_> {
         match node.kind {
             FileKind::Regular => {
                 let data = stage::content(self.session, number)?;
-                (inode.content, inode.digest, inode.used, inode.disk_image) = (data.content, data.digest, data.used, data.disk_image);
+                (inode.content, inode.digest, inode.used, inode.disk_image) =
+                    (data.content, data.digest, data.used, data.disk_image);
             }
             FileKind::Symlink => {
                 inode.content = Content::Symlink(node.target.clone().into());

@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use super::stage::{self, Node, NodeNo};
 use super::Base;
+use super::stage::{self, Node, NodeNo};
 use crate::chunk::{ChunkSource, ChunkStore, Fetch, Session, Step};
 use crate::error::{Error, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, Manifest, ManifestId};
@@ -133,7 +133,8 @@ impl Identity<'_> {
         let mut names = Vec::new();
         let mut at = node;
         while at != 0 {
-            let node: Node = stage::get(self.session, &stage::key(b'N', &[at]))?.ok_or_else(|| Error::internal("a node of an import is missing"))?;
+            let node: Node = stage::get(self.session, &stage::key(b'N', &[at]))?
+                .ok_or_else(|| Error::internal("a node of an import is missing"))?;
             names.push(node.name);
             at = node.parent;
         }

@@ -129,15 +129,22 @@ struct Built {
 /// `Invalid` for a bad name, or a source that is no folder, empty, or holds what cannot be imported;
 /// `Conflict` for a source that changed meanwhile or an image that got another version meanwhile;
 /// `NoSpace` for a full disk. Nothing is left behind in any case.
-pub async fn run_import(context: &ImportContext, request: ImportRequest, progress: Arc<Progress>) -> Result<ImportDone> {
+pub async fn run_import(
+    context: &ImportContext,
+    request: ImportRequest,
+    progress: Arc<Progress>,
+) -> Result<ImportDone> {
     check_name("image", &request.image)?;
     let base = Arc::new(find_base(context, &request.image));
     let session = context.chunks.begin()?;
     let work = {
-        let (context, source, base, progress) = (context.clone(), request.source.clone(), base.clone(), progress.clone());
+        let (context, source, base, progress) =
+            (context.clone(), request.source.clone(), base.clone(), progress.clone());
         move || build(&context, &source, &base, session, &progress)
     };
-    let built = tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("the import's thread failed").because(e))??;
+    let built = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Error::internal("the import's thread failed").because(e))??;
     progress.check()?;
     progress.enter(2);
     let bytes_added = built.session.commit().await?.bytes_stored;
@@ -163,7 +170,8 @@ fn build(context: &ImportContext, source: &Path, base: &Base, session: Session, 
     let root = source::open_root(source)?;
     let found = content::read_tree(&root, &session, context.threads.max(1), progress)?;
     if found.nodes == 1 {
-        return Err(Error::invalid(format!("the source {} is empty", source.display())).remedy("name a folder with something in it"));
+        return Err(Error::invalid(format!("the source {} is empty", source.display()))
+            .remedy("name a folder with something in it"));
     }
     progress.enter(1);
     let finished = finish::finish(context, base, &session, found.nodes, progress)?;

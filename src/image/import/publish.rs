@@ -28,8 +28,11 @@ fn apply(draft: &VersionDraft, state: &mut Draft) -> Result<VersionRecord> {
     };
     let newest = state.newest_version(image.id).map(|version| version.export);
     if newest != draft.base.version.as_ref().map(|version| version.export) || image.name_seed != draft.base.seed.0 {
-        return Err(Error::new(ErrorKind::Conflict, format!("image {name} got another version while this one was imported"))
-            .remedy("import again: files keep their identity from the newest version"));
+        return Err(Error::new(
+            ErrorKind::Conflict,
+            format!("image {name} got another version while this one was imported"),
+        )
+        .remedy("import again: files keep their identity from the newest version"));
     }
     let version = new_version(draft, &image, ExportId(state.new_id()?));
     image.next_version += 1;

@@ -27,9 +27,11 @@ pub struct Root {
 }
 
 pub fn open_root(path: &Path) -> Result<Root> {
-    let meta = std::fs::metadata(path).map_err(|e| Error::io(format!("source {}", path.display()), e).remedy("name a readable folder"))?;
+    let meta = std::fs::metadata(path)
+        .map_err(|e| Error::io(format!("source {}", path.display()), e).remedy("name a readable folder"))?;
     if !meta.is_dir() {
-        return Err(Error::invalid(format!("source {} is not a folder", path.display())).remedy("name a folder; put a disk image into one"));
+        return Err(Error::invalid(format!("source {} is not a folder", path.display()))
+            .remedy("name a folder; put a disk image into one"));
     }
     Ok(Root { path: path.to_path_buf(), meta })
 }
@@ -155,13 +157,17 @@ pub fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut bytes = 0;
     for name in names[..len].split(|b| *b == 0).filter(|name| !name.is_empty()) {
         let mut value = vec![0; MAX_XATTRS];
-        let c_name = CString::new(name).map_err(|e| Error::internal("an attribute name with a zero byte").because(e))?;
+        let c_name =
+            CString::new(name).map_err(|e| Error::internal("an attribute name with a zero byte").because(e))?;
         let got = rustix::fs::lgetxattr(path, &c_name, &mut value[..]).map_err(failed)?;
         value.truncate(got);
         bytes += name.len() + got + 8;
         found.push((name.to_vec(), value));
         if bytes > MAX_XATTRS || found.len() > MAX_XATTR_COUNT {
-            return Err(Error::invalid(format!("{} has more than {MAX_XATTRS} bytes of extended attributes", path.display())));
+            return Err(Error::invalid(format!(
+                "{} has more than {MAX_XATTRS} bytes of extended attributes",
+                path.display()
+            )));
         }
     }
     found.sort();

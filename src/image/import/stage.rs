@@ -70,7 +70,8 @@ pub fn number(key: &[u8], index: usize) -> Result<u64> {
 }
 
 pub fn put<T: Serialize>(session: &Session, key: &[u8], value: &T) -> Result<()> {
-    let bytes = postcard::to_stdvec(value).map_err(|e| Error::internal("an import's note does not encode").because(e))?;
+    let bytes =
+        postcard::to_stdvec(value).map_err(|e| Error::internal("an import's note does not encode").because(e))?;
     session.scratch_put(key, &bytes)
 }
 
@@ -103,7 +104,8 @@ pub fn put_chunk(session: &Session, id: &ChunkId, raw_len: u32, stored_len: u32)
 /// The notes of [`put_chunk`], in order of ids.
 pub fn each_chunk(session: &Session, mut visit: impl FnMut(ChunkId, u32, u32) -> Result<()>) -> Result<()> {
     each(session, b"K", |key, value| {
-        let id = ChunkId::from_slice(&key[1..]).ok_or_else(|| Error::internal("a short chunk id in an import's scratch space"))?;
+        let id = ChunkId::from_slice(&key[1..])
+            .ok_or_else(|| Error::internal("a short chunk id in an import's scratch space"))?;
         let (raw_len, stored_len) = decode(value)?;
         visit(id, raw_len, stored_len)
     })
@@ -149,6 +151,8 @@ pub fn put_content(session: &Session, node: NodeNo, size: u64, disk_image: bool,
 
 /// The note of [`put_content`].
 pub fn content(session: &Session, node: NodeNo) -> Result<Inode> {
-    let bytes = session.scratch_get(&key(b'C', &[node]))?.ok_or_else(|| Error::internal("a file's content is missing in an import"))?;
+    let bytes = session
+        .scratch_get(&key(b'C', &[node]))?
+        .ok_or_else(|| Error::internal("a file's content is missing in an import"))?;
     Inode::decode(&bytes.into())
 }

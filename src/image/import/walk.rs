@@ -70,7 +70,10 @@ impl<'a> Walk<'a> {
             let (parent, path) = (dir.node, source::join(&dir.path, &name));
             if let Some(sub) = self.visit(parent, name, path)? {
                 if stack.len() > MAX_DEPTH {
-                    return Err(Error::invalid(format!("{} is more than {MAX_DEPTH} directories deep", sub.path.display())));
+                    return Err(Error::invalid(format!(
+                        "{} is more than {MAX_DEPTH} directories deep",
+                        sub.path.display()
+                    )));
                 }
                 stack.push(sub);
             }
@@ -89,7 +92,9 @@ impl<'a> Walk<'a> {
         })?;
         let (node, first) = self.note(parent, name, &path, &meta)?;
         match source::kind_of(&meta) {
-            FileKind::Regular if first => self.send(FileJob { node, stamp: Stamp::of(&meta), size: meta.len(), path })?,
+            FileKind::Regular if first => {
+                self.send(FileJob { node, stamp: Stamp::of(&meta), size: meta.len(), path })?
+            }
             FileKind::Directory if meta.dev() != self.device => {
                 self.found.mounts_skipped += 1;
                 tracing::warn!(path = %path.display(), "another filesystem is mounted here; imported as an empty directory");
@@ -101,7 +106,13 @@ impl<'a> Walk<'a> {
     }
 
     /// Stage the node. Its number, and whether it is the first name of its object.
-    fn note(&mut self, parent: NodeNo, name: Vec<u8>, path: &std::path::Path, meta: &std::fs::Metadata) -> Result<(NodeNo, bool)> {
+    fn note(
+        &mut self,
+        parent: NodeNo,
+        name: Vec<u8>,
+        path: &std::path::Path,
+        meta: &std::fs::Metadata,
+    ) -> Result<(NodeNo, bool)> {
         let number = self.found.nodes;
         self.found.nodes += 1;
         self.progress.inodes_found.fetch_add(1, Ordering::Relaxed);
