@@ -61,7 +61,6 @@ fn checked(image: String, body: ImportBody, peer: Peer) -> Result<ImportRequest>
 /// An import under way. Dropping it cancels.
 struct Running {
     cx: Arc<Context>,
-    image: String,
     progress: Arc<Progress>,
     task: JoinHandle<Result<ImportDone>>,
     tick: Interval,
@@ -77,7 +76,6 @@ impl Running {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             cx: cx.clone(),
-            image: request.image.clone(),
             task: tokio::spawn(run(cx.clone(), request, progress.clone())),
             progress,
             tick,
@@ -100,11 +98,8 @@ impl Running {
 
     fn last_line(&self, outcome: Result<ImportDone>) -> ImportLine {
         match outcome {
-            Ok(done) => ImportLine::Done(self.info(done)),
-            Err(error) => {
-                tracing::warn!("import of image {} failed: {error}", self.image);
-                ImportLine::Error(error_info(&error))
-            }
+            Ok(done) => ImportLine::Done(Box::new(self.info(done))),
+            Err(error) => ImportLine::Error(error_info(&error)),
         }
     }
 
@@ -135,7 +130,12 @@ async fn run(cx: Arc<Context>, request: ImportRequest, progress: Arc<Progress>) 
         env: cx.env.clone(),
         threads: cx.import_threads,
     };
+    let image = request.image.clone();
     let outcome = run_import(&context, request, progress).await;
+    // Here, since nobody may be left to read the last line.
+    if let Err(error) = &outcome {
+        tracing::warn!("import of image {image} failed: {error}");
+    }
     cx.imports.count(outcome.is_ok());
     outcome
 }

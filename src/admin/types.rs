@@ -119,7 +119,7 @@ fn unknown() -> String {
 pub enum ImportLine {
     Progress(ImportProgress),
     /// The last line of an import that made a version.
-    Done(ImportInfo),
+    Done(Box<ImportInfo>),
     /// The last line of one that did not.
     Error(ErrorInfo),
 }

@@ -113,7 +113,7 @@ async fn import(client: &mut Client, output: &mut Output, name: &str, body: Impo
             ImportLine::Progress(progress) => bar.show(&progress),
             ImportLine::Done(done) => {
                 bar.finish();
-                return output.show(&done, imported);
+                return output.show(&*done, imported);
             }
             ImportLine::Error(info) => {
                 bar.finish();

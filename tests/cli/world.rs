@@ -76,7 +76,7 @@ impl Daemon {
     pub fn start(data: &Path) -> Self {
         let mut command = mimeo();
         command.arg("serve").arg("--data").arg(data).args(["--nfs", "127.0.0.1:0"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().expect("the program starts");
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut ready = String::new();
         stdout.read_line(&mut ready).expect("readable");
