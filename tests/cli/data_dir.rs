@@ -14,13 +14,14 @@ fn serve(data: &Path, more: &[&str]) -> Done {
 #[test]
 fn the_ready_line_names_both_addresses() {
     let dir = tempfile::tempdir().unwrap();
-    let daemon = Daemon::start(dir.path());
-    let socket = dir.path().join("admin.sock");
+    let data = dir.path().join("data");
+    let daemon = Daemon::start(&data);
+    let socket = data.join("admin.sock");
     assert!(daemon.ready.starts_with("mimeo: serving NFS on 127.0.0.1:"), "{}", daemon.ready);
     assert!(daemon.ready.ends_with(&format!(", admin on unix:{}\n", socket.display())), "{}", daemon.ready);
     assert_eq!(daemon.stop(), 0);
     assert!(!socket.exists());
-    assert!(std::fs::read_to_string(dir.path().join("FORMAT")).unwrap().starts_with("mimeo store\nformat = 1\nid = "));
+    assert!(std::fs::read_to_string(data.join("FORMAT")).unwrap().starts_with("mimeo store\nformat = 1\nid = "));
 }
 
 #[test]
@@ -49,9 +50,11 @@ fn a_newer_format_is_refused() {
 #[test]
 fn a_half_made_directory_is_completed() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("lock"), "").unwrap();
-    std::fs::write(dir.path().join("FORMAT.new"), "mime").unwrap();
-    assert_eq!(Daemon::start(dir.path()).stop(), 0);
+    let data = dir.path().join("data");
+    std::fs::create_dir(&data).unwrap();
+    std::fs::write(data.join("lock"), "").unwrap();
+    std::fs::write(data.join("FORMAT.new"), "mime").unwrap();
+    assert_eq!(Daemon::start(&data).stop(), 0);
 }
 
 #[test]

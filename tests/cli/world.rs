@@ -76,10 +76,13 @@ impl Daemon {
     pub fn start(data: &Path) -> Self {
         let mut command = mimeo();
         command.arg("serve").arg("--data").arg(data).args(["--nfs", "127.0.0.1:0"]);
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the program starts");
+        let log_path = data.with_extension("log");
+        let log = std::fs::File::create(&log_path).expect("a log file");
+        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn().expect("the program starts");
         let mut stdout = BufReader::new(child.stdout.take().expect("piped"));
         let mut ready = String::new();
         stdout.read_line(&mut ready).expect("readable");
+        assert!(!ready.is_empty(), "no ready line: {}", std::fs::read_to_string(&log_path).unwrap_or_default());
         Self { child, data: data.to_owned(), _stdout: stdout, ready }
     }
 
