@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle};
 
 pub use data_dir::{DataDir, FORMAT};
 
@@ -36,6 +37,9 @@ use crate::metrics::ImportCounters;
 use crate::nfs;
 use crate::vfs::{self, ExportPolicy, ImageVfs};
 
+/// Open files beside the clients' connections: RocksDB's, packs, sockets.
+const OTHER_FILES: u64 = 2048;
+
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -47,6 +51,7 @@ pub struct Options {
 pub async fn run(options: Options) -> Result<()> {
     let mut signals = Signals::new()?;
     let Options { data, config } = options;
+    raise_file_limit(config.nfs.max_connections);
     let env = Env::real();
     let dir = DataDir::open(&data, &env)?;
     tracing::info!("data directory {} (store {})", data.display(), dir.id());
@@ -108,6 +113,8 @@ struct Servers {
     context: admin::Context,
     socket: PathBuf,
     stop: watch::Sender<bool>,
+    /// How long the front ends may take to end.
+    drain: Duration,
 }
 
 impl Servers {
@@ -127,10 +134,12 @@ impl Servers {
             data_dir,
             import_threads: or_cores(config.import.threads),
             imports: ImportCounters::default(),
+            running_imports: Arc::default(),
             nfs: addrs.clone(),
             stop: stopped,
         };
-        Ok(Self { nfs, addrs, admin, context, socket, stop })
+        let drain = Duration::from_secs(config.nfs.drain_secs);
+        Ok(Self { nfs, addrs, admin, context, socket, stop, drain })
     }
 
     /// The line that scripts wait for.
@@ -144,7 +153,7 @@ impl Servers {
 
     /// Serve until a signal, or until one of the two fails; then drain both.
     async fn run(self, signals: &mut Signals) -> Result<()> {
-        let Self { nfs, admin, context, stop, .. } = self;
+        let Self { nfs, admin, context, stop, drain, .. } = self;
         let mut stopped = stop.subscribe();
         let until_stop = async move {
             // The sender lives until both have ended.
@@ -162,7 +171,7 @@ impl Servers {
         stop.send_replace(true);
         let admin_end = match admin_end {
             Some(end) => end,
-            None => admin.await,
+            None => drained(&mut admin, drain).await,
         };
         let nfs_end = match nfs_end {
             Some(end) => end,
@@ -170,6 +179,31 @@ impl Servers {
         };
         admin_end.map_err(|e| Error::internal("the admin server died").because(e))??;
         nfs_end.map_err(|e| Error::internal("the NFS server died").because(e))?
+    }
+}
+
+/// Wait for the admin server, but not for clients that never finish their request or never read their
+/// answer.
+async fn drained(admin: &mut JoinHandle<Result<()>>, drain: Duration) -> Result<Result<()>, JoinError> {
+    if let Ok(end) = tokio::time::timeout(drain, &mut *admin).await {
+        return end;
+    }
+    tracing::warn!("admin clients are still connected; leaving them");
+    admin.abort();
+    Ok(Ok(()))
+}
+
+/// Allow as many open files as the system lets us: each client is one.
+fn raise_file_limit(wanted: usize) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let now = getrlimit(Resource::Nofile);
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: now.maximum, maximum: now.maximum });
+    if raised.is_err() || now.maximum.is_some_and(|limit| limit < wanted as u64 + OTHER_FILES) {
+        tracing::warn!(
+            ?now,
+            wanted,
+            "the limit of open files is too low for nfs.max_connections; raise it (ulimit -n)"
+        );
     }
 }
 

@@ -1,5 +1,7 @@
 //! The release binary as users run it: `mimeo serve` on a data directory, and commands to it.
 
+#![allow(clippy::disallowed_methods, reason = "a bench measures by the clock and waits for processes")]
+
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};

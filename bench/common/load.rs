@@ -8,6 +8,8 @@
 //! The loop is closed: the next call leaves when a reply came, so latencies are those of a system
 //! that is kept busy, not of one at a chosen rate.
 
+#![allow(clippy::disallowed_methods, reason = "a bench measures by the clock and waits for processes")]
+
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -34,12 +34,7 @@ pub(super) async fn set(
     Body(body): Body<SetImage>,
 ) -> Answer<ImageInfo> {
     let edits = LabelEdits::parse(&body.edits)?;
-    for tag in &body.untag {
-        cx.catalog.untag(&name, tag).await?;
-    }
-    if !edits.is_empty() {
-        cx.catalog.set_image_labels(&name, edits).await?;
-    }
+    cx.catalog.set_image(&name, edits, body.untag).await?;
     Ok(Json(shown(&cx, &name)?))
 }
 

@@ -5,8 +5,8 @@
 //! does the daemon's stop. Either way the import leaves nothing.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::{Body as HttpBody, Bytes};
@@ -72,6 +72,7 @@ struct Running {
 impl Running {
     fn start(cx: &Arc<Context>, request: ImportRequest) -> Self {
         let progress = Arc::new(Progress::default());
+        tokio::spawn(cancel_at_stop(cx.stop.clone(), Arc::downgrade(&progress)));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
@@ -125,6 +126,7 @@ impl Drop for Running {
 
 async fn run(cx: Arc<Context>, request: ImportRequest, progress: Arc<Progress>) -> Result<ImportDone> {
     let context = ImportContext {
+        running: cx.running_imports.clone(),
         catalog: cx.catalog.clone(),
         chunks: cx.chunks.clone(),
         env: cx.env.clone(),
@@ -160,6 +162,14 @@ async fn next_line(running: Option<Running>) -> Option<(Line, Option<Running>)> 
                 return Some((Ok(progress.into()), Some(running)));
             }
         }
+    }
+}
+
+/// Cancel an import when the daemon stops, also if its client has ceased to read.
+async fn cancel_at_stop(mut stop: watch::Receiver<bool>, progress: Weak<Progress>) {
+    stopped(&mut stop).await;
+    if let Some(progress) = progress.upgrade() {
+        progress.cancel();
     }
 }
 

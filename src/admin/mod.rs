@@ -40,6 +40,7 @@ use crate::chunk::ChunkStore;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::Catalog;
+use crate::image::import::Running as RunningImports;
 use crate::metrics::ImportCounters;
 
 /// What the handlers work with.
@@ -51,6 +52,7 @@ pub struct Context {
     /// Threads of one import.
     pub import_threads: usize,
     pub imports: ImportCounters,
+    pub running_imports: Arc<RunningImports>,
     /// Where NFS is served.
     pub nfs: Vec<SocketAddr>,
     /// Becomes true when the daemon stops; imports under way are then cancelled.

@@ -81,10 +81,18 @@ pub fn main() -> ExitCode {
         // Whoever reads our output has had enough of it (`mimeo clone ls | head`).
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("mimeo: {error:#}");
+            eprintln!("mimeo: {}", explain(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes. An error of ours prints its causes itself, so some are there already.
+fn explain(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
+        let cause = cause.to_string();
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
+    })
 }
 
 /// Run a command that asks the daemon.

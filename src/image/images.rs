@@ -93,10 +93,11 @@ impl Catalog {
         .await
     }
 
-    pub async fn set_image_labels(&self, name: &str, edits: LabelEdits) -> Result<Arc<ImageRecord>> {
-        self.edit_image("label image", name, move |_, image| {
+    /// Change labels and take tags away, all or nothing.
+    pub async fn set_image(&self, name: &str, edits: LabelEdits, untag: Vec<String>) -> Result<Arc<ImageRecord>> {
+        self.edit_image("set image", name, move |_, image| {
             image.labels = edits.apply(&image.labels)?;
-            Ok(())
+            untag.iter().try_for_each(|tag| remove_tag(image, tag))
         })
         .await
     }
@@ -114,15 +115,6 @@ impl Catalog {
             }
             image.tags.insert(tag.clone(), number);
             Ok(())
-        })
-        .await
-    }
-
-    pub async fn untag(&self, image: &str, tag: &str) -> Result<Arc<ImageRecord>> {
-        let tag = tag.to_owned();
-        self.edit_image("untag version", image, move |_, image| match image.tags.remove(&tag) {
-            Some(_) => Ok(()),
-            None => Err(Error::not_found(format!("image {:?} has no tag {tag:?}", image.name))),
         })
         .await
     }
@@ -184,4 +176,11 @@ fn check_origin(what: &str, text: &str) -> Result<()> {
         return Err(Error::invalid(format!("{what} of a version is longer than {MAX_ORIGIN} bytes")));
     }
     Ok(())
+}
+
+fn remove_tag(image: &mut ImageRecord, tag: &str) -> Result<()> {
+    match image.tags.remove(tag) {
+        Some(_) => Ok(()),
+        None => Err(Error::not_found(format!("image {:?} has no tag {tag:?}", image.name))),
+    }
 }

@@ -198,8 +198,9 @@ fn store_options(options: &RocksOptions) -> Result<Options, rocksdb::Error> {
     store.create_if_missing(true);
     store.create_missing_column_families(true);
     store.set_paranoid_checks(true);
-    // What follows a torn record was not synced; everything before it counts.
-    store.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    // A torn record at the end was not synced. Damage before it must not pass for an end: what follows
+    // was acknowledged.
+    store.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
     store.set_db_write_buffer_size(options.memtable_bytes.saturating_mul(2));
     // A table that is seldom written must not keep old logs alive, which would make opening slow.
     store.set_max_total_wal_size(options.memtable_bytes.saturating_mul(4) as u64);

@@ -12,6 +12,8 @@ pub(super) struct Found {
     pub ino: Ino,
     pub inode: Inode,
     pub scope: Scope,
+    /// Found in the view that the export shows now, not in a pin.
+    pub current: bool,
 }
 
 /// What all objects of one export share.
@@ -106,10 +108,10 @@ pub(super) fn resolve(rq: &mut Request<'_>, policy: &ExportPolicy, object: Objec
         Err(refused) => return Ok(Err(refused)),
     };
     let ino = Ino(object.ino);
-    for id in &views.manifests {
+    for (age, id) in views.manifests.iter().enumerate() {
         let manifest = Manifest::open(rq.fetch(), id)?;
         if let Some(inode) = manifest.inode(rq.fetch(), ino)? {
-            return Ok(Ok(Found { manifest, ino, inode, scope: views.scope }));
+            return Ok(Ok(Found { manifest, ino, inode, scope: views.scope, current: age == 0 }));
         }
     }
     Ok(Err(refused(Refusal::Stale)))

@@ -86,6 +86,49 @@ impl ImageVfs {
         Ok(entry.map(|entry| entry.ino).ok_or_else(|| dir.refuse(Refusal::NotFound)))
     }
 
+    /// The inode that an entry of `dir` names. In a directory that only a pin has, the object itself may
+    /// be in a newer view all the same, and is then served as there, as by its handle.
+    fn inode_of(&self, rq: &mut Request<'_>, dir: &Found, export: ExportId, ino: Ino) -> Step<Inode> {
+        let inode = if dir.current {
+            dir.manifest.inode(rq.fetch(), ino)?
+        } else {
+            let object = Object { export, ino: ino.0, generation: 0 };
+            resolve(rq, &self.policy, object)?.ok().map(|found| found.inode)
+        };
+        inode.ok_or_else(|| Stop::Failed(Error::corrupt(format!("inode {} is named by an entry but not there", ino.0))))
+    }
+
+    /// Entries with attributes. Notes every missing page before it stops, so that they load together.
+    fn full_entries(
+        &self,
+        rq: &mut Request<'_>,
+        dir: &Found,
+        export: ExportId,
+        entries: Vec<Entry>,
+    ) -> Step<Vec<ListEntry>> {
+        let mut full = Vec::with_capacity(entries.len());
+        let mut missing = false;
+        for entry in entries {
+            let inode = match self.inode_of(rq, dir, export, entry.ino) {
+                Ok(inode) => inode,
+                Err(Stop::Missing) => {
+                    missing = true;
+                    continue;
+                }
+                Err(failed) => return Err(failed),
+            };
+            let object = Object { export, ino: entry.ino.0, generation: 0 };
+            let attr = dir.scope.attr(entry.ino, &inode);
+            full.push(ListEntry {
+                name: entry.name,
+                fileid: entry.ino.0,
+                cookie: entry.cookie.0,
+                full: Some((object, attr)),
+            });
+        }
+        if missing { Err(Stop::Missing) } else { Ok(full) }
+    }
+
     /// The export that a MOUNT path names, and whether it exists.
     fn export_of(state: &State, path: &[u8]) -> Result<ExportId, Refusal> {
         let path = std::str::from_utf8(path).map_err(|_| Refusal::NotFound)?.trim_end_matches('/');
@@ -104,12 +147,18 @@ impl Vfs for ImageVfs {
     }
 
     fn mount(&self, rq: &mut Request<'_>, path: &[u8]) -> Verb<Object> {
+        if !self.policy.admits(rq.caller) {
+            return Ok(Err(Refused { why: Refusal::Access, attr: None }));
+        }
         let export = granted!(Self::export_of(rq.state(), path).map_err(|why| Refused { why, attr: None }));
         let root = Object { export, ino: Ino::ROOT.0, generation: 0 };
         Ok(self.find(rq, root)?.map(|_| root))
     }
 
     fn exports(&self, rq: &mut Request<'_>, limit: usize) -> Vec<ExportLine> {
+        if !self.policy.admits(rq.caller) {
+            return Vec::new();
+        }
         let networks: Vec<String> = self.policy.networks.iter().map(ToString::to_string).collect();
         let state = rq.state();
         let versions = state.versions().filter(|version| !version.removed).filter_map(|version| {
@@ -131,7 +180,7 @@ impl Vfs for ImageVfs {
     fn lookup(&self, rq: &mut Request<'_>, dir: Object, name: &[u8]) -> Verb<Looked> {
         let found = granted!(self.find_searchable(rq, dir)?);
         let ino = granted!(Self::child(rq, &found, name)?);
-        let inode = inode_of(rq, &found, ino)?;
+        let inode = self.inode_of(rq, &found, dir.export, ino)?;
         Ok(Ok(Looked {
             object: Object { export: dir.export, ino: ino.0, generation: 0 },
             attr: found.scope.attr(ino, &inode),
@@ -188,8 +237,11 @@ impl Vfs for ImageVfs {
             return Ok(Err(found.refuse(Refusal::Access)));
         }
         let (entries, eof) = collect(rq, &found, &window)?;
-        let entries =
-            if window.with_attrs { full_entries(rq, &found, dir.export, entries)? } else { plain_entries(entries) };
+        let entries = if window.with_attrs {
+            self.full_entries(rq, &found, dir.export, entries)?
+        } else {
+            plain_entries(entries)
+        };
         Ok(Ok(Listing { dir_attr: found.attr(), entries, eof }))
     }
 
@@ -220,12 +272,6 @@ impl Vfs for ImageVfs {
 /// Inode numbers are 64 bits, so none are ever short; clients want a number all the same.
 const MAX_FILES: u64 = 1 << 40;
 
-/// An inode that an entry of the same manifest names.
-fn inode_of(rq: &mut Request<'_>, found: &Found, ino: Ino) -> Step<Inode> {
-    let inode = found.manifest.inode(rq.fetch(), ino)?;
-    inode.ok_or_else(|| Stop::Failed(Error::corrupt(format!("inode {} is named by an entry but not there", ino.0))))
-}
-
 /// The entries that fit the window, and whether the directory ends with them.
 fn collect(rq: &mut Request<'_>, dir: &Found, window: &ListWindow) -> Step<(Vec<Entry>, bool)> {
     let mut entries = Vec::new();
@@ -246,31 +292,6 @@ fn collect(rq: &mut Request<'_>, dir: &Found, window: &ListWindow) -> Step<(Vec<
 
 fn plain_entries(entries: Vec<Entry>) -> Vec<ListEntry> {
     entries.into_iter().map(|e| ListEntry { name: e.name, fileid: e.ino.0, cookie: e.cookie.0, full: None }).collect()
-}
-
-/// Entries with attributes. Notes every missing page before it stops, so that they load together.
-fn full_entries(rq: &mut Request<'_>, dir: &Found, export: ExportId, entries: Vec<Entry>) -> Step<Vec<ListEntry>> {
-    let mut full = Vec::with_capacity(entries.len());
-    let mut missing = false;
-    for entry in entries {
-        let inode = match inode_of(rq, dir, entry.ino) {
-            Ok(inode) => inode,
-            Err(Stop::Missing) => {
-                missing = true;
-                continue;
-            }
-            Err(failed) => return Err(failed),
-        };
-        let object = Object { export, ino: entry.ino.0, generation: 0 };
-        let attr = dir.scope.attr(entry.ino, &inode);
-        full.push(ListEntry {
-            name: entry.name,
-            fileid: entry.ino.0,
-            cookie: entry.cookie.0,
-            full: Some((object, attr)),
-        });
-    }
-    if missing { Err(Stop::Missing) } else { Ok(full) }
 }
 
 static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];

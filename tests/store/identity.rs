@@ -142,3 +142,19 @@ async fn names_keep_their_cookies() {
     assert_eq!(common.len(), 200);
     common.iter().for_each(|name| assert_eq!(v1[*name], v2[*name]));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_version_removed_by_name_still_gives_its_numbers_while_clones_show_it() {
+    let world = World::new().await;
+    let source = world.source("src");
+    write(&source, "file", b"same");
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "c").await;
+    let before = world.find(root, "file").await.unwrap();
+    let ctime = world.attr(before).await.unwrap().ctime;
+    world.catalog.remove_version(mimeo::image::VersionRef::number("img", 1)).await.unwrap();
+    world.import("img", &source).await.unwrap();
+    world.repoint("img", 2).await;
+    assert_eq!(world.find(root, "file").await.unwrap(), before);
+    assert_eq!(world.attr(before).await.unwrap().ctime, ctime);
+}

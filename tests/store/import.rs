@@ -145,3 +145,52 @@ async fn a_source_that_changes_while_it_is_read_fails_the_import() {
     assert_eq!(world.catalog.state().images().count(), 0);
     assert_eq!(world.chunks.usage().unwrap().packs, 0, "the packs of a failed import go away by themselves");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_image_is_imported_by_one_import_at_a_time() {
+    let world = World::new().await;
+    let source = world.source("src");
+    write(&source, "file", noise(6, 8 * 1024 * 1024));
+    let (first, second) = tokio::join!(world.import("img", &source), world.import("img", &source));
+    let refused = [first, second].into_iter().filter_map(Result::err).collect::<Vec<_>>();
+    assert_eq!(refused.len(), 1, "one goes on, the other is told at once");
+    assert_eq!(refused[0].kind(), ErrorKind::Conflict);
+    assert!(refused[0].to_string().contains("is being imported already"), "{}", refused[0]);
+    assert_eq!(world.import("img", &source).await.unwrap().version.number, 2, "afterwards it is free again");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_pack_is_healed_by_importing_again() {
+    let world = World::new().await;
+    let source = world.source("src");
+    write(&source, "file", noise(7, 3_000_000));
+    world.import("img", &source).await.unwrap();
+    world.catalog.close().await.unwrap();
+    let World { dir, catalog, chunks, vfs, .. } = world;
+    drop((catalog, chunks, vfs));
+    fs::remove_dir_all(dir.path().join("data/packs")).unwrap();
+    let world = World::open(dir).await;
+    let done = world.import("img", &source).await.unwrap();
+    assert!(done.version.bytes_added > 3_000_000, "what was lost is stored again: {}", done.version.bytes_added);
+    let root = world.clone_of("img", "c").await;
+    assert!(world.read_path(root, "file").await == noise(7, 3_000_000));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn devices_come_out_as_they_went_in() {
+    let world = World::new().await;
+    let source = world.source("src");
+    let device = rustix::fs::makedev(7, 300);
+    let made = mknodat(CWD, source.join("dev"), FileType::CharacterDevice, Mode::from_raw_mode(0o620), device);
+    if made.is_err() {
+        println!("skipped: this user may not make device nodes ({made:?})");
+        return;
+    }
+    mknodat(CWD, source.join("blk"), FileType::BlockDevice, Mode::from_raw_mode(0o660), device).unwrap();
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "c").await;
+    for (name, kind) in [("dev", FileKind::Char), ("blk", FileKind::Block)] {
+        let attr = world.attr(world.find(root, name).await.unwrap()).await.unwrap();
+        assert_eq!((attr.kind, attr.rdev), (kind, (7, 300)));
+    }
+}

@@ -119,3 +119,20 @@ async fn a_policy_is_asked_on_every_request() {
     assert_eq!(refused.why, Refusal::Access);
     assert!(refused.attr.is_none(), "a stranger learns nothing");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_has_one_set_of_attributes_whichever_way_it_is_reached() {
+    let world = World::new().await;
+    let source = world.source("src");
+    write(&source, "gone/file", b"x");
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    let gone = world.find(root, "gone").await.unwrap();
+    fs::remove_dir_all(source.join("gone")).unwrap();
+    write(&source, "other", b"y");
+    world.import("img", &source).await.unwrap();
+    world.repoint("img", 2).await;
+    let up = world.run(|vfs, rq| vfs.lookup(rq, gone, b"..")).await.unwrap();
+    assert_eq!(up.object, root);
+    assert_eq!(up.attr, world.attr(root).await.unwrap());
+}

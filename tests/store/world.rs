@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mimeo::chunk::{ChunkStore, ChunkStoreOptions, blob::LocalBlobs};
 use mimeo::env::Env;
 use mimeo::error::Result;
-use mimeo::image::import::{ImportContext, ImportDone, ImportRequest, Progress, run_import};
+use mimeo::image::import::{ImportContext, ImportDone, ImportRequest, Progress, Running, run_import};
 use mimeo::image::{CATALOG_TABLES, Catalog, KvCatalogLog, Labels, NewClones, RepointPlan, RepointTarget, VersionRef};
 use mimeo::meta::{RocksKv, RocksOptions};
 use mimeo::vfs::{Attr, Caller, ExportPolicy, ImageVfs, ListWindow, Object, Refused, Request, Verb, Vfs};
@@ -20,6 +20,7 @@ pub struct World {
     pub chunks: Arc<ChunkStore>,
     pub vfs: Arc<ImageVfs>,
     pub env: Env,
+    running: Arc<Running>,
 }
 
 impl World {
@@ -43,7 +44,7 @@ impl World {
         let catalog = Catalog::open(log, env.clone()).await.unwrap();
         let policy = ExportPolicy { privileged_port: false, ..ExportPolicy::default() };
         let vfs = Arc::new(ImageVfs::new(catalog.clone(), chunks.clone(), policy, env.clone(), data));
-        Self { dir, catalog, chunks, vfs, env }
+        Self { dir, catalog, chunks, vfs, env, running: Arc::default() }
     }
 
     /// A fresh source folder of this name.
@@ -59,6 +60,7 @@ impl World {
             chunks: self.chunks.clone(),
             env: self.env.clone(),
             threads: 2,
+            running: self.running.clone(),
         };
         let request = ImportRequest {
             image: image.into(),

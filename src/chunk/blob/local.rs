@@ -25,8 +25,11 @@ use quick_cache::sync::Cache;
 
 use super::{BlobStore, TMP, check_name, check_range, taken, unknown};
 use crate::env::{Disk, DiskFile, create_dir_durably};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 
+/// A put leaves this much of the disk free, or a tenth of a small disk, so that whatever else is on
+/// it, the catalog's log first, can go on and space can be freed.
+const RESERVE: u64 = 256 * 1024 * 1024;
 /// Files held open for reading.
 const OPEN_FILES: usize = 256;
 
@@ -128,9 +131,22 @@ impl Inner {
         if self.find(name)?.is_some() {
             return Err(taken(name));
         }
+        self.check_space(name, bytes.len() as u64)?;
         let temp = self.root.join(TMP).join(self.next_temp.fetch_add(1, Ordering::Relaxed).to_string());
         let written = self.write_temp(&temp, bytes).and_then(|()| self.publish(&temp, &self.path(name)));
         written.map_err(|e| Error::io(format!("writing blob {name}"), e))
+    }
+
+    fn check_space(&self, name: &str, len: u64) -> Result<()> {
+        let at = |e| Error::io(format!("the disk of {}", self.root.display()), e);
+        let space = self.disk.space(&self.root).map_err(at)?;
+        let reserve = RESERVE.min(space.total / 10);
+        if space.free >= len.saturating_add(reserve) {
+            return Ok(());
+        }
+        let root = self.root.display();
+        let what = format!("no space for blob {name}: {} bytes are free at {root}, {reserve} are kept", space.free);
+        Err(Error::new(ErrorKind::NoSpace, what).remedy("free space on that disk, or move the store to a larger one"))
     }
 
     fn write_temp(&self, temp: &Path, bytes: &[u8]) -> io::Result<()> {

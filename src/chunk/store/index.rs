@@ -9,9 +9,10 @@
 //! without a sync; the synced batch that marks their packs as indexed makes them durable, and until
 //! then a restart writes them again from the packs.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::Mutex;
 
@@ -48,6 +49,9 @@ pub struct Index {
     changes: Mutex<()>,
     /// False only if `quarantine` is certainly empty. Saves every import its look-ups there.
     may_have_bad: AtomicBool,
+    /// Packs that are recorded and not there. Their chunks are as good as quarantined, so that an
+    /// import stores them anew.
+    missing: OnceLock<BTreeSet<PackId>>,
 }
 
 /// What the index knows of a chunk.
@@ -89,7 +93,7 @@ impl Index {
             any = true;
             ControlFlow::Break(())
         })?;
-        Ok(Self { kv, changes: Mutex::new(()), may_have_bad: AtomicBool::new(any) })
+        Ok(Self { kv, changes: Mutex::new(()), may_have_bad: AtomicBool::new(any), missing: OnceLock::new() })
     }
 
     pub fn kv(&self) -> &dyn KvStore {
@@ -116,7 +120,24 @@ impl Index {
         if let Some(bad) = self.quarantined(id)? {
             return Ok(Found::Bad(bad));
         }
-        Ok(self.location(id)?.map_or(Found::Absent, Found::Good))
+        Ok(match self.location(id)? {
+            None => Found::Absent,
+            Some(location) if self.is_missing(location.pack) => {
+                Found::Bad(Quarantined { location, since: Time::default(), reason: "its pack is missing".into() })
+            }
+            Some(location) => Found::Good(location),
+        })
+    }
+
+    /// Tell, once, which recorded packs are not there.
+    pub fn set_missing(&self, packs: BTreeSet<PackId>) {
+        if !packs.is_empty() {
+            self.missing.get_or_init(|| packs);
+        }
+    }
+
+    fn is_missing(&self, pack: PackId) -> bool {
+        self.missing.get().is_some_and(|missing| missing.contains(&pack))
     }
 
     /// Where the chunk is, good or bad.

@@ -5,10 +5,10 @@
 //! |---|---|---|
 //! | pack without record | an import that never committed | the pack is deleted |
 //! | record "sealed" | a commit that was decided | its chunks are indexed from its table |
-//! | record without pack | somebody removed a file | reported; its chunks are `Corrupt` when read |
+//! | record without pack | somebody removed a file | reported; its chunks are `Corrupt` when read, and an import stores them anew |
 //! | pack of an epoch still to come, or packs and no index | the index is older than the packs | the open is refused: nothing is deleted on doubt |
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::blocking;
@@ -32,7 +32,7 @@ pub async fn recover(index: &Arc<Index>, blobs: &SharedBlobs) -> Result<u64> {
     let packs = list_packs(blobs).await?;
     check_age(epoch, &packs)?;
     remove_orphans(blobs, &packs, &records).await?;
-    report_missing(&packs, &records);
+    index.set_missing(missing(&packs, &records));
     finish_commits(index, blobs, &records).await?;
     let next = epoch.unwrap_or(0) + 1;
     let shared = index.clone();
@@ -76,10 +76,12 @@ async fn remove_orphans(blobs: &SharedBlobs, packs: &[PackId], records: &BTreeMa
     Ok(())
 }
 
-fn report_missing(packs: &[PackId], records: &BTreeMap<PackId, PackRecord>) {
-    for pack in records.keys().filter(|pack| packs.binary_search(pack).is_err()) {
+fn missing(packs: &[PackId], records: &BTreeMap<PackId, PackRecord>) -> BTreeSet<PackId> {
+    let missing: BTreeSet<_> = records.keys().filter(|pack| packs.binary_search(pack).is_err()).copied().collect();
+    for pack in &missing {
         tracing::error!(%pack, "a pack is missing: restore it from a backup, or import its images again");
     }
+    missing
 }
 
 /// Index the packs whose commit was decided and cut short.

@@ -178,6 +178,8 @@ impl Committer {
             let former = self.former.replace(base.clone());
             let (state, changes, ids) = self.run_group(&base, former, jobs).await?.into_parts();
             if changes.is_empty() {
+                // What was handed out is gone, also if nothing came of it.
+                self.ids = ids;
                 return Ok(());
             }
             match self.offer(base.rev(), Arc::new(ChangeSet { changes })).await? {

@@ -29,15 +29,21 @@ const QUEUED_FILES: usize = 1024;
 pub(super) fn read_tree(root: &Root, session: &Session, threads: usize, progress: &Progress) -> Result<Found> {
     use std::os::unix::fs::MetadataExt;
     let (send, jobs) = bounded(QUEUED_FILES);
-    let readers =
-        Readers { session, progress, large: Mutex::default(), failed: AtomicBool::new(false), error: Mutex::default() };
+    let readers = Readers {
+        session,
+        progress,
+        pending: AtomicU64::new(0),
+        large: Mutex::default(),
+        failed: AtomicBool::new(false),
+        error: Mutex::default(),
+    };
     let walked = std::thread::scope(|scope| {
         for _ in 0..threads {
             let jobs = jobs.clone();
             scope.spawn(|| readers.work(jobs));
         }
         drop(jobs);
-        Walk::new(session, send, progress, root.meta.dev()).run(root)
+        Walk::new(session, send, progress, root.meta.dev(), &readers.pending).run(root)
     });
     match readers.error.into_inner() {
         Some(error) => Err(error),
@@ -49,6 +55,8 @@ pub(super) fn read_tree(root: &Root, session: &Session, threads: usize, progress
 struct Readers<'a> {
     session: &'a Session,
     progress: &'a Progress,
+    /// Jobs that nobody has read yet; each may still turn out to be a large file.
+    pending: AtomicU64,
     /// Files of several sections that still have unclaimed ones.
     large: Mutex<Vec<Arc<LargeFile>>>,
     failed: AtomicBool,
@@ -84,9 +92,17 @@ impl Readers<'_> {
             let outcome = match large {
                 Some(large) => self.help(&large, &mut buffer),
                 None => match jobs.recv() {
-                    Ok(job) => self.read(job, &mut buffer),
-                    Err(_) if self.large.lock().is_empty() => return,
-                    Err(_) => Ok(()),
+                    Ok(job) => {
+                        let read = self.read(job, &mut buffer);
+                        self.pending.fetch_sub(1, Ordering::SeqCst);
+                        read
+                    }
+                    Err(_) if self.pending.load(Ordering::SeqCst) == 0 && self.large.lock().is_empty() => return,
+                    // Somebody is opening the last file, which may need all of us.
+                    Err(_) => {
+                        std::thread::yield_now();
+                        Ok(())
+                    }
                 },
             };
             if let Err(error) = outcome.and_then(|()| self.progress.check()) {

@@ -146,7 +146,7 @@ impl Pass<'_> {
     fn leave(&mut self) -> Result<()> {
         let Some(dir) = self.open.pop() else { return Ok(()) };
         let entries_same = match &dir.old {
-            Some(_) => dir.unchanged == dir.children && self.base.entry_count(dir.ino)? == dir.children,
+            Some(_) => dir.unchanged == dir.children && self.base.entry_count(dir.ino)? == Some(dir.children),
             None => false,
         };
         let mut inode = self.bare_inode(&dir.node, dir.parent, dir.cookie)?;

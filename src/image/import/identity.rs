@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Base;
 use super::stage::{self, Node, NodeNo};
 use crate::chunk::{ChunkSource, ChunkStore, Fetch, Session, Step};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, Manifest, ManifestId};
 
 /// The version that numbers are taken over from, if there is one.
@@ -28,9 +28,18 @@ impl<'a> BaseTree<'a> {
     fn ask<T>(&self, mut question: impl FnMut(&Manifest, &mut Fetch<'_>) -> Step<Option<T>>) -> Result<Option<T>> {
         let Some(id) = self.manifest else { return Ok(None) };
         let source: &dyn ChunkSource = self.chunks.as_ref();
-        Fetch::new(source).run_blocking(|fetch| {
+        let answer = Fetch::new(source).run_blocking(|fetch| {
             let manifest = Manifest::open(fetch, &id)?;
             question(&manifest, fetch)
+        });
+        // A damaged page of the base costs what is under it its identity; it must not stop the import
+        // that would heal the image.
+        answer.or_else(|error| match error.kind() {
+            ErrorKind::Corrupt => {
+                tracing::warn!(%error, "the version before is damaged here; what it held gets new numbers");
+                Ok(None)
+            }
+            _ => Err(error),
         })
     }
 
@@ -49,16 +58,16 @@ impl<'a> BaseTree<'a> {
         Ok(self.ask(|manifest, fetch| manifest.entry_at(fetch, dir, cookie))?.is_some())
     }
 
-    pub fn entry_count(&self, dir: Ino) -> Result<u64> {
-        let count = self.ask(|manifest, fetch| {
+    /// Entries of the base's directory; `None` where that cannot be told.
+    pub fn entry_count(&self, dir: Ino) -> Result<Option<u64>> {
+        self.ask(|manifest, fetch| {
             let mut count = 0;
             manifest.list(fetch, dir, Cookie(0), &mut |_| {
                 count += 1;
                 Ok(std::ops::ControlFlow::Continue(()))
             })?;
             Ok(Some(count))
-        })?;
-        Ok(count.unwrap_or(0))
+        })
     }
 }
 

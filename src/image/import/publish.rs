@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Base, ImportRequest};
+use super::{Base, ImportRequest, identity_base};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{Catalog, Change, Draft, ExportId, ImageId, ImageRecord, Labels, VersionRecord};
+use crate::image::{Catalog, Change, Draft, ExportId, ImageId, ImageRecord, Labels, State, VersionRecord};
 use crate::manifest::{ManifestId, ManifestStats};
 
 /// A version that is stored but not yet published.
@@ -26,19 +26,24 @@ fn apply(draft: &VersionDraft, state: &mut Draft) -> Result<VersionRecord> {
         Some(image) => ImageRecord::clone(image),
         None => new_image(draft, ImageId(state.new_id()?)),
     };
-    let newest = state.newest_version(image.id).map(|version| version.export);
-    if newest != draft.base.version.as_ref().map(|version| version.export) || image.name_seed != draft.base.seed.0 {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!("image {name} got another version while this one was imported"),
-        )
-        .remedy("import again: files keep their identity from the newest version"));
-    }
+    check_base(state, name, &draft.base)?;
     let version = new_version(draft, &image, ExportId(state.new_id()?));
     image.next_version += 1;
     state.apply(Change::PutImage(image))?;
     state.apply(Change::PutVersion(version.clone()))?;
     Ok(version)
+}
+
+/// Whether the image still is what the import was based on.
+pub(super) fn check_base(state: &State, name: &str, base: &Base) -> Result<()> {
+    let image = state.image_named(name);
+    let newest = image.and_then(|image| identity_base(state, image.id)).map(|version| version.export);
+    let seed = image.map_or(base.seed.0, |image| image.name_seed);
+    if newest == base.version.as_ref().map(|version| version.export) && seed == base.seed.0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Conflict, format!("the versions of image {name} changed while it was imported"))
+        .remedy("import again: files keep their identity from the newest version"))
 }
 
 fn new_image(draft: &VersionDraft, id: ImageId) -> ImageRecord {

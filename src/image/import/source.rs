@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{OFlags, SeekFrom};
 
+use super::changed;
 use super::stage::Stat;
 use crate::env::Time;
 use crate::error::{Error, Result};
@@ -26,14 +27,16 @@ pub struct Root {
     pub meta: Metadata,
 }
 
+/// The folder behind `path`, which may be a link to it.
 pub fn open_root(path: &Path) -> Result<Root> {
-    let meta = std::fs::metadata(path)
-        .map_err(|e| Error::io(format!("source {}", path.display()), e).remedy("name a readable folder"))?;
+    let failed = |e| Error::io(format!("source {}", path.display()), e).remedy("name a readable folder");
+    let real = std::fs::canonicalize(path).map_err(failed)?;
+    let meta = std::fs::metadata(&real).map_err(failed)?;
     if !meta.is_dir() {
         return Err(Error::invalid(format!("source {} is not a folder", path.display()))
             .remedy("name a folder; put a disk image into one"));
     }
-    Ok(Root { path: path.to_path_buf(), meta })
+    Ok(Root { path: real, meta })
 }
 
 pub fn kind_of(meta: &Metadata) -> FileKind {
@@ -100,7 +103,7 @@ pub fn open_file(path: &Path) -> Result<File> {
         io::ErrorKind::PermissionDenied => open(OFlags::empty()),
         _ => Err(e),
     });
-    opened.map_err(|e| Error::io(path.display().to_string(), e).remedy(READABLE))
+    opened.map_err(|e| unreadable(path, e))
 }
 
 /// The parts of `range` that hold data, as the filesystem tells. One that does not know holes tells
@@ -147,7 +150,7 @@ pub fn read_section(file: &File, buf: &mut Vec<u8>, range: Range<u64>) -> io::Re
 /// gives an empty list.
 pub fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let failed = |e: rustix::io::Errno| Error::io(format!("extended attributes of {}", path.display()), e.into());
-    let mut names = [0; 4096];
+    let mut names = vec![0; MAX_XATTRS];
     let len = match rustix::fs::llistxattr(path, &mut names[..]) {
         Ok(len) => len,
         Err(rustix::io::Errno::NOTSUP) => 0,
@@ -176,13 +179,22 @@ pub fn xattrs(path: &Path) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
 
 /// Names in a directory, sorted by bytes.
 pub fn sorted_names(path: &Path) -> Result<Vec<Vec<u8>>> {
-    let failed = |e| Error::io(format!("directory {}", path.display()), e).remedy(READABLE);
+    let failed = |e| unreadable(path, e);
     let mut names = Vec::new();
     for entry in std::fs::read_dir(path).map_err(failed)? {
         names.push(entry.map_err(failed)?.file_name().as_bytes().to_vec());
     }
     names.sort_unstable();
     Ok(names)
+}
+
+/// Error for something of the source that cannot be opened.
+fn unreadable(path: &Path, e: io::Error) -> Error {
+    match e.kind() {
+        io::ErrorKind::NotFound => changed(path),
+        io::ErrorKind::PermissionDenied => Error::io(path.display().to_string(), e).remedy(READABLE),
+        _ => Error::io(path.display().to_string(), e),
+    }
 }
 
 pub fn join(dir: &Path, name: &[u8]) -> PathBuf {

@@ -3,7 +3,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 
@@ -47,12 +47,20 @@ pub struct Walk<'a> {
     pub progress: &'a Progress,
     /// The source's filesystem; others mounted below are left out.
     pub device: u64,
+    /// Jobs that are sent and not read yet; counted before they are sent.
+    pub pending: &'a AtomicU64,
     found: Found,
 }
 
 impl<'a> Walk<'a> {
-    pub fn new(session: &'a Session, jobs: Sender<FileJob>, progress: &'a Progress, device: u64) -> Self {
-        Self { session, jobs, progress, device, found: Found::default() }
+    pub fn new(
+        session: &'a Session,
+        jobs: Sender<FileJob>,
+        progress: &'a Progress,
+        device: u64,
+        pending: &'a AtomicU64,
+    ) -> Self {
+        Self { session, jobs, progress, device, pending, found: Found::default() }
     }
 
     /// Walk the whole tree. Ends early, without an error of its own, when the readers are gone.
@@ -141,6 +149,7 @@ impl<'a> Walk<'a> {
 
     fn send(&self, job: FileJob) -> Result<()> {
         self.progress.bytes_found.fetch_add(job.size, Ordering::Relaxed);
+        self.pending.fetch_add(1, Ordering::SeqCst);
         self.jobs.send(job).map_err(|_| Error::internal("the import's readers stopped"))
     }
 }
