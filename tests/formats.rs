@@ -4,6 +4,9 @@
 //! frozen dump of `tests/fixtures/format-vN/`; then the dump alone is opened and read. A new format
 //! version needs a fixture of its own; the old ones stay.
 
+#[path = "formats/stores.rs"]
+mod stores;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::ops::ControlFlow;

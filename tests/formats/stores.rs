@@ -1,0 +1,165 @@
+//! The same for what the stores keep: the catalog's log and records, packs and the chunk index.
+//!
+//! Method: a fixed history on the twins in memory, with a clock and dice that repeat; every row and
+//! every blob is dumped and compared with the frozen dump; then the dump alone is opened and asked.
+//! `MIMEO_BLESS=1` writes the dumps anew, for a new format version.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+
+use mimeo::chunk::blob::{BlobStore, MemoryBlobs};
+use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, ChunkStore, ChunkStoreOptions};
+use mimeo::env::{Env, ManualClock, SeededRng, SimDisk};
+use mimeo::image::{
+    CATALOG_TABLES, Catalog, KvCatalogLog, Labels, NewClones, NewVersion, RepointPlan, RepointTarget, VersionRef,
+};
+use mimeo::meta::{Batch, Durability, KvStore, MemoryKv, Table};
+
+use super::{fixture, unhex};
+
+fn env() -> Env {
+    Env {
+        disk: Arc::new(SimDisk::new(1)),
+        clock: Arc::new(ManualClock::at_secs(1_800_000_000)),
+        rng: Arc::new(SeededRng::new(1)),
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `table key value` lines.
+fn rows(kv: &MemoryKv, tables: &[Table]) -> String {
+    let mut out = String::new();
+    for table in tables {
+        kv.scan(table, &[], &[], &mut |key, value| {
+            out += &format!("{table} {} {}\n", hex(key), hex(value));
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    }
+    out
+}
+
+/// The store that such lines describe.
+fn restore(text: &str, tables: &[Table]) -> Arc<MemoryKv> {
+    let (kv, mut batch) = (MemoryKv::new(), Batch::new());
+    for line in text.lines() {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if let Some(table) = tables.iter().find(|table| **table == fields[0]) {
+            batch.put(table, unhex(fields[1]), unhex(fields[2]));
+        }
+    }
+    kv.write(batch, Durability::Synced).unwrap();
+    Arc::new(kv)
+}
+
+fn assert_frozen(path: &Path, dump: &str) {
+    if std::env::var_os("MIMEO_BLESS").is_some() {
+        std::fs::write(path, dump).unwrap();
+    }
+    let frozen = std::fs::read_to_string(path).unwrap_or_default();
+    assert!(frozen == dump, "the bytes of {} are not those that are written now:\n{dump}", path.display());
+}
+
+async fn history(catalog: &Catalog) {
+    let labels = |pair: &str| Labels::parse([pair]).unwrap();
+    let image = catalog.create_or_get_image("os", labels("tier=gold")).await.unwrap();
+    for manifest in [[0x11; 32], [0x22; 32]] {
+        let new = NewVersion {
+            image: image.id,
+            manifest: ChunkId(manifest),
+            created: image.created,
+            source: "/srv/os".into(),
+            author: "uid 0".into(),
+            labels: labels("build=7"),
+            consistency: "unknown".into(),
+            inodes: 5,
+            bytes_logical: 1000,
+            bytes_stored: 700,
+            bytes_added: 600,
+        };
+        catalog.add_version(new).await.unwrap();
+    }
+    catalog.tag(VersionRef::number("os", 1), "stable").await.unwrap();
+    let clones = NewClones {
+        version: VersionRef::number("os", 1),
+        names: vec!["a".into(), "b".into()],
+        labels: labels("pool=demo"),
+    };
+    catalog.create_clones(clones).await.unwrap();
+    let target = RepointTarget::Names(vec!["b".into()]);
+    catalog.repoint(RepointPlan { image: "os".into(), to: VersionRef::number("os", 2), target }).await.unwrap();
+}
+
+async fn open_catalog(kv: Arc<MemoryKv>) -> Arc<Catalog> {
+    Catalog::open(Arc::new(KvCatalogLog::open(kv).unwrap()), env()).await.unwrap()
+}
+
+fn assert_history(catalog: &Catalog) {
+    let state = catalog.state();
+    let (a, b) = (state.clone_named("a").unwrap(), state.clone_named("b").unwrap());
+    assert_eq!((a.view.version, a.pins.len()), (1, 0));
+    assert_eq!((b.view.version, b.view.number, b.pins[0].view.version), (2, 2, 1));
+    assert_eq!(b.labels.get("pool"), Some("demo"));
+    let stable = state.find_version(&"os@stable".parse().unwrap()).unwrap();
+    assert_eq!((stable.number, stable.manifest), (1, ChunkId([0x11; 32])));
+    assert_eq!(state.store().unwrap().handle_keys.len(), 1);
+}
+
+#[tokio::test]
+async fn the_catalogs_log_and_records_are_frozen() {
+    let kv = Arc::new(MemoryKv::new());
+    let catalog = open_catalog(kv.clone()).await;
+    history(&catalog).await;
+    assert_frozen(&fixture(1, "catalog-log.hex"), &rows(&kv, &CATALOG_TABLES));
+    catalog.close().await.unwrap();
+    assert_frozen(&fixture(1, "catalog-records.hex"), &rows(&kv, &CATALOG_TABLES));
+}
+
+#[tokio::test]
+async fn a_frozen_catalog_opens_from_its_log_and_from_its_records() {
+    for name in ["catalog-log.hex", "catalog-records.hex"] {
+        let text = std::fs::read_to_string(fixture(1, name)).unwrap();
+        assert_history(&*open_catalog(restore(&text, &CATALOG_TABLES)).await);
+    }
+}
+
+const DATA: [&[u8]; 2] = [b"the first chunk of the fixture", b"and the second one"];
+
+async fn open_chunks(kv: Arc<MemoryKv>, blobs: Arc<MemoryBlobs>) -> Arc<ChunkStore> {
+    // Without compression: zstd's bytes are zstd's own affair.
+    let options = ChunkStoreOptions { zstd_level: 0, ..ChunkStoreOptions::default() };
+    ChunkStore::open(kv, blobs, env(), options).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn packs_and_the_chunk_index_are_frozen() {
+    let (kv, blobs) = (Arc::new(MemoryKv::new()), Arc::new(MemoryBlobs::new()));
+    let store = open_chunks(kv.clone(), blobs.clone()).await;
+    let session = store.begin().unwrap();
+    DATA.iter().for_each(|data| assert!(session.put(data).unwrap().fresh));
+    session.commit().await.unwrap();
+    let mut dump = rows(&kv, ChunkStore::TABLES);
+    for name in blobs.list("").await.unwrap() {
+        let len = blobs.len(&name).await.unwrap().unwrap();
+        dump += &format!("blob {name} {}\n", hex(&blobs.get_range(&name, 0..len).await.unwrap()));
+    }
+    assert_frozen(&fixture(1, "packs.hex"), &dump);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frozen_packs_are_read() {
+    let text = std::fs::read_to_string(fixture(1, "packs.hex")).unwrap();
+    let blobs = Arc::new(MemoryBlobs::new());
+    for line in text.lines().filter_map(|line| line.strip_prefix("blob ")) {
+        let (name, bytes) = line.split_once(' ').unwrap();
+        blobs.put(name, unhex(bytes).into()).await.unwrap();
+    }
+    let store = open_chunks(restore(&text, ChunkStore::TABLES), blobs).await;
+    for data in DATA {
+        assert_eq!(&store.load(ChunkId::of(data)).await.unwrap()[..], data);
+    }
+}
