@@ -42,55 +42,13 @@ impl Catalog {
     /// The image `name`; made with `labels` if there is none.
     pub async fn create_or_get_image(&self, name: &str, labels: Labels) -> Result<Arc<ImageRecord>> {
         check_name("image", name)?;
-        let (name, name_seed): (Arc<str>, _) = (name.into(), self.random());
-        self.transact("create image", move |draft| {
-            if let Some(image) = draft.image_named(&name) {
-                return Ok(image.clone());
-            }
-            let id = ImageId(draft.new_id()?);
-            let image = ImageRecord {
-                id,
-                name: name.clone(),
-                created: draft.now(),
-                labels: labels.clone(),
-                tags: Default::default(),
-                next_version: 1,
-                name_seed,
-            };
-            draft.apply(Change::PutImage(image))?;
-            image_by_id(draft, id).cloned()
-        })
-        .await
+        let (name, name_seed) = (name.to_owned(), self.random());
+        self.transact("create image", move |draft| image_or_new(draft, &name, &labels, name_seed)).await
     }
 
     /// Give a finished import its number and make it visible.
     pub async fn add_version(&self, new: NewVersion) -> Result<Arc<VersionRecord>> {
-        check_origin("source", &new.source)?;
-        check_origin("author", &new.author)?;
-        self.transact("add version", move |draft| {
-            let image = image_by_id(draft, new.image)?.clone();
-            let former = draft.versions_of(image.id).next_back().map(|version| version.created);
-            let version = VersionRecord {
-                export: ExportId(draft.new_id()?),
-                image: image.id,
-                number: image.next_version,
-                manifest: new.manifest,
-                created: former.map_or(new.created, |former| new.created.max(former.next())),
-                source: new.source.clone(),
-                author: new.author.clone(),
-                labels: new.labels.clone(),
-                consistency: new.consistency.clone(),
-                inodes: new.inodes,
-                bytes_logical: new.bytes_logical,
-                bytes_stored: new.bytes_stored,
-                bytes_added: new.bytes_added,
-                removed: false,
-            };
-            draft.apply(Change::PutVersion(version))?;
-            let added = draft.version(image.id, image.next_version).cloned();
-            added.ok_or_else(|| Error::internal("the added version is not there"))
-        })
-        .await
+        self.transact("add version", move |draft| place_version(draft, &new)).await
     }
 
     /// Change labels and take tags away, all or nothing.
@@ -183,4 +141,55 @@ fn remove_tag(image: &mut ImageRecord, tag: &str) -> Result<()> {
         Some(_) => Ok(()),
         None => Err(Error::not_found(format!("image {:?} has no tag {tag:?}", image.name))),
     }
+}
+
+/// The image `name`; made if there is none.
+pub(super) fn image_or_new(
+    draft: &mut Draft,
+    name: &str,
+    labels: &Labels,
+    name_seed: [u8; 16],
+) -> Result<Arc<ImageRecord>> {
+    if let Some(image) = draft.image_named(name) {
+        return Ok(image.clone());
+    }
+    let id = ImageId(draft.new_id()?);
+    let image = ImageRecord {
+        id,
+        name: name.into(),
+        created: draft.now(),
+        labels: labels.clone(),
+        tags: Default::default(),
+        next_version: 1,
+        name_seed,
+    };
+    draft.apply(Change::PutImage(image))?;
+    image_by_id(draft, id).cloned()
+}
+
+/// Make `new` the next version of its image, later than the one before.
+pub(super) fn place_version(draft: &mut Draft, new: &NewVersion) -> Result<Arc<VersionRecord>> {
+    check_origin("source", &new.source)?;
+    check_origin("author", &new.author)?;
+    let image = image_by_id(draft, new.image)?.clone();
+    let former = draft.versions_of(image.id).next_back().map(|version| version.created);
+    let version = VersionRecord {
+        export: ExportId(draft.new_id()?),
+        image: image.id,
+        number: image.next_version,
+        manifest: new.manifest,
+        created: former.map_or(new.created, |former| new.created.max(former.next())),
+        source: new.source.clone(),
+        author: new.author.clone(),
+        labels: new.labels.clone(),
+        consistency: new.consistency.clone(),
+        inodes: new.inodes,
+        bytes_logical: new.bytes_logical,
+        bytes_stored: new.bytes_stored,
+        bytes_added: new.bytes_added,
+        removed: false,
+    };
+    draft.apply(Change::PutVersion(version))?;
+    let added = draft.version(image.id, image.next_version).cloned();
+    added.ok_or_else(|| Error::internal("the added version is not there"))
 }

@@ -246,6 +246,20 @@ async fn a_full_disk_refuses_a_put_and_gives_the_space_back() {
 }
 
 #[tokio::test]
+async fn a_put_leaves_a_tenth_of_a_small_disk_free() {
+    let disk = Arc::new(SimDisk::new(1));
+    let blobs = local(&disk);
+    disk.set_capacity(10_500);
+    blobs.put("first", content()).await.unwrap();
+    let error = blobs.put(NAME, content()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
+    let text = error.to_string();
+    assert!(text.contains("5500 bytes are free") && text.contains("1050 are kept"), "{text}");
+    assert!(text.contains("free space on that disk"), "names the remedy: {text}");
+    assert_eq!(blobs.list("").await.unwrap(), ["first"], "nothing is left of it");
+}
+
+#[tokio::test]
 async fn memory_blobs_fail_and_go_bad_when_told() {
     let blobs = MemoryBlobs::new();
     blobs.fail_puts_after(1);

@@ -92,7 +92,7 @@ pub struct ImportRequest {
 #[derive(Clone, Debug)]
 pub struct ImportDone {
     pub image: String,
-    pub version: VersionRecord,
+    pub version: Arc<VersionRecord>,
     pub stats: ManifestStats,
     /// Inodes taken over from the version before: same number, same handle.
     pub kept: u64,
