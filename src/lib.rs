@@ -26,4 +26,5 @@ pub mod manifest;
 pub mod meta;
 pub mod metrics;
 pub mod nfs;
+pub mod overlay;
 pub mod vfs;

@@ -9,7 +9,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt, try_join_all};
+use futures_util::future::{BoxFuture, FutureExt, try_join, try_join_all};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
@@ -60,16 +60,47 @@ impl From<Error> for Stop {
 /// The result of a reading function that may have to be called again.
 pub type Step<T> = std::result::Result<T, Stop>;
 
+/// A place in the log of private writes: (segment, offset of the data).
+pub type BlockKey = (u32, u32);
+
+/// What a `Fetch` awaits besides chunks.
+type Wait = BoxFuture<'static, Result<Option<(BlockKey, Bytes)>>>;
+
 /// One reader's view of a [`ChunkSource`].
 pub struct Fetch<'a> {
     source: &'a dyn ChunkSource,
     held: SmallVec<[(ChunkId, Bytes); 0]>,
     wanted: SmallVec<[ChunkId; 0]>,
+    /// Private data, loaded.
+    blocks: SmallVec<[(BlockKey, Bytes); 0]>,
+    waits: Vec<Wait>,
 }
 
 impl<'a> Fetch<'a> {
     pub fn new(source: &'a dyn ChunkSource) -> Self {
-        Self { source, held: SmallVec::new(), wanted: SmallVec::new() }
+        Self { source, held: SmallVec::new(), wanted: SmallVec::new(), blocks: SmallVec::new(), waits: Vec::new() }
+    }
+
+    /// Whether nothing is noted: a call that stopped now would never get further.
+    pub fn is_empty(&self) -> bool {
+        self.wanted.is_empty() && self.waits.is_empty()
+    }
+
+    /// Note that `what` has to end before the call makes sense again: `return Err(fetch.wait_for(..))`.
+    pub fn wait_for(&mut self, what: impl Future<Output = Result<()>> + Send + 'static) -> Stop {
+        self.waits.push(what.map(|done| done.map(|()| None)).boxed());
+        Stop::Missing
+    }
+
+    /// The private data at `key`; loads it if it was not loaded by this `Fetch` before.
+    pub fn block(&mut self, key: BlockKey, load: impl FnOnce() -> BoxFuture<'static, Result<Bytes>>) -> Step<Bytes> {
+        if let Some((_, bytes)) = self.blocks.iter().find(|(held, _)| *held == key) {
+            return Ok(bytes.clone());
+        }
+        if self.waits.len() < MAX_LOADS {
+            self.waits.push(load().map(move |loaded| loaded.map(|bytes| Some((key, bytes)))).boxed());
+        }
+        Err(Stop::Missing)
     }
 
     /// The chunk, or `Stop::Missing` after noting that it is wanted.
@@ -86,18 +117,20 @@ impl<'a> Fetch<'a> {
         Err(Stop::Missing)
     }
 
-    /// Load what was noted.
+    /// Load and await what was noted.
     pub async fn fill(&mut self) -> Result<()> {
-        let wanted = std::mem::take(&mut self.wanted);
-        let loads = wanted.iter().map(|id| self.source.load(*id));
-        let loaded = try_join_all(loads).await?;
+        let (wanted, waits) = (std::mem::take(&mut self.wanted), std::mem::take(&mut self.waits));
+        let loads = try_join_all(wanted.iter().map(|id| self.source.load(*id)));
+        let (loaded, ended) = try_join(loads, try_join_all(waits)).await?;
         self.held.extend(wanted.into_iter().zip(loaded));
+        self.blocks.extend(ended.into_iter().flatten());
         Ok(())
     }
 
-    /// Drop the chunks held for retries. For long walks, between two steps of one walk.
+    /// Drop what is held for retries. For long walks, between two steps of one walk.
     pub fn release(&mut self) {
         self.held.clear();
+        self.blocks.clear();
     }
 
     /// Call `f` until it has all its chunks.

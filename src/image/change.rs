@@ -41,6 +41,8 @@ pub enum Change {
         number: VersionNumber,
         at: Time,
         operation: OperationId,
+        /// The new views' overlays: this one for the first clone, the next for the second, ...
+        first_overlay: u64,
     },
     DropPins {
         clones: Vec<ExportId>,

@@ -9,6 +9,7 @@ use super::labels::{LabelEdits, Labels};
 use super::names::{VersionRef, check_count, check_name};
 use super::record::{CloneRecord, ExportId, VersionRecord, View};
 use crate::error::{Error, Result};
+use crate::overlay::OverlayId;
 
 /// Clones to be: all of them or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,9 +79,13 @@ fn create_clone(
         image: version.image,
         created: now,
         labels: labels.clone(),
-        view: View::of(1, version.number),
+        view: View::of(1, version.number, OverlayId(id.0)),
         pins: Vec::new(),
         switched: now,
+        turns: Vec::new(),
+        export: Arc::default(),
+        quota: None,
+        lagging: None,
     }))?;
     draft.clone_by_id(id).cloned().ok_or_else(|| Error::internal(format!("clone {name:?} is not there")))
 }

@@ -37,8 +37,8 @@ pub use names::{
     CloneNames, ImageRef, MAX_CLONES_PER_CALL, MAX_OBJECT_NAME, VersionRef, WhichVersion, check_name, check_tag,
 };
 pub use record::{
-    CloneRecord, ExportId, ImageId, ImageRecord, Layer, OperationId, Pin, StoreRecord, VersionNumber, VersionRecord,
-    View,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, OperationId, Pin, Squash, StoreRecord, Turn,
+    VersionNumber, VersionRecord, View,
 };
 pub use repoint::{RepointDone, RepointPlan, RepointTarget};
 pub use state::{Export, FIRST_ID, State};

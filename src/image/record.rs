@@ -8,10 +8,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use ipnet::IpNet;
+
 use super::Labels;
 use crate::env::Time;
 use crate::error::Error;
 use crate::manifest::ManifestId;
+use crate::overlay::{Layer, OverlayId};
 
 /// Names one clone or one version as an NFS export; also its fsid. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -93,32 +96,60 @@ pub struct VersionRecord {
     pub removed: bool,
 }
 
-/// One layer of private writes: an overlay, up to a position in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Layer {
-    pub overlay: u64,
-    pub upto: u64,
-}
-
-/// What a clone shows: a version under a stack of private layers (bottom first).
+/// What a clone shows: a version under a stack of private layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
     /// Counts from 1 within a clone; a generation in a handle is the view that began it.
     pub number: u64,
     pub version: VersionNumber,
+    /// Sealed, bottom first.
     pub layers: Vec<Layer>,
+    /// The overlay above them, which takes the writes into this view and no other.
+    pub top: OverlayId,
 }
 
 impl View {
     /// The view `number` of a version without private writes.
-    pub fn of(number: u64, version: VersionNumber) -> Self {
-        Self { number, version, layers: Vec::new() }
+    pub fn of(number: u64, version: VersionNumber, top: OverlayId) -> Self {
+        Self { number, version, layers: Vec::new(), top }
     }
 
-    /// Whether both show the same bytes.
+    /// Whether both show the same bytes, as long as neither was written.
     pub fn same_content(&self, other: &Self) -> bool {
         self.version == other.version && self.layers == other.layers
     }
+}
+
+/// A change of generations: from view `view` on, what has private state in one of `layers` (and is no
+/// directory) is served under the generation `view`, because another line of content began there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    pub view: u64,
+    pub layers: Vec<Layer>,
+}
+
+/// How a caller's user id is mapped before permissions are looked at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Squash {
+    /// Nobody is mapped: root is root. Machines that boot from a clone need it.
+    #[default]
+    None,
+    /// Root becomes the anonymous user.
+    Root,
+    /// Everybody becomes the anonymous user.
+    All,
+}
+
+/// What a clone's export has of its own; `None` is what the configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportOverrides {
+    pub allow: Option<Vec<IpNet>>,
+    pub read_only: Option<bool>,
+    pub squash: Option<Squash>,
+    pub anon_uid: Option<u32>,
+    pub anon_gid: Option<u32>,
+    pub privileged_port: Option<bool>,
 }
 
 /// A former view that stays readable because handles into it may be in use.
@@ -142,6 +173,13 @@ pub struct CloneRecord {
     pub pins: Vec<Pin>,
     /// When the view last changed; grows strictly. Directories serve it as their least ctime.
     pub switched: Time,
+    /// Oldest first.
+    pub turns: Vec<Turn>,
+    pub export: Arc<ExportOverrides>,
+    /// Most bytes of private data, counted over all layers of the view.
+    pub quota: Option<u64>,
+    /// The version that a repoint with `--writes stay` meant it to show.
+    pub lagging: Option<VersionNumber>,
 }
 
 impl CloneRecord {
@@ -149,8 +187,8 @@ impl CloneRecord {
     /// last switch where the clock stepped back. The former view becomes the newest pin; older pins
     /// of what is shown or pinned now go, so that there are never more pins than versions. `false`
     /// if the clone shows that already.
-    pub(super) fn switch(&mut self, version: VersionNumber, at: Time, operation: OperationId) -> bool {
-        let view = View::of(self.view.number + 1, version);
+    pub(super) fn switch(&mut self, version: VersionNumber, top: OverlayId, at: Time, operation: OperationId) -> bool {
+        let view = View::of(self.view.number + 1, version, top);
         if view.same_content(&self.view) {
             return false;
         }

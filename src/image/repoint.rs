@@ -85,7 +85,8 @@ fn run(draft: &mut Draft, plan: &RepointPlan) -> Result<RepointDone> {
     let (operation, at) = (OperationId(draft.new_id()?), draft.now());
     let (switched, unchanged) = (clones.len(), chosen.len() - clones.len());
     if switched > 0 {
-        draft.apply(Change::Switch { clones, number: version.number, at, operation })?;
+        let first_overlay = draft.new_ids(switched as u64)?;
+        draft.apply(Change::Switch { clones, number: version.number, at, operation, first_overlay })?;
     }
     Ok(RepointDone { operation, switched, unchanged, version, at })
 }

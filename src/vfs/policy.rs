@@ -5,19 +5,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Caller;
-
-/// How a caller's user id is mapped before permissions are looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Squash {
-    /// Nobody is mapped: root is root. Machines that boot from a clone need it.
-    #[default]
-    None,
-    /// Root becomes the anonymous user.
-    Root,
-    /// Everybody becomes the anonymous user.
-    All,
-}
+pub use crate::image::Squash;
 
 /// The policy of an export. Checked on every request, not only at MOUNT.
 #[derive(Clone, Debug, PartialEq, Eq)]

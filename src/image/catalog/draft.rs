@@ -53,6 +53,16 @@ impl Draft {
         self.ids.next().ok_or_else(|| Error::internal("an empty grant of identifiers"))
     }
 
+    /// The first of `count` consecutive identifiers of that kind.
+    pub fn new_ids(&mut self, count: u64) -> Result<u64> {
+        if self.ids.end - self.ids.start < count {
+            self.ids = self.grant(count.max(GRANT))?;
+        }
+        let first = self.ids.start;
+        self.ids.start += count;
+        Ok(first)
+    }
+
     /// A new range of the store's sequence. It starts where the clock says, so that after a restore
     /// from an older backup nothing is handed out that was handed out since.
     pub(super) fn grant(&mut self, count: u64) -> Result<Range<u64>> {

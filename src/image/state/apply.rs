@@ -13,6 +13,7 @@ use crate::image::Labels;
 use crate::image::change::{Change, ChangeSet};
 use crate::image::log::Rev;
 use crate::image::record::{CloneRecord, ExportId, ImageId, ImageRecord, VersionNumber, VersionRecord};
+use crate::overlay::OverlayId;
 
 /// Distinct label sets that are shared between clones. Beyond it the table starts anew: memory is
 /// lost, nothing else.
@@ -30,8 +31,10 @@ impl State {
             Change::PutClone(clone) => self.put_clone(clone)?,
             Change::RemoveClone(id) => self.remove_clone(*id)?,
             Change::LabelClones { clones, labels } => self.label_clones(clones, labels)?,
-            Change::Switch { clones, number, at, operation } => {
-                self.edit_clones(clones, |clone| clone.switch(*number, *at, *operation))?;
+            Change::Switch { clones, number, at, operation, first_overlay } => {
+                let mut tops = (*first_overlay..).map(OverlayId);
+                let mut top = || tops.next().unwrap_or(OverlayId(*first_overlay));
+                self.edit_clones(clones, |clone| clone.switch(*number, top(), *at, *operation))?;
             }
             Change::DropPins { clones } => {
                 self.edit_clones(clones, |clone| !std::mem::take(&mut clone.pins).is_empty())?;
