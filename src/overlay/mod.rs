@@ -55,3 +55,6 @@ pub struct Layer {
     /// What it held at that position.
     pub counts: Counts,
 }
+
+#[cfg(test)]
+mod tests;

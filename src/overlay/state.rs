@@ -161,6 +161,21 @@ impl State {
         self.active.bytes as i64 - before as i64
     }
 
+    /// Which objects the index has (`None`: many), and whether it has older versions. What was replayed
+    /// into memory since adds to it.
+    pub fn set_touched(&mut self, inodes: Option<Vec<u64>>, sealed: bool) {
+        if !matches!(self.touched, Touched::Unread) {
+            return;
+        }
+        self.sealed |= sealed;
+        let tables = [Some(&self.active), self.flushing.as_deref()].into_iter().flatten();
+        let replayed = tables.flat_map(|table| table.heads.keys()).filter(|key| key.kind == Kind::Node);
+        self.touched = match inodes {
+            Some(inodes) => Touched::Known(inodes.into_iter().chain(replayed.map(|key| key.a)).collect()),
+            None => Touched::Many,
+        };
+    }
+
     /// Whether a sealed layer shows what was written at `from` and replaced at `to`.
     fn is_marked(&self, from: Position, to: Position) -> bool {
         let next = self.marks.partition_point(|mark| *mark < from);

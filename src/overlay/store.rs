@@ -325,15 +325,8 @@ impl OverlayStore {
 
 /// Read which objects an overlay from before this start has. Blocks.
 fn read_touched(index: &Index, overlay: &Overlay) -> Result<()> {
-    let touched = match index.inodes(overlay.id, MAX_KNOWN)? {
-        Some(inodes) => Touched::Known(inodes.into_iter().collect()),
-        None => Touched::Many,
-    };
+    let inodes = index.inodes(overlay.id, MAX_KNOWN)?;
     let sealed = index.has_history(overlay.id)?;
-    let mut state = overlay.lock();
-    if matches!(state.touched, Touched::Unread) {
-        state.touched = touched;
-        state.sealed |= sealed;
-    }
+    overlay.lock().set_touched(inodes, sealed);
     Ok(())
 }
