@@ -58,19 +58,20 @@ pub struct State {
 
 impl Overlay {
     pub fn new(id: OverlayId, row: OverlayRow, marks: Vec<Position>, touched: Touched) -> Self {
-        let state = State {
+        let mut state = State {
             id,
             position: row.position,
             counts: row.counts,
             last_change: Lsn::default(),
             frozen: false,
             touched,
-            sealed: !marks.is_empty(),
-            marks,
+            sealed: false,
+            marks: Vec::new(),
             active: Memtable::default(),
             flushing: None,
             flushing_row: row,
         };
+        state.set_marks(marks);
         Self { id, state: Arc::new(Mutex::new(state)) }
     }
 
