@@ -201,10 +201,6 @@ impl State {
         &self.marks
     }
 
-    pub fn is_dirty(&self) -> bool {
-        !self.active.is_empty()
-    }
-
     /// Begin a flush: what is in memory now, and the row that it leads to.
     pub fn begin_flush(&mut self) -> (Arc<Memtable>, OverlayRow) {
         if self.flushing.is_none() {
