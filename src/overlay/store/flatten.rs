@@ -89,7 +89,8 @@ impl<'a> Flatten<'a> {
         Ok(self.index.at(overlay, key, upto)?.and_then(|version| version.value))
     }
 
-    /// The layers from `level` down that say anything of `key`; none if one above does.
+    /// The layers from `level` down that say anything of an object; none if one above does, or if `level`
+    /// itself does not (its newest state may have an object that its sealed one has not).
     fn node_states(&self, level: usize, ino: Ino) -> Result<Vec<(usize, NodeState)>> {
         let key = Key::node(ino);
         for above in 0..level {
@@ -99,7 +100,7 @@ impl<'a> Flatten<'a> {
         }
         let mut states = Vec::new();
         for level in level..self.layers.len() {
-            let Some(bytes) = self.value(level, &key)? else { continue };
+            let Some(bytes) = self.value(level, &key)? else { if states.is_empty() { break } else { continue } };
             let state = NodeState::decode(&bytes, Level::Layer(0));
             states.push((level, state.ok_or_else(|| damaged(ino))?));
             if matches!(states.last(), Some((_, NodeState::Removed))) {
