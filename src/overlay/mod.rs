@@ -13,12 +13,20 @@
 
 pub mod log;
 
+mod blocks;
+mod bucket;
+mod index;
+mod keys;
+mod memtable;
 mod node;
+mod record;
+mod state;
 mod store;
 mod tree;
 
 pub use node::Node;
-pub use store::{Frozen, OverlayStore, Receipt};
+pub use record::Receipt;
+pub use store::{Frozen, OverlayOptions, OverlayStore};
 pub use tree::{Slices, Tree};
 
 use serde::{Deserialize, Serialize};
@@ -47,3 +55,6 @@ pub struct Layer {
     /// What it held at that position.
     pub counts: Counts,
 }
+
+#[cfg(test)]
+mod tests;

@@ -222,7 +222,7 @@ impl Vfs for ImageVfs {
         let size = found.inode.size;
         let start = offset.min(size);
         let end = start.saturating_add(u64::from(len.min(MAX_READ))).min(size);
-        let extents = found.manifest.extents(rq.fetch(), &found.inode, start..end)?;
+        let extents = found.manifest.extents(rq.fetch(), &found.inode.content, start..end)?;
         let slices = slices(rq.fetch(), &extents, start, end)?;
         let len = u32::try_from(end - start).map_err(|_| Error::internal("a READ beyond its bound"))?;
         Ok(Ok(ReadData { attr: found.attr(), slices, len, eof: end == size }))
