@@ -31,7 +31,7 @@ use crate::chunk::{ChunkStore, ChunkStoreOptions};
 use crate::config::{Config, Squash};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::image::{CATALOG_TABLES, Catalog, KvCatalogLog};
+use crate::image::{CATALOG_TABLES, Catalog, Fleet, KvCatalogLog};
 use crate::meta::{KvStore, RocksKv, RocksOptions, Table};
 use crate::metrics::ImportCounters;
 use crate::nfs;
@@ -129,6 +129,7 @@ impl Servers {
         let (stop, stopped) = watch::channel(false);
         let context = admin::Context {
             catalog: stores.catalog.clone(),
+            fleet: Arc::new(Fleet::new(stores.catalog.clone(), Arc::new(crate::overlay::OverlayStore {}))),
             chunks: stores.chunks.clone(),
             env: env.clone(),
             data_dir,
