@@ -282,6 +282,38 @@ impl World {
         Seen { files: files.await }
     }
 
+    /// Drop all other views, and what only they showed.
+    pub async fn keep_only(&mut self, kept: &[ViewId]) {
+        for at in (0..self.views.len()).filter(|at| !kept.contains(&ViewId(*at))) {
+            self.views[at] = View { layers: Vec::new(), top: None };
+        }
+        let mut marks: BTreeMap<OverlayId, Vec<Position>> = BTreeMap::new();
+        for layer in self.views.iter().flat_map(|view| &view.layers) {
+            marks.entry(layer.overlay).or_default().push(layer.upto);
+        }
+        let roots = self.views.iter().filter_map(|view| view.top).chain(marks.keys().copied()).collect();
+        let store = self.store();
+        store.flush(Durability::Buffered).await.unwrap();
+        store.purge_overlays(&roots).await.unwrap();
+        let all: Vec<_> = store.all().iter().map(|overlay| overlay.id).collect();
+        store.update_marks(|| all.iter().map(|id| (*id, marks.remove(id).unwrap_or_default())).collect()).await;
+        for id in all {
+            store.purge_history(id).await.unwrap();
+        }
+    }
+
+    pub async fn compact(&self) {
+        self.store().compact().await.unwrap();
+    }
+
+    /// Nothing is left but the open segment, and what replay would begin in.
+    pub async fn check_empty(&self) {
+        let index = &self.store().index;
+        assert!(index.overlays().unwrap().is_empty());
+        assert_eq!(index.recount_live().unwrap().values().sum::<i64>(), 0);
+        assert!(self.store().log.segments().len() <= 2, "{:?}", self.store().log.segments());
+    }
+
     /// The counts that are kept are those that can be counted.
     pub async fn check_counts(&self) {
         self.flush().await;

@@ -14,10 +14,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino, MAX_TIES};
 use crate::overlay::bucket::{BUCKET, Bucket, Fragment, MAX_FRAGMENTS, Source};
 use crate::overlay::keys::Key;
-use crate::overlay::log::{Lsn, Record};
+use crate::overlay::log::Lsn;
 use crate::overlay::memtable::Version;
 use crate::overlay::node::NodeState;
-use crate::overlay::record::{ChangeRecord, Receipt, Value};
+use crate::overlay::record::{Receipt, Value};
+use crate::overlay::store::Commit;
 use crate::overlay::{Counts, Node, Position};
 
 /// A value to be, and what it replaces in the open overlay.
@@ -253,27 +254,12 @@ impl Tree<'_> {
     pub fn commit(self, receipt: Option<Receipt>) -> Result<Lsn> {
         let store = self.store()?;
         let Self { top, staged, .. } = self;
-        let mut state = top.ok_or_else(|| Error::internal("a view that was opened for reading is changed"))?;
+        let state = top.ok_or_else(|| Error::internal("a view that was opened for reading is changed"))?;
         if staged.changes.is_empty() {
             return Ok(state.last_change);
         }
-        let (position, counts) = (state.position + 1, staged.counts(state.counts));
-        let Staged { changes, data, .. } = staged;
-        let (values, formers): (Vec<_>, Vec<_>) =
-            changes.into_iter().map(|(key, change)| ((key, change.value), change.former)).unzip();
-        let mut record = ChangeRecord { overlay: state.id, position, counts, values, receipt };
-        let body = record.encode()?;
-        // Before the record is in the log: a flush that moves the log's start beyond it must find us.
-        store.note_dirty(state.id);
-        let appended = store.log.append(Record { body, data: data.clone() })?;
-        let resolved = record.resolve(appended.segment, |index| appended.pieces.get(index as usize).copied());
-        resolved.ok_or_else(|| Error::internal("a bucket that does not fit its own record"))?;
-        for (offset, piece) in appended.pieces.iter().zip(data) {
-            store.blocks.insert((appended.segment.0, *offset), piece);
-        }
-        let values = record.values.into_iter().zip(formers).map(|((key, value), former)| (key, value, former));
-        let grown = state.apply(position, counts, appended.lsn, values);
-        store.note_change(appended.lsn, record.receipt, grown);
-        Ok(appended.lsn)
+        let counts = staged.counts(state.counts);
+        let values = staged.changes.into_iter().map(|(key, change)| (key, change.value, change.former)).collect();
+        store.commit(state, Commit { values, data: staged.data, counts, receipt })
     }
 }
