@@ -12,6 +12,7 @@
 
 mod data_dir;
 
+use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -35,6 +36,8 @@ use crate::image::{CATALOG_TABLES, Catalog, Fleet, KvCatalogLog};
 use crate::meta::{KvStore, RocksKv, RocksOptions, Table};
 use crate::metrics::ImportCounters;
 use crate::nfs;
+use crate::overlay::log::{LocalLog, LogOptions};
+use crate::overlay::{OverlayOptions, OverlayStore};
 use crate::vfs::{self, ExportPolicy, ImageVfs};
 
 /// Open files beside the clients' connections: RocksDB's, packs, sockets.
@@ -69,6 +72,7 @@ pub async fn run(options: Options) -> Result<()> {
 struct Stores {
     chunks: Arc<ChunkStore>,
     catalog: Arc<Catalog>,
+    overlays: Arc<OverlayStore>,
 }
 
 impl Stores {
@@ -80,13 +84,30 @@ impl Stores {
         let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
         let log = blocking(move || KvCatalogLog::open(log)).await?;
         let catalog = Catalog::open(Arc::new(log), env.clone()).await?;
-        Ok(Self { chunks, catalog })
+        let overlays = open_overlays(dir, config, env, chunks.clone()).await?;
+        Ok(Self { chunks, catalog, overlays })
     }
 
     /// Leave nothing to replay.
     async fn close(self) -> Result<()> {
         self.catalog.close().await
     }
+}
+
+/// Private writes: the delta log and the index over it.
+async fn open_overlays(
+    dir: &DataDir,
+    config: &Config,
+    env: &Env,
+    chunks: Arc<ChunkStore>,
+) -> Result<Arc<OverlayStore>> {
+    let kv = open_kv(dir.path().join("overlay"), OverlayStore::TABLES.to_vec(), &[]).await?;
+    let epochs = kv.clone();
+    let epoch = blocking(move || OverlayStore::next_epoch(&*epochs)).await?;
+    let (env, path) = (env.clone(), dir.path().join("log"));
+    let log = blocking(move || LocalLog::open(env, path, epoch, LogOptions::default())).await?;
+    let options = OverlayOptions { cache_bytes: config.cache.bytes / 4 };
+    OverlayStore::open(log, kv, chunks, epoch, HashMap::new(), options).await
 }
 
 async fn open_kv(path: PathBuf, tables: Vec<Table>, scratch: &[Table]) -> Result<Arc<dyn KvStore>> {
@@ -121,7 +142,8 @@ impl Servers {
     async fn bind(dir: &DataDir, config: &Config, env: &Env, stores: &Stores) -> Result<Self> {
         let data_dir = dir.path().to_owned();
         let policy = export_policy(config);
-        let vfs = ImageVfs::new(stores.catalog.clone(), stores.chunks.clone(), policy, env.clone(), data_dir.clone());
+        let (catalog, chunks) = (stores.catalog.clone(), stores.chunks.clone());
+        let vfs = ImageVfs::new(catalog, chunks, stores.overlays.clone(), policy, env.clone(), data_dir.clone());
         let nfs = nfs::Server::bind(Arc::new(vfs), nfs_options(config))?;
         let addrs = nfs.local_addrs();
         let socket = config.admin_socket(dir.path());
