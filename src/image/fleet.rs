@@ -77,9 +77,6 @@ impl Instant {
 impl Fleet {
     /// The clones in `catalog` and their overlays, which are told all marks.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
-        for (overlay, marks) in catalog.state().marked_overlays() {
-            overlays.set_marks(overlay, marks);
-        }
         Self { catalog, overlays, marking: Mutex::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
     }
 
