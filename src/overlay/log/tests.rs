@@ -21,7 +21,7 @@ use gate::{Call, GatedDisk};
 
 const DIR: &str = "/data/log";
 
-const SMALL: LogOptions = LogOptions { segment_bytes: 24 << 10, buffer_bytes: 1 << 20, write_after: 1 << 20 };
+const SMALL: LogOptions = LogOptions { segment_bytes: 16 << 10, buffer_bytes: 1 << 20, write_after: 1 << 20 };
 
 /// A simulated disk, and the logs of one store on it.
 struct World {
@@ -102,10 +102,10 @@ impl Dice {
         bytes
     }
 
-    /// A record of a few KiB at most.
+    /// A record of 14 KiB at most, and mostly of less than one.
     fn record(&self) -> Record {
         let body = self.bytes(self.below(300));
-        let piece = |_| Bytes::from(self.bytes(1 + self.below(5000)));
+        let piece = |_| Bytes::from(self.bytes(1 + self.below(if self.below(10) == 0 { 4500 } else { 500 })));
         Record { body, data: (0..self.below(4)).map(piece).collect() }
     }
 
@@ -299,7 +299,7 @@ fn a_full_buffer_has_no_room_until_it_is_written() {
 fn segments_follow_one_another_and_are_removed() {
     let world = World::new(3);
     let log = world.small();
-    let records = Dice::new(3).records(60);
+    let records = Dice::new(3).records(150);
     let places = append_all(&log, &records);
     sync_all(&log);
     let segments = log.segments();
@@ -341,7 +341,7 @@ fn a_segment_is_removed_while_it_is_read() {
     for opened_before in [false, true] {
         let log = world.small();
         let place = log.append(record(b"", &[&[5; 4096]])).unwrap();
-        append_all(&log, &Dice::new(1).records(20));
+        append_all(&log, &Dice::new(1).records(40));
         sync_all(&log);
         let read = || log.read(place.segment, place.pieces[0], 4096);
         if opened_before {
@@ -422,8 +422,8 @@ fn a_full_disk_stalls_and_nothing_is_lost() {
         append_all(&log, &records);
         sync_all(&log);
         let used: usize = world.files().iter().map(|(_, bytes)| bytes.len()).sum();
-        world.disk.set_capacity((used + dice.below(20_000)) as u64);
-        let more = dice.records(30);
+        world.disk.set_capacity((used + dice.below(15_000)) as u64);
+        let more = dice.records(60);
         let places = append_all(&log, &more);
         records.extend(more);
         let mut syncs: Vec<_> = places.iter().map(|place| log.sync(place.lsn)).collect();
@@ -471,7 +471,7 @@ fn a_full_disk_ends_the_wait_for_room() {
 fn a_log_opens_on_a_full_disk() {
     let world = World::new(1);
     let log = world.small();
-    let records = Dice::new(1).records(30);
+    let records = Dice::new(1).records(80);
     append_all(&log, &records);
     sync_all(&log);
     let durable = log.durable();
@@ -543,8 +543,9 @@ fn an_older_start_is_refused() {
 fn a_replay_from_beyond_the_end_is_refused() {
     let world = World::new(1);
     let log = world.small();
-    append_all(&log, &Dice::new(1).records(20));
+    append_all(&log, &Dice::new(1).records(100));
     let known = log.end();
+    assert!(known.segment() > SegmentId(2), "beyond what was written, and beyond the next start's segment");
     drop(log);
     let error = world.small().replay(known, &mut |_| Ok(())).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Corrupt);

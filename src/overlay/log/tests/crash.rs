@@ -108,7 +108,7 @@ impl Model {
 }
 
 /// Small segments and writes only when somebody waits: the same calls every time.
-const QUIET: LogOptions = LogOptions { segment_bytes: 20 << 10, ..SMALL };
+const QUIET: LogOptions = LogOptions { segment_bytes: 15 << 10, ..SMALL };
 /// Writes go on in the background.
 const BUSY: LogOptions = LogOptions { write_after: 1, ..QUIET };
 
@@ -123,7 +123,7 @@ fn count_calls(seed: u64, options: LogOptions) -> u64 {
 
 #[test]
 fn a_power_cut_at_any_call_loses_nothing_acknowledged() {
-    for (seed, options) in [(1, QUIET), (2, QUIET), (3, QUIET), (4, BUSY), (5, BUSY)] {
+    for (seed, options) in [(1, QUIET), (2, QUIET), (3, BUSY)] {
         for point in 0..count_calls(seed, options) {
             let (world, mut model) = (World::new(seed ^ point << 8), Model::new(seed));
             world.disk.halt_after(point);
@@ -135,7 +135,7 @@ fn a_power_cut_at_any_call_loses_nothing_acknowledged() {
 
 #[test]
 fn any_failing_call_loses_nothing_acknowledged() {
-    for (seed, options) in [(11, QUIET), (12, QUIET), (13, BUSY)] {
+    for (seed, options) in [(11, QUIET), (12, BUSY)] {
         for point in 0..count_calls(seed, options) {
             for fault in [Fault::Io, Fault::NoSpace] {
                 for cut in [false, true] {
@@ -152,7 +152,7 @@ fn any_failing_call_loses_nothing_acknowledged() {
 /// Two faults in one history: the mend of the first is hit by the second.
 #[test]
 fn a_power_cut_after_a_failure_loses_nothing_acknowledged() {
-    for seed in 100..400 {
+    for seed in 100..250 {
         let dice = Dice::new(seed);
         let (world, mut model) = (World::new(seed), Model::new(seed));
         for _ in 0..3 {
