@@ -32,13 +32,18 @@ use crate::config::{Config, Squash};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::image::{CATALOG_TABLES, Catalog, Fleet, KvCatalogLog};
-use crate::meta::{KvStore, RocksKv, RocksOptions, Table};
+use crate::meta::{Durability, KvStore, RocksKv, RocksOptions, Table};
 use crate::metrics::ImportCounters;
 use crate::nfs;
+use crate::overlay::log::{DeltaLog, LocalLog, LogOptions};
+use crate::overlay::{OverlayOptions, OverlayStore};
 use crate::vfs::{self, ExportPolicy, ImageVfs};
 
 /// Open files beside the clients' connections: RocksDB's, packs, sockets.
 const OTHER_FILES: u64 = 2048;
+
+/// Cache of private data.
+const OVERLAY_CACHE_BYTES: u64 = 64 << 20;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -69,6 +74,9 @@ pub async fn run(options: Options) -> Result<()> {
 struct Stores {
     chunks: Arc<ChunkStore>,
     catalog: Arc<Catalog>,
+    log: Arc<LocalLog>,
+    overlays: Arc<OverlayStore>,
+    fleet: Arc<Fleet>,
 }
 
 impl Stores {
@@ -80,13 +88,37 @@ impl Stores {
         let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
         let log = blocking(move || KvCatalogLog::open(log)).await?;
         let catalog = Catalog::open(Arc::new(log), env.clone()).await?;
-        Ok(Self { chunks, catalog })
+        let (log, overlays) = open_overlays(dir, env, &chunks, &catalog).await?;
+        let fleet = Fleet::new(catalog.clone(), overlays.clone()).with_fork_depth(config.clones.max_fork_depth);
+        Ok(Self { chunks, catalog, log, overlays, fleet: Arc::new(fleet) })
     }
 
     /// Leave nothing to replay.
     async fn close(self) -> Result<()> {
+        self.overlays.flush(Durability::Synced).await?;
+        blocking(move || self.log.close()).await?;
         self.catalog.close().await
     }
+}
+
+/// The delta log and the overlays over it, which need to know what the catalog names.
+async fn open_overlays(
+    dir: &DataDir,
+    env: &Env,
+    chunks: &Arc<ChunkStore>,
+    catalog: &Catalog,
+) -> Result<(Arc<LocalLog>, Arc<OverlayStore>)> {
+    let kv = open_kv(dir.path().join("overlays"), OverlayStore::TABLES.to_vec(), &[]).await?;
+    let (env, path, index) = (env.clone(), dir.path().join("log"), kv.clone());
+    let (epoch, log) = blocking(move || {
+        let epoch = OverlayStore::next_epoch(&*index)?;
+        Ok((epoch, LocalLog::open(env, path, epoch, LogOptions::default())?))
+    })
+    .await?;
+    let options = OverlayOptions { cache_bytes: OVERLAY_CACHE_BYTES };
+    let marks = catalog.state().marked_overlays();
+    let overlays = OverlayStore::open(log.clone(), kv, chunks.clone(), epoch, marks, options).await?;
+    Ok((log, overlays))
 }
 
 async fn open_kv(path: PathBuf, tables: Vec<Table>, scratch: &[Table]) -> Result<Arc<dyn KvStore>> {
@@ -129,7 +161,7 @@ impl Servers {
         let (stop, stopped) = watch::channel(false);
         let context = admin::Context {
             catalog: stores.catalog.clone(),
-            fleet: Arc::new(Fleet::new(stores.catalog.clone(), Arc::new(crate::overlay::OverlayStore {}))),
+            fleet: stores.fleet.clone(),
             chunks: stores.chunks.clone(),
             env: env.clone(),
             data_dir,
