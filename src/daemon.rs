@@ -11,8 +11,8 @@
 //! answered, as `kill -9` does.
 
 mod data_dir;
+mod stores;
 
-use std::collections::HashMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -25,19 +25,15 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 pub use data_dir::{DataDir, FORMAT};
+pub use stores::Stores;
 
 use crate::admin;
-use crate::chunk::blob::LocalBlobs;
-use crate::chunk::{ChunkStore, ChunkStoreOptions};
 use crate::config::{Config, Squash};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::image::{CATALOG_TABLES, Catalog, KvCatalogLog};
-use crate::meta::{KvStore, RocksKv, RocksOptions, Table};
+use crate::image::Fleet;
 use crate::metrics::ImportCounters;
 use crate::nfs;
-use crate::overlay::log::{LocalLog, LogOptions};
-use crate::overlay::{OverlayOptions, OverlayStore};
 use crate::vfs::{self, ExportPolicy, ImageVfs};
 
 /// Open files beside the clients' connections: RocksDB's, packs, sockets.
@@ -68,64 +64,6 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Everything that is kept.
-struct Stores {
-    chunks: Arc<ChunkStore>,
-    catalog: Arc<Catalog>,
-    overlays: Arc<OverlayStore>,
-}
-
-impl Stores {
-    async fn open(dir: &DataDir, config: &Config, env: &Env) -> Result<Self> {
-        let index_tables = [ChunkStore::TABLES, ChunkStore::SCRATCH].concat();
-        let index = open_kv(dir.path().join("index"), index_tables, ChunkStore::SCRATCH).await?;
-        let packs = Arc::new(LocalBlobs::open(env.disk.clone(), dir.path().to_path_buf())?);
-        let chunks = ChunkStore::open(index, packs, env.clone(), chunk_options(config)?).await?;
-        let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
-        let log = blocking(move || KvCatalogLog::open(log)).await?;
-        let catalog = Catalog::open(Arc::new(log), env.clone()).await?;
-        let overlays = open_overlays(dir, config, env, chunks.clone()).await?;
-        Ok(Self { chunks, catalog, overlays })
-    }
-
-    /// Leave nothing to replay.
-    async fn close(self) -> Result<()> {
-        self.catalog.close().await
-    }
-}
-
-/// Private writes: the delta log and the index over it.
-async fn open_overlays(
-    dir: &DataDir,
-    config: &Config,
-    env: &Env,
-    chunks: Arc<ChunkStore>,
-) -> Result<Arc<OverlayStore>> {
-    let kv = open_kv(dir.path().join("overlay"), OverlayStore::TABLES.to_vec(), &[]).await?;
-    let epochs = kv.clone();
-    let epoch = blocking(move || OverlayStore::next_epoch(&*epochs)).await?;
-    let (env, path) = (env.clone(), dir.path().join("log"));
-    let log = blocking(move || LocalLog::open(env, path, epoch, LogOptions::default())).await?;
-    let options = OverlayOptions { cache_bytes: config.cache.bytes / 4 };
-    OverlayStore::open(log, kv, chunks, epoch, HashMap::new(), options).await
-}
-
-async fn open_kv(path: PathBuf, tables: Vec<Table>, scratch: &[Table]) -> Result<Arc<dyn KvStore>> {
-    let options = RocksOptions { scratch: scratch.to_vec(), ..RocksOptions::default() };
-    Ok(Arc::new(blocking(move || RocksKv::open(path, &tables, options)).await?))
-}
-
-/// Run `work` where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("opening a store").because(e))?
-}
-
-fn chunk_options(config: &Config) -> Result<ChunkStoreOptions> {
-    let pack_bytes = usize::try_from(config.store.pack_bytes)
-        .map_err(|e| Error::invalid(format!("store.pack_bytes is {}", config.store.pack_bytes)).because(e))?;
-    Ok(ChunkStoreOptions { cache_bytes: config.cache.bytes, pack_bytes, zstd_level: config.store.zstd_level })
-}
-
 /// Both front ends, bound but not yet serving.
 struct Servers {
     nfs: nfs::Server<ImageVfs>,
@@ -149,8 +87,10 @@ impl Servers {
         let socket = config.admin_socket(dir.path());
         let admin = admin::Server::bind(&socket, &config.admin.allow_uids).await?;
         let (stop, stopped) = watch::channel(false);
+        let fleet = Arc::new(Fleet::new(stores.catalog.clone(), stores.overlays.clone()));
         let context = admin::Context {
             catalog: stores.catalog.clone(),
+            fleet,
             chunks: stores.chunks.clone(),
             env: env.clone(),
             data_dir,
