@@ -252,6 +252,9 @@ impl<'s> Run<'s, '_> {
             return Ok(0);
         }
         for turn in clone.turns.iter().rev().filter(|turn| turn.view <= view.number) {
+            if turn.all {
+                return Ok(turn.view);
+            }
             for layer in &turn.layers {
                 if self.vfs.overlays().touched(self.fetch, layer, ino)? {
                     return Ok(turn.view);

@@ -1,7 +1,7 @@
 //! The front end over the real file service: a catalog, a chunk store's twin in memory, and overlays
 //! over the delta log on a simulated disk, which can be held back, filled and cut off.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -11,7 +11,10 @@ use bytes::Bytes;
 use mimeo::chunk::{ChunkId, ChunkSink, MemoryChunks};
 use mimeo::env::{Disk, DiskFile, Env, ManualClock, SeededRng, SimDisk, Space, Time};
 
-use mimeo::image::{Catalog, CloneRecord, Labels, MemoryCatalogLog, NewClones, NewVersion, VersionRef};
+use mimeo::image::{
+    Catalog, CloneRecord, CloneTarget, Fleet, Labels, MemoryCatalogLog, NewClones, NewSnapshot, NewVersion,
+    RepointPlan, VersionRef, Writes,
+};
 use mimeo::manifest::{
     Content, ContentBuilder, Entry, Extent, FIRST_COOKIE, FileKind, Ino, Inode, ManifestBuilder, ManifestId, NameSeed,
     Xattrs,
@@ -71,6 +74,7 @@ struct Running {
     addr: SocketAddr,
     catalog: Arc<Catalog>,
     overlays: Arc<OverlayStore>,
+    fleet: Fleet,
     stop: oneshot::Sender<()>,
 }
 
@@ -99,16 +103,17 @@ impl World {
         let (catalog, overlays, server) = runtime.block_on(self.machine.open(self.policy.clone()));
         let addr = server.local_addrs()[0];
         runtime.spawn(server.run(async { drop(stopped.await) }));
-        self.running = Some(Running { runtime, addr, catalog, overlays, stop });
+        let fleet = Fleet::new(catalog.clone(), overlays.clone());
+        self.running = Some(Running { runtime, addr, catalog, overlays, fleet, stop });
     }
 
     /// Power cut, and the next start.
     pub fn crash(&mut self) {
-        let Running { runtime, stop, catalog, overlays, .. } = self.running.take().unwrap();
+        let Running { runtime, stop, catalog, overlays, fleet, .. } = self.running.take().unwrap();
         self.machine.disk.crash();
         self.machine.kv.crash();
         self.machine.gate.open();
-        drop((stop, catalog, overlays));
+        drop((stop, catalog, overlays, fleet));
         runtime.shutdown_background();
         self.start();
     }
@@ -123,6 +128,10 @@ impl World {
 
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.running().catalog
+    }
+
+    pub fn fleet(&self) -> &Fleet {
+        &self.running().fleet
     }
 
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
@@ -173,6 +182,29 @@ impl World {
         self.block_on(self.catalog().transact("edit", edit)).unwrap();
     }
 
+    /// Take a snapshot of the clone `desk`.
+    pub fn snapshot(&self, name: &str) {
+        let target = CloneTarget::Names(vec!["desk".into()]);
+        let new = NewSnapshot { target, name: name.into(), labels: Labels::default() };
+        self.block_on(self.fleet().snapshot(new)).unwrap();
+    }
+
+    /// Let the clone `desk` show a snapshot of it again.
+    pub fn restore(&self, snapshot: &str) {
+        self.block_on(self.fleet().restore("desk", snapshot)).unwrap();
+    }
+
+    /// Let the clone `desk` show a version of its image, without its private writes.
+    pub fn discard(&self, number: u32) {
+        let plan = RepointPlan {
+            image: "base".into(),
+            to: VersionRef::number("base", number),
+            target: CloneTarget::Names(vec!["desk".into()]),
+            writes: Writes::Discard,
+        };
+        self.block_on(self.fleet().repoint(plan)).unwrap();
+    }
+
     /// A connection of root.
     pub fn client(&self) -> Client {
         Client::connect(self.running().addr)
@@ -211,7 +243,8 @@ impl Machine {
         let log = LocalLog::open(env.clone(), "/log".into(), epoch, LogOptions::default()).unwrap();
         let options = OverlayOptions { cache_bytes: 1 << 20 };
         let (kv, chunks) = (self.kv.clone(), self.chunks.clone());
-        let overlays = OverlayStore::open(log, kv, chunks.clone(), epoch, HashMap::new(), options).await.unwrap();
+        let marks = catalog.state().marked_overlays().into_iter().collect();
+        let overlays = OverlayStore::open(log, kv, chunks.clone(), epoch, marks, options).await.unwrap();
         let data_dir = PathBuf::from("/log");
         let vfs = ImageVfs::new(catalog.clone(), chunks, overlays.clone(), policy, env, data_dir);
         let mut options = ServerOptions::new(vec![([127, 0, 0, 1], 0).into()]);

@@ -8,6 +8,7 @@ mod rename;
 mod repeat;
 mod setattr;
 mod stable;
+mod views;
 mod write;
 
 use crate::client::{Client, Fattr};
