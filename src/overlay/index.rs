@@ -8,6 +8,12 @@
 //! Reading asks the store's memory first; what would take reading the disk is fetched on a thread that
 //! may block, and the caller tries again.
 
+mod clean;
+mod copy;
+mod count;
+
+pub use copy::Copy;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
@@ -194,6 +200,35 @@ impl Index {
         })
     }
 
+    /// The keys of an overlay from `from` to `to`, at most `most`. Blocks.
+    pub fn keys(&self, overlay: OverlayId, from: Key, to: Key, most: usize) -> Result<Vec<Key>> {
+        let mut end = to.head(overlay).to_vec();
+        end.push(0);
+        let mut keys = Vec::new();
+        self.kv.scan(HEADS, &from.head(overlay), &end, &mut |key, _| {
+            if keys.len() == most {
+                return ControlFlow::Break(());
+            }
+            keys.extend(Key::parse(key).map(|(_, key)| key));
+            ControlFlow::Continue(())
+        })?;
+        Ok(keys)
+    }
+
+    /// [`get`](Self::get) for a thread that may block.
+    pub fn at(&self, overlay: OverlayId, key: &Key, upto: Position) -> Result<Option<Version>> {
+        if let Some(head) = self.head(overlay, key)?.filter(|head| head.position <= upto) {
+            return Ok(Some(head));
+        }
+        let (from, to) = (key.version(overlay, upto), prefix_end(&key.head(overlay)));
+        let mut found = None;
+        self.kv.scan(HISTORY, &from, &to, &mut |key, row| {
+            found = Some(decode_version(key, row));
+            ControlFlow::Break(())
+        })?;
+        found.transpose()
+    }
+
     /// [`get`](Self::get) of the newest version for a thread that may block.
     pub fn head(&self, overlay: OverlayId, key: &Key) -> Result<Option<Version>> {
         self.kv.get(HEADS, &key.head(overlay))?.map(|row| decode_head(&row)).transpose()
@@ -211,123 +246,6 @@ impl Index {
             if many { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         })?;
         Ok((!many).then_some(inodes))
-    }
-
-    /// Delete up to `most` values of an overlay; answers how many there were. Blocks.
-    pub fn purge_overlay(&self, overlay: OverlayId, most: usize) -> Result<u64> {
-        let from = overlay.0.to_be_bytes();
-        let (mut batch, mut delta, mut bad) = (Batch::new(), Delta::default(), None);
-        for (table, skip) in [(HISTORY, 0), (HEADS, 8)] {
-            self.kv.scan(table, &from, &prefix_end(&from), &mut |key, row| {
-                if batch.ops.len() == most {
-                    return ControlFlow::Break(());
-                }
-                bad = bad.take().or(delta.take_row(key, row.get(skip..).unwrap_or_default()).err());
-                batch.delete(table, key);
-                ControlFlow::Continue(())
-            })?;
-        }
-        let deleted = batch.ops.len() as u64;
-        match bad {
-            Some(bad) => Err(bad),
-            None if deleted == 0 => Ok(0),
-            None => self.write(batch, &delta).map(|()| deleted),
-        }
-    }
-
-    /// Delete the row of an overlay that has no values any more. Blocks.
-    pub fn forget_overlay(&self, overlay: OverlayId) -> Result<()> {
-        let mut batch = Batch::new();
-        batch.delete(OVERLAYS, overlay.0.to_be_bytes());
-        self.kv.write(batch, Durability::Buffered)
-    }
-
-    /// Delete the row of a segment that nothing refers to. Blocks.
-    pub fn forget_segment(&self, segment: SegmentId) -> Result<()> {
-        self.live.lock().remove(&segment);
-        let mut batch = Batch::new();
-        batch.delete(SEGMENTS, segment.0.to_be_bytes());
-        self.kv.write(batch, Durability::Buffered)
-    }
-
-    /// Of the rows of `history` of an overlay from `from` on (empty: all), at most `most`, delete those
-    /// that none of `marks` shows. Answers how many, and where to go on. Blocks.
-    pub fn purge_history(
-        &self,
-        overlay: OverlayId,
-        marks: &[Position],
-        from: &[u8],
-        most: usize,
-    ) -> Result<(u64, Option<Vec<u8>>)> {
-        let prefix = overlay.0.to_be_bytes();
-        let from = if from.is_empty() { &prefix[..] } else { from };
-        let mut rows = Vec::new();
-        let mut next = None;
-        self.kv.scan(HISTORY, from, &prefix_end(&prefix), &mut |key, row| {
-            if rows.len() == most {
-                next = Some(key.to_vec());
-                return ControlFlow::Break(());
-            }
-            rows.push((key.to_vec(), row.to_vec()));
-            ControlFlow::Continue(())
-        })?;
-        let (mut batch, mut delta, mut newer) = (Batch::new(), Delta::default(), None);
-        for (row_key, row) in &rows {
-            let parsed = Key::parse_version(row_key).ok_or_else(|| damaged("an older private value"))?;
-            let (_, key, position) = parsed;
-            // Newest first: the life of a version ends where the one before it in this order begins.
-            let end = match newer {
-                Some((same, end)) if same == key => end,
-                _ => self.successor(overlay, &key, position)?,
-            };
-            newer = Some((key, position));
-            let first = marks.partition_point(|mark| *mark < position);
-            if marks.get(first).is_none_or(|mark| *mark >= end) {
-                delta.take_row(row_key, row)?;
-                batch.delete(HISTORY, row_key.as_slice());
-            }
-        }
-        let deleted = batch.ops.len() as u64;
-        if deleted > 0 {
-            self.write(batch, &delta)?;
-        }
-        Ok((deleted, next))
-    }
-
-    /// The position at which the version of `key` that was written at `position` was replaced.
-    fn successor(&self, overlay: OverlayId, key: &Key, position: Position) -> Result<Position> {
-        let (from, to) = (key.version(overlay, Position::MAX), key.version(overlay, position));
-        let mut end = None;
-        self.kv.scan(HISTORY, &from, &to, &mut |key, _| {
-            end = Key::parse_version(key).map(|(_, _, position)| position);
-            ControlFlow::Continue(())
-        })?;
-        let head = || Ok(self.head(overlay, key)?.map_or(Position::MAX, |head| head.position));
-        end.map_or_else(head, Ok)
-    }
-
-    /// The older versions of `key`. Blocks.
-    pub fn versions(&self, overlay: OverlayId, key: &Key) -> Result<Vec<Version>> {
-        let from = key.head(overlay);
-        let mut versions = Vec::new();
-        self.kv.scan(HISTORY, &from, &prefix_end(&from), &mut |key, row| {
-            versions.push(decode_version(key, row));
-            ControlFlow::Continue(())
-        })?;
-        versions.into_iter().collect()
-    }
-
-    /// Replace an older version by one that shows the same, if it is still there. Blocks.
-    pub fn replace_version(&self, overlay: OverlayId, key: &Key, old: &Version, new: &Version) -> Result<()> {
-        let at = key.version(overlay, old.position);
-        if self.kv.get(HISTORY, &at)?.is_none_or(|row| take_value(&row) != Some(old.value.clone())) {
-            return Ok(());
-        }
-        let (mut batch, mut delta) = (Batch::new(), Delta::default());
-        delta.add(key, &old.value, -1)?;
-        delta.add(key, &new.value, 1)?;
-        batch.put(HISTORY, at, encode_value(&new.value));
-        self.write(batch, &delta)
     }
 
     /// Whether older versions of anything in the overlay are kept. Blocks.
@@ -367,14 +285,18 @@ impl Index {
     }
 
     /// Write a batch together with the live bytes that it changes.
-    fn write(&self, mut batch: Batch, delta: &Delta) -> Result<()> {
+    fn write(&self, batch: Batch, delta: &Delta) -> Result<()> {
+        self.write_as(batch, delta, Durability::Buffered)
+    }
+
+    fn write_as(&self, mut batch: Batch, delta: &Delta, durability: Durability) -> Result<()> {
         let mut live = self.live.lock();
         for (segment, change) in &delta.0 {
             let bytes = live.entry(*segment).or_insert(0);
             *bytes += change;
             batch.put(SEGMENTS, segment.0.to_be_bytes(), bytes.to_be_bytes());
         }
-        self.kv.write(batch, Durability::Buffered)
+        self.kv.write(batch, durability)
     }
 
     /// Note that replay need not go back beyond `from`, and add receipts.
@@ -398,44 +320,6 @@ impl Index {
         let mut batch = Batch::new();
         batch.delete_range(RECEIPTS, Vec::new(), keys.swap_remove(first_kept));
         self.kv.write(batch, Durability::Buffered)
-    }
-
-    /// What the overlay holds, counted anew. Blocks.
-    pub fn recount(&self, overlay: OverlayId) -> Result<Counts> {
-        let from = overlay.0.to_be_bytes();
-        let (mut counts, mut bad) = (Counts::default(), None);
-        self.kv.scan(HEADS, &from, &prefix_end(&from), &mut |key, row| {
-            match (Key::parse(key), decode_head(row)) {
-                (Some((_, key)), Ok(Version { value: Some(value), .. })) => match key.kind {
-                    Kind::Node => counts.inodes += 1,
-                    Kind::Bucket => match Bucket::decode(&value) {
-                        Some(bucket) => counts.bytes += bucket.stored(),
-                        None => bad = Some(damaged("a bucket")),
-                    },
-                    Kind::Entry => {}
-                },
-                (Some(_), Ok(_)) => {}
-                _ => bad = Some(damaged("a private value")),
-            }
-            ControlFlow::Continue(())
-        })?;
-        bad.map_or(Ok(counts), Err)
-    }
-
-    /// Bytes that values in the tables refer to, by segment, counted anew. Blocks.
-    pub fn recount_live(&self) -> Result<BTreeMap<SegmentId, i64>> {
-        let (mut delta, mut bad) = (Delta::default(), None);
-        for (table, skip) in [(HEADS, 8), (HISTORY, 0)] {
-            self.kv.scan(table, &[], &[], &mut |key, row| {
-                let added = match (Key::parse(key), row.get(skip..).and_then(take_value)) {
-                    (Some((_, key)), Some(value)) => delta.add(&key, &value, 1),
-                    _ => Err(damaged("a private value")),
-                };
-                bad = bad.take().or(added.err());
-                ControlFlow::Continue(())
-            })?;
-        }
-        bad.map_or(Ok(delta.0), Err)
     }
 
     /// Bytes that values in the tables refer to, by segment.

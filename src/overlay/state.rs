@@ -201,6 +201,11 @@ impl State {
         &self.marks
     }
 
+    /// The overlay was filled behind our back, in the index.
+    pub fn restart(&mut self, row: OverlayRow) {
+        (self.position, self.counts, self.touched) = (row.position, row.counts, Touched::Unread);
+    }
+
     /// Begin a flush: what is in memory now, and the row that it leads to.
     pub fn begin_flush(&mut self) -> (Arc<Memtable>, OverlayRow) {
         if self.flushing.is_none() {

@@ -12,6 +12,8 @@
 
 mod commit;
 mod compact;
+mod dedup;
+mod flatten;
 mod flush;
 mod freeze;
 mod purge;
@@ -19,6 +21,7 @@ mod replay;
 
 pub(super) use commit::Commit;
 pub use compact::Compacted;
+pub use dedup::{IdleBucket, IdleCursor};
 pub use freeze::Frozen;
 pub use purge::Purged;
 
@@ -265,6 +268,16 @@ impl OverlayStore {
     /// What an overlay holds now; nothing if it was never written. From memory.
     pub fn counts(&self, id: OverlayId) -> Counts {
         self.find(id).map(|overlay| overlay.lock().counts).unwrap_or_default()
+    }
+
+    /// The position of its newest change; 0 if it was never written.
+    pub fn position(&self, id: OverlayId) -> Position {
+        self.find(id).map_or(0, |overlay| overlay.lock().position)
+    }
+
+    /// Every overlay that has any private state.
+    pub fn ids(&self) -> Vec<OverlayId> {
+        self.all().iter().map(|overlay| overlay.id).collect()
     }
 
     /// Whether anything was ever written to it.

@@ -100,6 +100,17 @@ async fn views_show_what_was_written_to_them() {
         if round % 30 == 11 {
             world.compact().await;
         }
+        if round % 45 == 44 {
+            for (view, _) in &views {
+                world.dedup(*view).await;
+            }
+        }
+        if round % 60 == 59 {
+            let deep = views.iter().map(|(view, _)| *view).chain(snapshots.iter().map(|(view, _)| *view));
+            for view in deep.filter(|view| world.layers(*view) > 2).collect::<Vec<_>>() {
+                world.flatten(view).await;
+            }
+        }
         if round % 100 == 61 {
             views.truncate(views.len().max(2) - 1);
             snapshots.swap_remove(rng.random_range(0..snapshots.len()));

@@ -19,7 +19,7 @@ use crate::manifest::{
 use crate::meta::Durability;
 use crate::meta::MemoryKv;
 use crate::overlay::log::{LocalLog, LogOptions};
-use crate::overlay::{Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Tree};
+use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Tree};
 
 /// The files of the image: name, number, length.
 pub const FILES: [(&str, Ino, usize); 3] = [("a", Ino(10), 100), ("b", Ino(11), 70_000), ("c", Ino(12), 200_000)];
@@ -302,6 +302,26 @@ impl World {
         }
     }
 
+    pub async fn flatten(&mut self, view: ViewId) {
+        let (layers, into) = (self.views[view.0].layers.clone(), OverlayId(self.new_id()));
+        let layer = self.store().flatten(layers, into).await.unwrap();
+        self.views[view.0].layers = vec![layer];
+    }
+
+    /// All private data of the view's open overlay goes to the chunk store.
+    pub async fn dedup(&self, view: ViewId) {
+        let (id, store) = (self.top(view), self.store());
+        let mut next = Some(IdleCursor::default());
+        while let Some(from) = next {
+            let (found, more) = store.idle_buckets(id, Position::MAX, from, 1 << 20).await.unwrap();
+            for idle in found {
+                let chunks: Vec<_> = idle.runs.iter().map(|(_, run)| self.chunks.put(run).unwrap().id).collect();
+                assert!(store.adopt_chunks(id, &idle, &chunks).await.unwrap());
+            }
+            next = more;
+        }
+    }
+
     pub async fn compact(&self) {
         self.store().compact().await.unwrap();
     }
@@ -314,11 +334,16 @@ impl World {
         assert!(self.store().log.segments().len() <= 2, "{:?}", self.store().log.segments());
     }
 
-    /// The counts that are kept are those that can be counted.
+    fn is_named(&self, id: OverlayId) -> bool {
+        self.views.iter().any(|view| view.top == Some(id) || view.layers.iter().any(|layer| layer.overlay == id))
+    }
+
+    /// The counts that are kept are those that can be counted; of overlays that nobody names, some may
+    /// have been purged before a crash.
     pub async fn check_counts(&self) {
         self.flush().await;
         let index = &self.store().index;
-        for (id, row) in index.overlays().unwrap() {
+        for (id, row) in index.overlays().unwrap().into_iter().filter(|(id, _)| self.is_named(*id)) {
             assert_eq!(index.recount(id).unwrap(), row.counts, "overlay {id:?}");
         }
         assert_eq!(index.recount_live().unwrap(), index.live().into_iter().filter(|(_, bytes)| *bytes != 0).collect());

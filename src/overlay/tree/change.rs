@@ -7,7 +7,7 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::Tree;
-use super::data::{covered, decode};
+use super::data::decode;
 use super::entry::EntryState;
 use crate::chunk::{Fetch, Step};
 use crate::error::{Error, ErrorKind, Result};
@@ -213,7 +213,7 @@ impl Tree<'_> {
     ) -> Step<()> {
         let former = self.own_bucket(fetch, ino, number)?.unwrap_or_default();
         self.staged.bytes += bucket.stored() as i64 - former.stored() as i64;
-        node.own = node.own + covered(&bucket.fragments) - covered(&former.fragments);
+        node.own = node.own + bucket.covered() - former.covered();
         let value = if bucket.is_empty() { None } else { Some(bucket.encode()) };
         self.stage(fetch, ino, Key::bucket(ino, number), value)
     }
@@ -240,9 +240,9 @@ impl Tree<'_> {
             let (rows, end) = self.page(fetch, 0, ino, &keys)?;
             for (key, version) in rows {
                 let Some(mut bucket) = decode(ino, key.b, Some(version.clone()))? else { continue };
-                let (covered_before, stored_before) = (covered(&bucket.fragments), bucket.stored());
-                bucket.cut(at.saturating_sub(key.b * BUCKET).min(BUCKET) as u32);
-                freed += covered_before - covered(&bucket.fragments);
+                let (covered_before, stored_before) = (bucket.covered(), bucket.stored());
+                bucket.cut_at(key.b, at);
+                freed += covered_before - bucket.covered();
                 self.staged.bytes -= (stored_before - bucket.stored()) as i64;
                 let value = if bucket.is_empty() { None } else { Some(bucket.encode()) };
                 self.stage(fetch, ino, key, value)?;
