@@ -8,9 +8,15 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod fleet;
+mod fleets;
+mod golden;
+mod held;
 #[allow(dead_code, reason = "the crash tests use the rest")]
 mod reference;
 mod trusted;
+mod views;
+mod world;
 
 /// A number from the environment.
 fn from_env(name: &str, otherwise: u64) -> u64 {

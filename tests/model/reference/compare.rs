@@ -23,7 +23,7 @@ impl Driver {
     }
 
     /// After a crash: each state is one that it may be, and all of them together are of one moment.
-    pub(super) fn compare_after(&mut self, tree: &mut Tree, window: &mut Window) -> io::Result<()> {
+    pub fn compare_after(&mut self, tree: &mut Tree, window: &mut Window) -> io::Result<()> {
         self.walk(tree, Some(window))?;
         if !window.is_possible() {
             self.fail("after the crash a later operation is there and an earlier one is not");

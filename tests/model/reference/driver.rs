@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use super::op::Op;
 use super::states::{Seq, Window};
 use super::tree::{Identity, ObjectId, Tree};
-use crate::common::nfs3::{Answer, Call, Handle, READ, Stable, status};
+use crate::common::nfs3::{Answer, Call, Handle, Stable, status};
 use crate::common::rpc::{Connection, fresh_xid};
 use crate::common::xdr::Fattr;
 
@@ -30,6 +30,8 @@ pub struct Driver {
     stable: Seq,
     /// The verifier of the last UNSTABLE WRITE or COMMIT: the server's instance.
     instance: Option<[u8; 8]>,
+    /// That of the instance before.
+    before_crash: Option<[u8; 8]>,
     in_flight: Option<InFlight>,
     /// The last call that must not run twice, and its first answer.
     last_once: Option<(u32, Call, Vec<u8>)>,
@@ -46,6 +48,7 @@ impl Driver {
             seq: 0,
             stable: 0,
             instance: None,
+            before_crash: None,
             in_flight: None,
             last_once: None,
             trace: VecDeque::new(),
@@ -173,10 +176,13 @@ impl Driver {
             }
         }
         if let Some(verifier) = answer.verifier {
-            match self.instance {
-                Some(known) if known != verifier => self.fail("the write verifier changed without a restart"),
-                _ => self.instance = Some(verifier),
+            if self.instance.is_some_and(|known| known != verifier) {
+                self.fail("the write verifier changed without a restart");
             }
+            if self.before_crash == Some(verifier) {
+                self.fail("the write verifier is that from before the restart");
+            }
+            self.instance = Some(verifier);
         }
     }
 
@@ -222,15 +228,26 @@ impl Driver {
         Ok(())
     }
 
-    /// The server was killed and is there again: send again what it did not answer, and find everything
-    /// as a crash may have left it.
-    pub fn recover(&mut self, tree: &mut Tree, address: SocketAddr) -> io::Result<()> {
+    /// The server was killed and is there again; when it can have been, as far as is known.
+    pub fn reconnect(&mut self, address: SocketAddr) -> io::Result<Window> {
         self.note("crash");
         self.link = Connection::open(address)?;
-        let before = self.instance.take();
-        let open = self.in_flight.take();
-        let mut window = Window::since(self.stable);
-        match open {
+        self.before_crash = self.instance.take().or(self.before_crash);
+        Ok(Window::since(self.stable))
+    }
+
+    /// The server stopped in order and is there again: nothing was lost.
+    pub fn reconnect_after_stop(&mut self, address: SocketAddr) -> io::Result<()> {
+        self.reconnect(address)?;
+        self.stable = self.seq;
+        Ok(())
+    }
+
+    /// As [`reconnect`](Self::reconnect), where all is about one tree: send again what was not answered, and
+    /// find everything as a crash may have left it.
+    pub fn recover(&mut self, tree: &mut Tree, address: SocketAddr) -> io::Result<()> {
+        let mut window = self.reconnect(address)?;
+        match self.in_flight.take() {
             Some(open) if open.op.may_run_twice() => {
                 // It may have been done, in whole or in part; then it is done again.
                 if open.op.verdict(tree) == [status::OK] {
@@ -249,9 +266,6 @@ impl Driver {
             }
         }
         self.stable(tree);
-        if before.is_some() && before == self.instance {
-            self.fail("the write verifier is that from before the crash");
-        }
         Ok(())
     }
 
@@ -263,8 +277,16 @@ impl Driver {
         Ok(())
     }
 
-    pub fn seq(&self) -> Seq {
-        self.seq
+    /// After a crash everything was looked at: nothing is uncertain any more.
+    pub fn all_certain(&mut self) {
+        self.stable = self.seq;
+    }
+
+    /// Everything that uncertain trees show was synced, by an operation on views.
+    pub fn synced(&mut self, tree: &mut Tree) {
+        if !tree.is_certain() {
+            self.stable(tree);
+        }
     }
 }
 

@@ -7,12 +7,12 @@
 
 mod apply;
 mod compare;
-mod content;
+pub mod content;
 mod driver;
 mod observe;
 mod op;
 mod random;
-mod states;
+pub mod states;
 mod tree;
 mod verdict;
 
