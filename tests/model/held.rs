@@ -56,9 +56,10 @@ impl Machine {
     }
 
     /// Second block of the file; all else must be `rest`.
+    #[track_caller]
     fn read(&mut self, file: &Opened, rest: u8) -> u8 {
         let answer = self.link.call(&Call::read(&file.handle, 0, LEN as u32)).unwrap();
-        assert_eq!((answer.status, answer.data.len()), (status::OK, LEN));
+        assert_eq!((answer.status, answer.data.len()), (status::OK, LEN), "{file:?}, held {:?}", self.held);
         let second = answer.data[4096];
         let want = |at| if (4096..8192).contains(&at) { second } else { rest };
         assert!(answer.data.iter().enumerate().all(|(at, byte)| *byte == want(at)), "no mix of views");
@@ -73,6 +74,7 @@ impl Machine {
 
     /// After a switch away from what the client holds: `rest` is what its disk and the new one hold apart
     /// from the second block, `new` what the new one has there.
+    #[track_caller]
     fn assert_apart(&mut self, rest: (u8, u8), new: u8) {
         let held = self.held.clone();
         for byte in [21, 22] {

@@ -162,7 +162,7 @@ impl World {
         command.extend(chosen.iter().map(String::as_str));
         command.extend(writes.iter().flat_map(|writes| ["--writes", *writes]));
         self.driver.note(command.join(" "));
-        if writes.is_none() && self.refused(&chosen, &command) {
+        if writes.is_none() && self.refused(&chosen, version, &command) {
             return;
         }
         let done = self.daemon.json(&command);
@@ -172,10 +172,13 @@ impl World {
         }
     }
 
-    /// Without a word on writes: where a clone has some, nothing is switched.
-    fn refused(&mut self, chosen: &[String], command: &[&str]) -> bool {
-        let private: Vec<&String> = chosen.iter().filter(|name| self.clones[*name].view.is_private()).collect();
-        let Some(first) = private.first() else { return false };
+    /// Without a word on writes: where a clone has some and shows another version, nothing is switched.
+    fn refused(&mut self, chosen: &[String], version: usize, command: &[&str]) -> bool {
+        let stands_in_the_way = |name: &&String| {
+            let view = &self.clones[*name].view;
+            view.is_private() && view.version != version
+        };
+        let Some(first) = chosen.iter().find(stands_in_the_way) else { return false };
         match self.daemon.run(command) {
             Ok(said) => self.driver.fail(format!("{first} has private writes, and it was done: {said}")),
             Err(said) if said.contains(first.as_str()) && said.contains("--writes") => {}
@@ -190,6 +193,9 @@ impl World {
         let private = clone.view.is_private();
         if private && writes == Some("stay") {
             clone.lagging = Some(version).filter(|to| *to != clone.view.version);
+            return;
+        }
+        if private && writes.is_none() {
             return;
         }
         if private {

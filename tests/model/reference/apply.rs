@@ -68,6 +68,16 @@ impl Tree {
         }
     }
 
+    /// An operation that was applied may have been done before; then the times are of then.
+    pub fn recall(&mut self, op: &Op) {
+        if let Op::Setattr { id, .. } | Op::Write { id, .. } = op {
+            let attr = self.object_mut(*id).attr.now_mut();
+            if let Instant::After(before) = attr.ctime {
+                attr.ctime = Instant::From(before);
+            }
+        }
+    }
+
     /// The ctime moves on, whatever else is uncertain of the object.
     fn moved_on(&mut self, id: ObjectId) {
         self.changed = true;

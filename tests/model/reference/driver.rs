@@ -273,7 +273,20 @@ impl Driver {
         self.note(format!("again: {:?}", open.op));
         let results = self.link.call_as(open.xid, &open.call)?;
         let answer = Answer::parse(open.call.procedure, &results);
-        self.settle(tree, &open.op, &answer);
+        if !open.op.may_run_twice() {
+            self.settle(tree, &open.op, &answer);
+            return Ok(());
+        }
+        // The answer may be the first one, whose attributes are from before the crash.
+        let verdict = open.op.verdict(tree);
+        if !verdict.contains(&answer.status) {
+            self.fail(format!("again: status {}, must be one of {verdict:?}", answer.status));
+        }
+        if answer.status == status::OK {
+            tree.apply(&open.op, &answer, self.seq, 0);
+            tree.settle_now();
+            tree.recall(&open.op);
+        }
         Ok(())
     }
 

@@ -102,6 +102,6 @@ impl Op {
     /// Whether a crash may have left any part of it undone or done although it was never answered, and
     /// running it again makes it whole.
     pub fn may_run_twice(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Setattr { .. })
+        matches!(self, Self::Write { .. } | Self::Setattr { .. } | Self::Commit { .. })
     }
 }
