@@ -12,12 +12,14 @@
 //! Failure story: before the commit nothing has changed but a few marks too many; a crash after it
 //! finds all marks in the catalog at the next start.
 
+mod flatten;
 mod fork;
 mod repoint;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 
+pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use repoint::{RepointDone, RepointPlan, Writes};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
