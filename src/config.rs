@@ -110,11 +110,13 @@ pub enum Squash {
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     pub bytes: u64,
+    /// Of private data that was written or read lately.
+    pub private_bytes: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { bytes: GIB }
+        Self { bytes: GIB, private_bytes: 256 * MIB }
     }
 }
 

@@ -11,6 +11,7 @@
 //! answered, as `kill -9` does.
 
 mod data_dir;
+mod stores;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -24,26 +25,19 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 pub use data_dir::{DataDir, FORMAT};
+pub use stores::Stores;
 
 use crate::admin;
-use crate::chunk::blob::LocalBlobs;
-use crate::chunk::{ChunkStore, ChunkStoreOptions};
 use crate::config::{Config, Squash};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::image::{CATALOG_TABLES, Catalog, Fleet, KvCatalogLog};
-use crate::meta::{Durability, KvStore, RocksKv, RocksOptions, Table};
+use crate::image::Fleet;
 use crate::metrics::ImportCounters;
 use crate::nfs;
-use crate::overlay::log::{DeltaLog, LocalLog, LogOptions};
-use crate::overlay::{OverlayOptions, OverlayStore};
 use crate::vfs::{self, ExportPolicy, ImageVfs};
 
 /// Open files beside the clients' connections: RocksDB's, packs, sockets.
 const OTHER_FILES: u64 = 2048;
-
-/// Cache of private data.
-const OVERLAY_CACHE_BYTES: u64 = 64 << 20;
 
 /// What a daemon is started with.
 #[derive(Clone, Debug)]
@@ -70,73 +64,6 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Everything that is kept.
-struct Stores {
-    chunks: Arc<ChunkStore>,
-    catalog: Arc<Catalog>,
-    log: Arc<LocalLog>,
-    overlays: Arc<OverlayStore>,
-    fleet: Arc<Fleet>,
-}
-
-impl Stores {
-    async fn open(dir: &DataDir, config: &Config, env: &Env) -> Result<Self> {
-        let index_tables = [ChunkStore::TABLES, ChunkStore::SCRATCH].concat();
-        let index = open_kv(dir.path().join("index"), index_tables, ChunkStore::SCRATCH).await?;
-        let packs = Arc::new(LocalBlobs::open(env.disk.clone(), dir.path().to_path_buf())?);
-        let chunks = ChunkStore::open(index, packs, env.clone(), chunk_options(config)?).await?;
-        let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
-        let log = blocking(move || KvCatalogLog::open(log)).await?;
-        let catalog = Catalog::open(Arc::new(log), env.clone()).await?;
-        let (log, overlays) = open_overlays(dir, env, &chunks, &catalog).await?;
-        let fleet = Fleet::new(catalog.clone(), overlays.clone()).with_fork_depth(config.clones.max_fork_depth);
-        Ok(Self { chunks, catalog, log, overlays, fleet: Arc::new(fleet) })
-    }
-
-    /// Leave nothing to replay.
-    async fn close(self) -> Result<()> {
-        self.overlays.flush(Durability::Synced).await?;
-        blocking(move || self.log.close()).await?;
-        self.catalog.close().await
-    }
-}
-
-/// The delta log and the overlays over it, which need to know what the catalog names.
-async fn open_overlays(
-    dir: &DataDir,
-    env: &Env,
-    chunks: &Arc<ChunkStore>,
-    catalog: &Catalog,
-) -> Result<(Arc<LocalLog>, Arc<OverlayStore>)> {
-    let kv = open_kv(dir.path().join("overlays"), OverlayStore::TABLES.to_vec(), &[]).await?;
-    let (env, path, index) = (env.clone(), dir.path().join("log"), kv.clone());
-    let (epoch, log) = blocking(move || {
-        let epoch = OverlayStore::next_epoch(&*index)?;
-        Ok((epoch, LocalLog::open(env, path, epoch, LogOptions::default())?))
-    })
-    .await?;
-    let options = OverlayOptions { cache_bytes: OVERLAY_CACHE_BYTES };
-    let marks = catalog.state().marked_overlays();
-    let overlays = OverlayStore::open(log.clone(), kv, chunks.clone(), epoch, marks, options).await?;
-    Ok((log, overlays))
-}
-
-async fn open_kv(path: PathBuf, tables: Vec<Table>, scratch: &[Table]) -> Result<Arc<dyn KvStore>> {
-    let options = RocksOptions { scratch: scratch.to_vec(), ..RocksOptions::default() };
-    Ok(Arc::new(blocking(move || RocksKv::open(path, &tables, options)).await?))
-}
-
-/// Run `work` where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("opening a store").because(e))?
-}
-
-fn chunk_options(config: &Config) -> Result<ChunkStoreOptions> {
-    let pack_bytes = usize::try_from(config.store.pack_bytes)
-        .map_err(|e| Error::invalid(format!("store.pack_bytes is {}", config.store.pack_bytes)).because(e))?;
-    Ok(ChunkStoreOptions { cache_bytes: config.cache.bytes, pack_bytes, zstd_level: config.store.zstd_level })
-}
-
 /// Both front ends, bound but not yet serving.
 struct Servers {
     nfs: nfs::Server<ImageVfs>,
@@ -153,15 +80,18 @@ impl Servers {
     async fn bind(dir: &DataDir, config: &Config, env: &Env, stores: &Stores) -> Result<Self> {
         let data_dir = dir.path().to_owned();
         let policy = export_policy(config);
-        let vfs = ImageVfs::new(stores.catalog.clone(), stores.chunks.clone(), policy, env.clone(), data_dir.clone());
+        let (catalog, chunks) = (stores.catalog.clone(), stores.chunks.clone());
+        let vfs = ImageVfs::new(catalog, chunks, stores.overlays.clone(), policy, env.clone(), data_dir.clone());
         let nfs = nfs::Server::bind(Arc::new(vfs), nfs_options(config))?;
         let addrs = nfs.local_addrs();
         let socket = config.admin_socket(dir.path());
         let admin = admin::Server::bind(&socket, &config.admin.allow_uids).await?;
         let (stop, stopped) = watch::channel(false);
+        let fleet = Fleet::new(stores.catalog.clone(), stores.overlays.clone());
+        let fleet = Arc::new(fleet.with_fork_depth(config.clones.max_fork_depth));
         let context = admin::Context {
             catalog: stores.catalog.clone(),
-            fleet: stores.fleet.clone(),
+            fleet,
             chunks: stores.chunks.clone(),
             env: env.clone(),
             data_dir,

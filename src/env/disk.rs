@@ -23,6 +23,17 @@ pub struct Space {
     pub free: u64,
 }
 
+/// Most bytes that are kept free.
+const RESERVE: u64 = 256 * 1024 * 1024;
+
+impl Space {
+    /// What stores leave free, 256 MiB or a tenth of a small disk, so that whatever else is on it, the
+    /// catalog's log first, can go on and space can be freed.
+    pub fn reserve(&self) -> u64 {
+        RESERVE.min(self.total / 10)
+    }
+}
+
 /// The few things that we ask of a filesystem. All calls block.
 pub trait Disk: Send + Sync + 'static {
     /// Create a new file for appending; `AlreadyExists` if there is one.

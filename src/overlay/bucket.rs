@@ -86,6 +86,16 @@ impl Bucket {
         self.fragments = self.fragments.iter().filter_map(|old| old.part(0, at)).collect();
     }
 
+    /// Forget what lies from offset `at` of the file on; this is its bucket `number`.
+    pub fn cut_at(&mut self, number: u64, at: u64) {
+        self.cut(at.saturating_sub(number * BUCKET).min(BUCKET) as u32);
+    }
+
+    /// Bytes of the file that it has.
+    pub fn covered(&self) -> u64 {
+        self.fragments.iter().map(|fragment| u64::from(fragment.len)).sum()
+    }
+
     /// Bytes of storage that it refers to.
     pub fn stored(&self) -> u64 {
         self.fragments.iter().map(Fragment::stored).sum()

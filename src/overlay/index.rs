@@ -8,6 +8,12 @@
 //! Reading asks the store's memory first; what would take reading the disk is fetched on a thread that
 //! may block, and the caller tries again.
 
+mod clean;
+mod copy;
+mod count;
+
+pub use copy::Copy;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;
@@ -30,8 +36,8 @@ pub const PAGE: usize = 512;
 /// Receipts that are kept; older ones are dropped.
 const MAX_RECEIPTS: usize = 32 * 1024;
 
-const REPLAY: &[u8] = b"replay";
-const EPOCH: &[u8] = b"epoch";
+pub const REPLAY: &[u8] = b"replay";
+pub const EPOCH: &[u8] = b"epoch";
 
 /// The row of one overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,6 +77,11 @@ impl Index {
         bad.map_or(Ok(Self { kv, live: Mutex::new(live) }), Err)
     }
 
+    /// The tables.
+    pub fn kv(&self) -> &dyn KvStore {
+        &*self.kv
+    }
+
     /// The number of this start: greater than that of every start before. Durable when it returns.
     pub fn next_epoch(kv: &dyn KvStore) -> Result<u64> {
         let epoch = number(kv, EPOCH)?.unwrap_or(0) + 1;
@@ -78,10 +89,6 @@ impl Index {
         batch.put(STATE, EPOCH, epoch.to_be_bytes());
         kv.write(batch, Durability::Synced)?;
         Ok(epoch)
-    }
-
-    pub fn kv(&self) -> &Arc<dyn KvStore> {
-        &self.kv
     }
 
     /// Everything in the log up to here is in the tables.
@@ -193,6 +200,35 @@ impl Index {
         })
     }
 
+    /// The keys of an overlay from `from` to `to`, at most `most`. Blocks.
+    pub fn keys(&self, overlay: OverlayId, from: Key, to: Key, most: usize) -> Result<Vec<Key>> {
+        let mut end = to.head(overlay).to_vec();
+        end.push(0);
+        let mut keys = Vec::new();
+        self.kv.scan(HEADS, &from.head(overlay), &end, &mut |key, _| {
+            if keys.len() == most {
+                return ControlFlow::Break(());
+            }
+            keys.extend(Key::parse(key).map(|(_, key)| key));
+            ControlFlow::Continue(())
+        })?;
+        Ok(keys)
+    }
+
+    /// [`get`](Self::get) for a thread that may block.
+    pub fn at(&self, overlay: OverlayId, key: &Key, upto: Position) -> Result<Option<Version>> {
+        if let Some(head) = self.head(overlay, key)?.filter(|head| head.position <= upto) {
+            return Ok(Some(head));
+        }
+        let (from, to) = (key.version(overlay, upto), prefix_end(&key.head(overlay)));
+        let mut found = None;
+        self.kv.scan(HISTORY, &from, &to, &mut |key, row| {
+            found = Some(decode_version(key, row));
+            ControlFlow::Break(())
+        })?;
+        found.transpose()
+    }
+
     /// [`get`](Self::get) of the newest version for a thread that may block.
     pub fn head(&self, overlay: OverlayId, key: &Key) -> Result<Option<Version>> {
         self.kv.get(HEADS, &key.head(overlay))?.map(|row| decode_head(&row)).transpose()
@@ -249,14 +285,18 @@ impl Index {
     }
 
     /// Write a batch together with the live bytes that it changes.
-    fn write(&self, mut batch: Batch, delta: &Delta) -> Result<()> {
+    fn write(&self, batch: Batch, delta: &Delta) -> Result<()> {
+        self.write_as(batch, delta, Durability::Buffered)
+    }
+
+    fn write_as(&self, mut batch: Batch, delta: &Delta, durability: Durability) -> Result<()> {
         let mut live = self.live.lock();
         for (segment, change) in &delta.0 {
             let bytes = live.entry(*segment).or_insert(0);
             *bytes += change;
             batch.put(SEGMENTS, segment.0.to_be_bytes(), bytes.to_be_bytes());
         }
-        self.kv.write(batch, Durability::Buffered)
+        self.kv.write(batch, durability)
     }
 
     /// Note that replay need not go back beyond `from`, and add receipts.
@@ -282,44 +322,6 @@ impl Index {
         self.kv.write(batch, Durability::Buffered)
     }
 
-    /// What the overlay holds, counted anew. Blocks.
-    pub fn recount(&self, overlay: OverlayId) -> Result<Counts> {
-        let from = overlay.0.to_be_bytes();
-        let (mut counts, mut bad) = (Counts::default(), None);
-        self.kv.scan(HEADS, &from, &prefix_end(&from), &mut |key, row| {
-            match (Key::parse(key), decode_head(row)) {
-                (Some((_, key)), Ok(Version { value: Some(value), .. })) => match key.kind {
-                    Kind::Node => counts.inodes += 1,
-                    Kind::Bucket => match Bucket::decode(&value) {
-                        Some(bucket) => counts.bytes += bucket.stored(),
-                        None => bad = Some(damaged("a bucket")),
-                    },
-                    Kind::Entry => {}
-                },
-                (Some(_), Ok(_)) => {}
-                _ => bad = Some(damaged("a private value")),
-            }
-            ControlFlow::Continue(())
-        })?;
-        bad.map_or(Ok(counts), Err)
-    }
-
-    /// Bytes that values in the tables refer to, by segment, counted anew. Blocks.
-    pub fn recount_live(&self) -> Result<BTreeMap<SegmentId, i64>> {
-        let (mut delta, mut bad) = (Delta::default(), None);
-        for (table, skip) in [(HEADS, 8), (HISTORY, 0)] {
-            self.kv.scan(table, &[], &[], &mut |key, row| {
-                let added = match (Key::parse(key), row.get(skip..).and_then(take_value)) {
-                    (Some((_, key)), Some(value)) => delta.add(&key, &value, 1),
-                    _ => Err(damaged("a private value")),
-                };
-                bad = bad.take().or(added.err());
-                ControlFlow::Continue(())
-            })?;
-        }
-        bad.map_or(Ok(delta.0), Err)
-    }
-
     /// Bytes that values in the tables refer to, by segment.
     pub fn live(&self) -> BTreeMap<SegmentId, i64> {
         self.live.lock().clone()
@@ -331,6 +333,14 @@ impl Index {
 struct Delta(BTreeMap<SegmentId, i64>);
 
 impl Delta {
+    /// A row (without its position, if it is one of `heads`) goes.
+    fn take_row(&mut self, key: &[u8], value: &[u8]) -> Result<()> {
+        match (Key::parse(key), take_value(value)) {
+            (Some((_, key)), Some(value)) => self.add(&key, &value, -1),
+            _ => Err(damaged("a private value")),
+        }
+    }
+
     fn add(&mut self, key: &Key, value: &Value, sign: i64) -> Result<()> {
         let (Kind::Bucket, Some(bytes)) = (key.kind, value) else { return Ok(()) };
         let bucket = Bucket::decode(bytes).ok_or_else(|| damaged("a bucket"))?;
@@ -348,7 +358,7 @@ impl OverlayRow {
         [self.position, self.counts.bytes, self.counts.inodes].map(u64::to_be_bytes).concat()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (words, []) = bytes.as_chunks::<8>() else { return None };
         let &[position, bytes, inodes] = words else { return None };
         let [position, bytes, inodes] = [position, bytes, inodes].map(u64::from_be_bytes);
@@ -393,14 +403,14 @@ fn take_value(row: &[u8]) -> Option<Value> {
     }
 }
 
-fn decode_head(row: &[u8]) -> Result<Version> {
+pub fn decode_head(row: &[u8]) -> Result<Version> {
     let decoded = row.split_first_chunk().and_then(|(position, rest)| {
         Some(Version { position: u64::from_be_bytes(*position), value: take_value(rest)? })
     });
     decoded.ok_or_else(|| damaged("a private value"))
 }
 
-fn decode_version(key: &[u8], row: &[u8]) -> Result<Version> {
+pub fn decode_version(key: &[u8], row: &[u8]) -> Result<Version> {
     let position = Key::parse_version(key).map(|(_, _, position)| position);
     let version = position.and_then(|position| Some(Version { position, value: take_value(row)? }));
     version.ok_or_else(|| damaged("an older private value"))

@@ -58,6 +58,19 @@ impl Key {
         Self { kind: Kind::Bucket, a: ino.0, b: bucket }
     }
 
+    /// After every bucket.
+    pub const fn bucket_end() -> Self {
+        Self { kind: Kind::Bucket, a: u64::MAX, b: u64::MAX }
+    }
+
+    /// The next key of its kind.
+    pub fn next(&self) -> Option<Self> {
+        match self.b.checked_add(1) {
+            Some(b) => Some(Self { b, ..*self }),
+            None => self.a.checked_add(1).map(|a| Self { a, b: 0, ..*self }),
+        }
+    }
+
     /// Its key in `heads`.
     pub fn head(&self, overlay: OverlayId) -> [u8; HEAD] {
         let mut key = [0; HEAD];

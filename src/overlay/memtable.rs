@@ -30,10 +30,6 @@ pub struct Memtable {
 }
 
 impl Memtable {
-    pub fn is_empty(&self) -> bool {
-        self.heads.is_empty()
-    }
-
     /// The newest version not after `upto`.
     pub fn get(&self, key: &Key, upto: Position) -> Option<Version> {
         let head = self.heads.get(key)?;

@@ -11,6 +11,7 @@
 //! Failure story: a log that cannot sync refuses every further change (`docs/durability.md`); a crash
 //! loses what was never synced, and the index is brought up to the log at the next start.
 
+pub mod check;
 pub mod log;
 
 mod blocks;
@@ -26,7 +27,7 @@ mod tree;
 
 pub use node::Node;
 pub use record::Receipt;
-pub use store::{Frozen, OverlayOptions, OverlayStore};
+pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged};
 pub use tree::{Slices, Tree};
 
 use serde::{Deserialize, Serialize};

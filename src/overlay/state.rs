@@ -58,19 +58,20 @@ pub struct State {
 
 impl Overlay {
     pub fn new(id: OverlayId, row: OverlayRow, marks: Vec<Position>, touched: Touched) -> Self {
-        let state = State {
+        let mut state = State {
             id,
             position: row.position,
             counts: row.counts,
             last_change: Lsn::default(),
             frozen: false,
             touched,
-            sealed: !marks.is_empty(),
-            marks,
+            sealed: false,
+            marks: Vec::new(),
             active: Memtable::default(),
             flushing: None,
             flushing_row: row,
         };
+        state.set_marks(marks);
         Self { id, state: Arc::new(Mutex::new(state)) }
     }
 
@@ -200,8 +201,9 @@ impl State {
         &self.marks
     }
 
-    pub fn is_dirty(&self) -> bool {
-        !self.active.is_empty()
+    /// The overlay was filled behind our back, in the index.
+    pub fn restart(&mut self, row: OverlayRow) {
+        (self.position, self.counts, self.touched) = (row.position, row.counts, Touched::Unread);
     }
 
     /// Begin a flush: what is in memory now, and the row that it leads to.

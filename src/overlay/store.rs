@@ -10,11 +10,20 @@
 //! Failure story: if the index refuses a batch, changes stay in memory and in the log, further ones are
 //! refused, and a restart replays. A poisoned log refuses changes by itself.
 
+mod commit;
+mod compact;
+mod dedup;
+mod flatten;
 mod flush;
 mod freeze;
+mod purge;
 mod replay;
 
+pub(super) use commit::Commit;
+pub use compact::Compacted;
+pub use dedup::{IdleBucket, IdleCursor};
 pub use freeze::Frozen;
+pub use purge::Purged;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -229,14 +238,9 @@ impl OverlayStore {
         })
     }
 
-    /// A record of this overlay is about to be appended.
-    pub(super) fn note_dirty(&self, id: OverlayId) {
-        self.dirty.lock().insert(id);
-    }
-
     /// A record is in the log and in its overlay's memory, which grew by `bytes`. Called under the lock of
     /// the overlay, so that a flush that takes the one takes the other.
-    pub(super) fn note_change(&self, lsn: Lsn, receipt: Option<Receipt>, bytes: i64) {
+    fn note_change(&self, lsn: Lsn, receipt: Option<Receipt>, bytes: i64) {
         if let Some(receipt) = receipt {
             self.receipts.lock().push((lsn, receipt));
         }
@@ -266,15 +270,29 @@ impl OverlayStore {
         self.find(id).map(|overlay| overlay.lock().counts).unwrap_or_default()
     }
 
+    /// The position of its newest change; 0 if it was never written.
+    pub fn position(&self, id: OverlayId) -> Position {
+        self.find(id).map_or(0, |overlay| overlay.lock().position)
+    }
+
+    /// Every overlay that has any private state.
+    pub fn ids(&self) -> Vec<OverlayId> {
+        self.all().iter().map(|overlay| overlay.id).collect()
+    }
+
     /// Whether anything was ever written to it.
     pub fn is_written(&self, id: OverlayId) -> bool {
         self.find(id).is_some_and(|overlay| overlay.lock().position > 0)
     }
 
-    /// Replace the positions of `id` that must stay readable although it is written further.
-    pub fn set_marks(&self, id: OverlayId, marks: Vec<Position>) {
-        if let Some(overlay) = self.find(id) {
-            overlay.lock().set_marks(marks);
+    /// Replace the positions of overlays that must stay readable although they are written further.
+    /// `marks` is asked while nothing is frozen, so that it knows every position that was protected.
+    pub async fn update_marks(&self, marks: impl FnOnce() -> Vec<(OverlayId, Vec<Position>)>) {
+        let _turn = self.switching.lock().await;
+        for (id, marks) in marks() {
+            if let Some(overlay) = self.find(id) {
+                overlay.lock().set_marks(marks);
+            }
         }
     }
 

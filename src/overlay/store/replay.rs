@@ -41,7 +41,7 @@ fn apply(store: &mut OverlayStore, marks: &mut HashMap<OverlayId, Vec<Position>>
     if record.position > state.position {
         let values = with_former(store, &state, record.values)?;
         let bytes = state.apply(record.position, record.counts, replayed.lsn, values);
-        store.note_dirty(record.overlay);
+        store.dirty.lock().insert(record.overlay);
         store.note_change(replayed.lsn, None, bytes);
     }
     Ok(())

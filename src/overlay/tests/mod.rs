@@ -97,6 +97,27 @@ async fn views_show_what_was_written_to_them() {
                 views.push((world.fork(sealed), model));
             }
         }
+        if round % 30 == 11 {
+            world.compact().await;
+        }
+        if round % 45 == 44 {
+            for (view, _) in &views {
+                world.dedup(*view).await;
+            }
+        }
+        if round % 60 == 59 {
+            let deep = views.iter().map(|(view, _)| *view).chain(snapshots.iter().map(|(view, _)| *view));
+            for view in deep.filter(|view| world.layers(*view) > 2).collect::<Vec<_>>() {
+                world.flatten(view).await;
+            }
+        }
+        if round % 100 == 61 {
+            views.truncate(views.len().max(2) - 1);
+            snapshots.swap_remove(rng.random_range(0..snapshots.len()));
+            let kept: Vec<_> =
+                views.iter().map(|(view, _)| *view).chain(snapshots.iter().map(|(view, _)| *view)).collect();
+            world.keep_only(&kept).await;
+        }
         if round % 50 == 49 {
             world.sync().await;
             world.restart(rng.random_range(0..4)).await;
@@ -111,6 +132,9 @@ async fn views_show_what_was_written_to_them() {
         }
     }
     world.check_counts().await;
+    world.keep_only(&[]).await;
+    world.compact().await;
+    world.check_empty().await;
 }
 
 /// A power cut at any moment: the view shows what it showed after some change, none before the last

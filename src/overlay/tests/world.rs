@@ -19,7 +19,7 @@ use crate::manifest::{
 use crate::meta::Durability;
 use crate::meta::MemoryKv;
 use crate::overlay::log::{LocalLog, LogOptions};
-use crate::overlay::{Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Tree};
+use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Tree};
 
 /// The files of the image: name, number, length.
 pub const FILES: [(&str, Ino, usize); 3] = [("a", Ino(10), 100), ("b", Ino(11), 70_000), ("c", Ino(12), 200_000)];
@@ -282,11 +282,68 @@ impl World {
         Seen { files: files.await }
     }
 
-    /// The counts that are kept are those that can be counted.
+    /// Drop all other views, and what only they showed.
+    pub async fn keep_only(&mut self, kept: &[ViewId]) {
+        for at in (0..self.views.len()).filter(|at| !kept.contains(&ViewId(*at))) {
+            self.views[at] = View { layers: Vec::new(), top: None };
+        }
+        let mut marks: BTreeMap<OverlayId, Vec<Position>> = BTreeMap::new();
+        for layer in self.views.iter().flat_map(|view| &view.layers) {
+            marks.entry(layer.overlay).or_default().push(layer.upto);
+        }
+        let roots = self.views.iter().filter_map(|view| view.top).chain(marks.keys().copied()).collect();
+        let store = self.store();
+        store.flush(Durability::Buffered).await.unwrap();
+        store.purge_overlays(&roots).await.unwrap();
+        let all: Vec<_> = store.all().iter().map(|overlay| overlay.id).collect();
+        store.update_marks(|| all.iter().map(|id| (*id, marks.remove(id).unwrap_or_default())).collect()).await;
+        for id in all {
+            store.purge_history(id).await.unwrap();
+        }
+    }
+
+    pub async fn flatten(&mut self, view: ViewId) {
+        let (layers, into) = (self.views[view.0].layers.clone(), OverlayId(self.new_id()));
+        let layer = self.store().flatten(layers, into).await.unwrap();
+        self.views[view.0].layers = vec![layer];
+    }
+
+    /// All private data of the view's open overlay goes to the chunk store.
+    pub async fn dedup(&self, view: ViewId) {
+        let (id, store) = (self.top(view), self.store());
+        let mut next = Some(IdleCursor::default());
+        while let Some(from) = next {
+            let (found, more) = store.idle_buckets(id, Position::MAX, from, 1 << 20).await.unwrap();
+            for idle in found {
+                let chunks: Vec<_> = idle.runs.iter().map(|(_, run)| self.chunks.put(run).unwrap().id).collect();
+                assert!(store.adopt_chunks(id, &idle, &chunks).await.unwrap());
+            }
+            next = more;
+        }
+    }
+
+    pub async fn compact(&self) {
+        self.store().compact().await.unwrap();
+    }
+
+    /// Nothing is left but the open segment, and what replay would begin in.
+    pub async fn check_empty(&self) {
+        let index = &self.store().index;
+        assert!(index.overlays().unwrap().is_empty());
+        assert_eq!(index.recount_live().unwrap().values().sum::<i64>(), 0);
+        assert!(self.store().log.segments().len() <= 2, "{:?}", self.store().log.segments());
+    }
+
+    fn is_named(&self, id: OverlayId) -> bool {
+        self.views.iter().any(|view| view.top == Some(id) || view.layers.iter().any(|layer| layer.overlay == id))
+    }
+
+    /// The counts that are kept are those that can be counted; of overlays that nobody names, some may
+    /// have been purged before a crash.
     pub async fn check_counts(&self) {
         self.flush().await;
         let index = &self.store().index;
-        for (id, row) in index.overlays().unwrap() {
+        for (id, row) in index.overlays().unwrap().into_iter().filter(|(id, _)| self.is_named(*id)) {
             assert_eq!(index.recount(id).unwrap(), row.counts, "overlay {id:?}");
         }
         assert_eq!(index.recount_live().unwrap(), index.live().into_iter().filter(|(_, bytes)| *bytes != 0).collect());

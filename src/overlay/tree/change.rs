@@ -7,17 +7,18 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::Tree;
-use super::data::{covered, decode};
+use super::data::decode;
 use super::entry::EntryState;
 use crate::chunk::{Fetch, Step};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino, MAX_TIES};
 use crate::overlay::bucket::{BUCKET, Bucket, Fragment, MAX_FRAGMENTS, Source};
 use crate::overlay::keys::Key;
-use crate::overlay::log::{Lsn, Record};
+use crate::overlay::log::Lsn;
 use crate::overlay::memtable::Version;
 use crate::overlay::node::NodeState;
-use crate::overlay::record::{ChangeRecord, Receipt, Value};
+use crate::overlay::record::{Receipt, Value};
+use crate::overlay::store::Commit;
 use crate::overlay::{Counts, Node, Position};
 
 /// A value to be, and what it replaces in the open overlay.
@@ -126,6 +127,11 @@ impl Tree<'_> {
         self.stage(fetch, dir, Key::entry(dir, entry.cookie), value)
     }
 
+    /// The entry of `dir` with exactly this cookie.
+    pub fn entry_at(&self, fetch: &mut Fetch<'_>, dir: Ino, cookie: Cookie) -> Step<Option<Entry>> {
+        self.entry_below(fetch, 0, dir, cookie)
+    }
+
     /// The entry with this cookie as layer `level` and those below it show it.
     fn entry_below(&self, fetch: &mut Fetch<'_>, level: usize, dir: Ino, cookie: Cookie) -> Step<Option<Entry>> {
         let key = Key::entry(dir, cookie);
@@ -207,7 +213,7 @@ impl Tree<'_> {
     ) -> Step<()> {
         let former = self.own_bucket(fetch, ino, number)?.unwrap_or_default();
         self.staged.bytes += bucket.stored() as i64 - former.stored() as i64;
-        node.own = node.own + covered(&bucket.fragments) - covered(&former.fragments);
+        node.own = node.own + bucket.covered() - former.covered();
         let value = if bucket.is_empty() { None } else { Some(bucket.encode()) };
         self.stage(fetch, ino, Key::bucket(ino, number), value)
     }
@@ -234,9 +240,9 @@ impl Tree<'_> {
             let (rows, end) = self.page(fetch, 0, ino, &keys)?;
             for (key, version) in rows {
                 let Some(mut bucket) = decode(ino, key.b, Some(version.clone()))? else { continue };
-                let (covered_before, stored_before) = (covered(&bucket.fragments), bucket.stored());
-                bucket.cut(at.saturating_sub(key.b * BUCKET).min(BUCKET) as u32);
-                freed += covered_before - covered(&bucket.fragments);
+                let (covered_before, stored_before) = (bucket.covered(), bucket.stored());
+                bucket.cut_at(key.b, at);
+                freed += covered_before - bucket.covered();
                 self.staged.bytes -= (stored_before - bucket.stored()) as i64;
                 let value = if bucket.is_empty() { None } else { Some(bucket.encode()) };
                 self.stage(fetch, ino, key, value)?;
@@ -253,27 +259,12 @@ impl Tree<'_> {
     pub fn commit(self, receipt: Option<Receipt>) -> Result<Lsn> {
         let store = self.store()?;
         let Self { top, staged, .. } = self;
-        let mut state = top.ok_or_else(|| Error::internal("a view that was opened for reading is changed"))?;
+        let state = top.ok_or_else(|| Error::internal("a view that was opened for reading is changed"))?;
         if staged.changes.is_empty() {
             return Ok(state.last_change);
         }
-        let (position, counts) = (state.position + 1, staged.counts(state.counts));
-        let Staged { changes, data, .. } = staged;
-        let (values, formers): (Vec<_>, Vec<_>) =
-            changes.into_iter().map(|(key, change)| ((key, change.value), change.former)).unzip();
-        let mut record = ChangeRecord { overlay: state.id, position, counts, values, receipt };
-        let body = record.encode()?;
-        // Before the record is in the log: a flush that moves the log's start beyond it must find us.
-        store.note_dirty(state.id);
-        let appended = store.log.append(Record { body, data: data.clone() })?;
-        let resolved = record.resolve(appended.segment, |index| appended.pieces.get(index as usize).copied());
-        resolved.ok_or_else(|| Error::internal("a bucket that does not fit its own record"))?;
-        for (offset, piece) in appended.pieces.iter().zip(data) {
-            store.blocks.insert((appended.segment.0, *offset), piece);
-        }
-        let values = record.values.into_iter().zip(formers).map(|((key, value), former)| (key, value, former));
-        let grown = state.apply(position, counts, appended.lsn, values);
-        store.note_change(appended.lsn, record.receipt, grown);
-        Ok(appended.lsn)
+        let counts = staged.counts(state.counts);
+        let values = staged.changes.into_iter().map(|(key, change)| (key, change.value, change.former)).collect();
+        store.commit(state, Commit { values, data: staged.data, counts, receipt })
     }
 }

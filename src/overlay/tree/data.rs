@@ -10,7 +10,7 @@ use crate::chunk::{ChunkId, Fetch, Step, Stop};
 use crate::error::Error;
 use crate::manifest::Ino;
 use crate::overlay::Node;
-use crate::overlay::bucket::{BUCKET, Bucket, Fragment, Source};
+use crate::overlay::bucket::{BUCKET, Bucket, Source};
 use crate::overlay::keys::Key;
 use crate::overlay::memtable::Version;
 use crate::overlay::node::Level;
@@ -196,9 +196,4 @@ fn push_zeros(out: &mut Slices, mut len: u64) {
         out.push(Bytes::from_static(&ZEROS[..run as usize]));
         len -= run;
     }
-}
-
-/// Bytes of a fragment that are in the file.
-pub(super) fn covered(fragments: &[Fragment]) -> u64 {
-    fragments.iter().map(|fragment| u64::from(fragment.len)).sum()
 }
