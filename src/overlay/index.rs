@@ -36,8 +36,8 @@ pub const PAGE: usize = 512;
 /// Receipts that are kept; older ones are dropped.
 const MAX_RECEIPTS: usize = 32 * 1024;
 
-const REPLAY: &[u8] = b"replay";
-const EPOCH: &[u8] = b"epoch";
+pub const REPLAY: &[u8] = b"replay";
+pub const EPOCH: &[u8] = b"epoch";
 
 /// The row of one overlay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -75,6 +75,11 @@ impl Index {
             ControlFlow::Continue(())
         })?;
         bad.map_or(Ok(Self { kv, live: Mutex::new(live) }), Err)
+    }
+
+    /// The tables.
+    pub fn kv(&self) -> &dyn KvStore {
+        &*self.kv
     }
 
     /// The number of this start: greater than that of every start before. Durable when it returns.
@@ -353,7 +358,7 @@ impl OverlayRow {
         [self.position, self.counts.bytes, self.counts.inodes].map(u64::to_be_bytes).concat()
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (words, []) = bytes.as_chunks::<8>() else { return None };
         let &[position, bytes, inodes] = words else { return None };
         let [position, bytes, inodes] = [position, bytes, inodes].map(u64::from_be_bytes);
@@ -398,14 +403,14 @@ fn take_value(row: &[u8]) -> Option<Value> {
     }
 }
 
-fn decode_head(row: &[u8]) -> Result<Version> {
+pub fn decode_head(row: &[u8]) -> Result<Version> {
     let decoded = row.split_first_chunk().and_then(|(position, rest)| {
         Some(Version { position: u64::from_be_bytes(*position), value: take_value(rest)? })
     });
     decoded.ok_or_else(|| damaged("a private value"))
 }
 
-fn decode_version(key: &[u8], row: &[u8]) -> Result<Version> {
+pub fn decode_version(key: &[u8], row: &[u8]) -> Result<Version> {
     let position = Key::parse_version(key).map(|(_, _, position)| position);
     let version = position.and_then(|position| Some(Version { position, value: take_value(row)? }));
     version.ok_or_else(|| damaged("an older private value"))

@@ -10,7 +10,7 @@
 
 mod change;
 mod data;
-mod entry;
+pub(super) mod entry;
 
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, RangeInclusive};

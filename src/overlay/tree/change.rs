@@ -127,6 +127,11 @@ impl Tree<'_> {
         self.stage(fetch, dir, Key::entry(dir, entry.cookie), value)
     }
 
+    /// The entry of `dir` with exactly this cookie.
+    pub fn entry_at(&self, fetch: &mut Fetch<'_>, dir: Ino, cookie: Cookie) -> Step<Option<Entry>> {
+        self.entry_below(fetch, 0, dir, cookie)
+    }
+
     /// The entry with this cookie as layer `level` and those below it show it.
     fn entry_below(&self, fetch: &mut Fetch<'_>, level: usize, dir: Ino, cookie: Cookie) -> Step<Option<Entry>> {
         let key = Key::entry(dir, cookie);

@@ -13,7 +13,7 @@ const FORMAT: u8 = 1;
 
 /// One version byte, then postcard.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum EntryState {
+pub enum EntryState {
     /// The name was removed, although a lower layer or the image has it.
     Removed,
     Present {
