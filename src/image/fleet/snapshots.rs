@@ -89,7 +89,8 @@ impl Fleet {
             Ok(snapshots)
         });
         let snapshots = removed.await?;
-        self.release(snapshots.iter().flat_map(|snapshot| &snapshot.layers)).await;
+        let layers: Vec<_> = snapshots.iter().flat_map(|snapshot| snapshot.layers.iter().copied()).collect();
+        self.release(&layers);
         Ok(snapshots)
     }
 
