@@ -87,7 +87,8 @@ impl Servers {
         let socket = config.admin_socket(dir.path());
         let admin = admin::Server::bind(&socket, &config.admin.allow_uids).await?;
         let (stop, stopped) = watch::channel(false);
-        let fleet = Arc::new(Fleet::new(stores.catalog.clone(), stores.overlays.clone()));
+        let fleet = Fleet::new(stores.catalog.clone(), stores.overlays.clone());
+        let fleet = Arc::new(fleet.with_fork_depth(config.clones.max_fork_depth));
         let context = admin::Context {
             catalog: stores.catalog.clone(),
             fleet,

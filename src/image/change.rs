@@ -9,7 +9,7 @@ use super::record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, StoreRecord, VersionNumber,
     VersionRecord,
 };
-use super::switch::ViewSwitch;
+use super::switch::{Sealed, ViewSwitch};
 
 /// One change. Applying it is a pure function of the state before and the change itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,8 +39,10 @@ pub enum Change {
     /// former view of each becomes a pin. A clone that shows the same already stays as it is. One key
     /// in the log, however many clones.
     Switch(ViewSwitch),
+    /// The former views of these clones end. `sealed`: what their tops held then.
     DropPins {
         clones: Vec<ExportId>,
+        sealed: Sealed,
     },
     /// Identifiers below `next` are handed out. It only grows.
     GrantIds {
@@ -73,7 +75,7 @@ impl Change {
             Self::RemoveClone(id) => std::slice::from_ref(id),
             Self::Switch(switch) => &switch.clones,
             Self::LabelClones { clones, .. }
-            | Self::DropPins { clones }
+            | Self::DropPins { clones, .. }
             | Self::SetPolicy { clones, .. }
             | Self::SetLagging { clones, .. } => clones,
             Self::PutStore(_)

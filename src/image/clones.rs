@@ -182,6 +182,7 @@ fn create_clone(
         pins: Vec::new(),
         switched: now,
         turns: Vec::new(),
+        loose: Vec::new(),
         export: Arc::default(),
         quota: None,
         lagging: None,

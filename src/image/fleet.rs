@@ -75,7 +75,7 @@ impl Instant {
 }
 
 impl Fleet {
-    /// The clones in `catalog` and their overlays, which are told all marks.
+    /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
         Self { catalog, overlays, marking: Mutex::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
     }
@@ -117,18 +117,20 @@ impl Fleet {
     /// Drop the pins of clones; answers how many there were. Handles into the former views that the
     /// clone no longer shows are dead from then on. `All` and `Select` take clones of every image.
     pub async fn drop_pins(&self, target: CloneTarget) -> Result<usize> {
-        let dropped = self.catalog.transact("drop pins", move |draft| {
-            let mut pinned = target.choose(draft)?;
-            pinned.retain(|clone| !clone.pins.is_empty());
+        let pinned = move |state: &State| {
+            let mut clones = target.choose(state)?;
+            clones.retain(|clone| !clone.pins.is_empty());
+            Ok(clones)
+        };
+        let drop = |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
+            let pinned: Vec<_> = clones.iter().filter(|clone| !clone.pins.is_empty()).collect();
             if !pinned.is_empty() {
-                draft.apply(Change::DropPins { clones: pinned.iter().map(|clone| clone.id).collect() })?;
+                let clones = pinned.iter().map(|clone| clone.id).collect();
+                draft.apply(Change::DropPins { clones, sealed: sealed.clone() })?;
             }
-            Ok(pinned)
-        });
-        let pinned = dropped.await?;
-        let layers: Vec<_> = pinned.iter().flat_map(|clone| clone.layers_named().copied()).collect();
-        self.release(&layers);
-        Ok(pinned.iter().map(|clone| clone.pins.len()).sum())
+            Ok(pinned.iter().map(|clone| clone.pins.len()).sum())
+        };
+        self.at_one_instant("drop pins", Freeze::ViewsAndPins, pinned, drop).await
     }
 
     /// Run `work` on clones while the overlays stand still, and commit what it changes. `choose` runs

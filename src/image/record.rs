@@ -205,6 +205,8 @@ pub struct CloneRecord {
     pub switched: Time,
     /// Oldest first.
     pub turns: Vec<Turn>,
+    /// What was written, since the last switch, into pins that were dropped: the next turn names it.
+    pub loose: Vec<Layer>,
     pub export: Arc<ExportOverrides>,
     /// Most bytes of private data, counted over all layers of the view.
     pub quota: Option<u64>,
@@ -229,7 +231,7 @@ impl CloneRecord {
     pub fn layers_named(&self) -> impl Iterator<Item = &Layer> {
         let pinned = self.pins.iter().flat_map(|pin| pin.view.layers.iter().chain(&pin.sealed));
         let turned = self.turns.iter().flat_map(|turn| &turn.layers);
-        self.view.layers.iter().chain(pinned).chain(turned)
+        self.view.layers.iter().chain(pinned).chain(turned).chain(&self.loose)
     }
 }
 

@@ -17,6 +17,9 @@ use crate::env::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::{Layer, OverlayId};
 
+#[cfg(test)]
+mod tests;
+
 /// After so many turns that name layers the next one is for all objects. At most half of
 /// [`MAX_TURNS`], so that dropping a clone's pins always makes room for turns.
 const TURNS_BETWEEN_ALL: usize = MAX_TURNS / 2 - 1;
@@ -84,6 +87,7 @@ impl CloneRecord {
         self.switched = switch.at.max(self.switched.next());
         let former = std::mem::replace(&mut self.view, view);
         self.turns.extend(turn);
+        self.loose.clear();
         let (view, last_turn) = (&self.view, self.turns.last().map_or(0, |turn| turn.view));
         self.pins.retain(|pin| pin.view.number < last_turn || !pin.view.same_content(view));
         self.pins.insert(0, Pin { view: former, since: self.switched, operation: switch.operation, sealed });
@@ -108,20 +112,27 @@ impl CloneRecord {
             .remedy(format!("drop pins that no client needs any more: mimeo pins --drop --clone {name}")))
     }
 
-    /// Drop the former views; `false` if there are none.
-    pub(super) fn drop_pins(&mut self) -> bool {
+    /// Drop the former views, whose tops hold what `sealed` says; `false` if there are none.
+    pub(super) fn drop_pins(&mut self, sealed: &Sealed) -> bool {
+        let written: Vec<_> = self.written_pins(sealed).collect();
+        self.loose.extend(written);
         let any = !std::mem::take(&mut self.pins).is_empty();
         self.forget_turns();
         any
     }
 
-    /// The turn that a switch makes: what has private state on either side of it, and the pins that
-    /// were written since the last switch (what they hold may be in the new view again).
+    /// What the tops of pins hold that were written since the last switch.
+    fn written_pins(&self, sealed: &Sealed) -> impl Iterator<Item = Layer> {
+        let written = |pin: &Pin| sealed.layer(pin.view.top).filter(|now| pin.sealed != Some(*now));
+        self.pins.iter().filter_map(written)
+    }
+
+    /// The turn that a switch makes: what has private state on either side of it, and what was written
+    /// into pins since the last one (the new view may have the same objects, without that).
     fn turn_for(&self, switch: &ViewSwitch) -> Option<Turn> {
-        let written = |pin: &Pin| switch.sealed.layer(pin.view.top).filter(|now| pin.sealed != Some(*now));
-        let pinned = self.pins.iter().filter_map(written);
         let mut layers = switch.sealed.stack(&self.view);
-        layers.extend(switch.layers.iter().copied().chain(pinned));
+        layers.extend(switch.layers.iter().chain(&self.loose).copied());
+        layers.extend(self.written_pins(&switch.sealed));
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();
         if layers.is_empty() {

@@ -105,6 +105,13 @@ daemon_stop() {
   DAEMON_PID=''
 }
 
+# check_store [NAME]: `mimeo fsck` over the data directory of a daemon that does not run.
+check_store() {
+  local name=${1:-the end}
+  if "$MIMEO" fsck --help >/dev/null 2>&1; then check "$name: fsck finds nothing" "$MIMEO" fsck --data "$DATA"
+  else skip "$name: fsck" "this build has no such command"; fi
+}
+
 mimeo() { timeout 900 env MIMEO_DATA="$DATA" "$MIMEO" "$@"; }
 
 # clones_show COUNT VERSION: there are so many clones, and all show VERSION.

@@ -76,6 +76,7 @@ fn fork(draft: &mut Draft, source: &CloneRecord, new: &NewFork, sealed: &Sealed)
         pins: Vec::new(),
         switched: now,
         turns: Vec::new(),
+        loose: Vec::new(),
         export: source.export.clone(),
         quota: source.quota,
         lagging: None,

@@ -37,7 +37,7 @@ impl State {
             Change::RemoveClone(id) => self.remove_clone(*id)?,
             Change::LabelClones { clones, labels } => self.label_clones(clones, labels)?,
             Change::Switch(switch) => self.switch(switch)?,
-            Change::DropPins { clones } => self.edit_clones(clones, CloneRecord::drop_pins)?,
+            Change::DropPins { clones, sealed } => self.edit_clones(clones, |clone| clone.drop_pins(sealed))?,
             Change::GrantIds { next } => self.grant_ids(*next)?,
             Change::PutSnapshot(snapshot) => self.put_snapshot(snapshot)?,
             Change::RemoveSnapshot { clone, name } => self.remove_snapshot(*clone, name)?,

@@ -5,7 +5,7 @@
 //! that the marks of one overlay are found without a look at anything else. Which overlays are open
 //! tops is not counted: it is asked for all of them at once, rarely.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Exported, State};
 use crate::overlay::{Layer, OverlayId, Position};
@@ -31,9 +31,9 @@ impl State {
         self.marks.contains_key(&(layer.overlay, layer.upto))
     }
 
-    /// All overlays that have marks, with these.
-    pub fn marked_overlays(&self) -> BTreeMap<OverlayId, Vec<Position>> {
-        let mut marked: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    /// All overlays that have marks, with these: what the overlays are opened with.
+    pub fn marked_overlays(&self) -> HashMap<OverlayId, Vec<Position>> {
+        let mut marked: HashMap<_, Vec<_>> = HashMap::new();
         for (overlay, mark) in self.marks.keys() {
             marked.entry(*overlay).or_default().push(*mark);
         }

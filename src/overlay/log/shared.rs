@@ -201,12 +201,13 @@ impl Shared {
         state.health.clone()
     }
 
-    /// Give an order that the writer cannot decline. An earlier, more urgent one stays.
+    /// Take nothing more, and end the writer. An earlier, more urgent order stays.
     pub fn order(&self, order: Order) {
         let mut state = self.state.lock();
         if state.order != Order::Abandon {
             state.order = order;
         }
+        self.progress.send_modify(|p| p.refusing = true);
         self.changed.notify_all();
         self.retry.notify_all();
     }
@@ -289,7 +290,8 @@ impl Shared {
         let mut state = self.state.lock();
         if matches!(state.health, Health::Full(_)) {
             state.health = Health::Good;
-            self.progress.send_modify(|p| p.refusing = false);
+            let refusing = state.order != Order::Work;
+            self.progress.send_modify(|p| p.refusing = refusing);
         }
     }
 

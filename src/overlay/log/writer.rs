@@ -102,6 +102,7 @@ impl Writer {
             self.settle(id, end)?;
         }
         let mut open = self.create(self.start.next)?;
+        self.shared.synced(open.lsn());
         self.shared.ready();
         loop {
             let round = self.shared.next_round()?;
@@ -172,9 +173,7 @@ impl Writer {
         self.sync_file(id, &*file)?;
         self.sync_dir()?;
         let segment = self.segments.insert(Segment::new(id, Stage::Open, bytes.len()).keeping(file.clone()));
-        let open = Open { header, segment, file, end: SEGMENT_HEADER };
-        self.shared.synced(open.lsn());
-        Ok(open)
+        Ok(Open { header, segment, file, end: SEGMENT_HEADER })
     }
 
     /// Put a copy of segment `id` up to `end`, sealed and synced, in its place.

@@ -103,7 +103,9 @@ impl<'s> Run<'s, '_> {
             dir.node.nlink += 1;
         }
         let wcc = self.put_dir(&mut tree, &mut dir, now)?;
-        let made = Found { scope: dir.scope, ino, generation: 0, node };
+        // A view that began with new generations for all gives them to what is made in it, too.
+        let generation = self.generation(&dir.scope, ino, fresh.kind)?;
+        let made = Found { scope: dir.scope, ino, generation, node };
         self.take_effect(tree, Changed { object: Some((made.object(), made.attr())), wcc, to: None, durable: None })
     }
 

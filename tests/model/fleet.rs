@@ -1,0 +1,170 @@
+//! The fleet in memory: versions, clones with their views and pins, snapshots; and what operations on
+//! views do to them.
+//!
+//! What is decided here is who keeps its name: which objects of a new view have the handle and the fileid
+//! that they had before (docs/semantics.md, "Identity").
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::common::nfs3::Handle;
+use crate::reference::{Identity, Instant, ObjectId, Tree};
+
+/// A tree as a clone shows it, as a pin keeps it or as a snapshot holds it.
+#[derive(Clone)]
+pub struct View {
+    pub tree: Tree,
+    /// Counts from 1.
+    pub version: usize,
+    /// Sealed layers below the one that takes the writes.
+    pub layers: usize,
+}
+
+impl View {
+    pub fn of_version(tree: &Tree, version: usize) -> Self {
+        Self { tree: fresh(tree), version, layers: 0 }
+    }
+
+    /// Whether it has private writes.
+    pub fn is_private(&self) -> bool {
+        self.layers > 0 || self.tree.changed
+    }
+
+    /// As it is now, for a snapshot, a fork or a restore.
+    pub fn sealed(&self) -> Self {
+        let mut tree = fresh(&self.tree);
+        tree.settle_now();
+        Self { tree, version: self.version, layers: self.layers + usize::from(self.tree.changed) }
+    }
+}
+
+/// A tree that nobody has looked at yet.
+fn fresh(tree: &Tree) -> Tree {
+    let mut tree = tree.clone();
+    tree.seen.clear();
+    tree.renewed.clear();
+    tree.former.clear();
+    tree.changed = false;
+    let dirs: Vec<ObjectId> = tree.objects.keys().copied().filter(|id| tree.is_dir(*id)).collect();
+    for dir in dirs {
+        // A directory shows the time of the switch if that is later than its own.
+        tree.object_mut(dir).attr.each(|attr| attr.ctime = attr.ctime.same_or_later());
+    }
+    tree
+}
+
+/// What a client holds: the object, and the handle as it was given.
+#[derive(Clone)]
+pub struct Held {
+    pub id: ObjectId,
+    pub handle: Handle,
+}
+
+pub struct CloneModel {
+    pub view: View,
+    /// Newest first.
+    pub pins: Vec<View>,
+    pub snapshots: BTreeMap<String, View>,
+    pub label: Option<String>,
+    pub lagging: Option<usize>,
+    pub depth: usize,
+    /// Switches with private state on either side; there is a limit to them.
+    pub turns: usize,
+    pub held: Vec<Held>,
+    /// Under which names each object was served, the last one, and all.
+    latest: BTreeMap<ObjectId, Identity>,
+    former: BTreeMap<ObjectId, BTreeSet<Identity>>,
+    ever_touched: BTreeSet<ObjectId>,
+}
+
+/// Where a held handle leads.
+pub enum Leads {
+    Current,
+    /// The pin, and whether it can have gone because another view has the same content.
+    Pin(usize, bool),
+    Nowhere,
+}
+
+impl CloneModel {
+    pub fn new(view: View, depth: usize) -> Self {
+        Self {
+            view,
+            pins: Vec::new(),
+            snapshots: BTreeMap::new(),
+            label: None,
+            lagging: None,
+            depth,
+            turns: 0,
+            held: Vec::new(),
+            latest: BTreeMap::new(),
+            former: BTreeMap::new(),
+            ever_touched: BTreeSet::new(),
+        }
+    }
+
+    /// The view switch: `view` is shown from now on, and the former one is a pin.
+    pub fn switch(&mut self, mut view: View) {
+        let former = &self.view.tree;
+        for (id, identity) in &former.seen {
+            self.latest.insert(*id, identity.clone());
+            self.former.entry(*id).or_default().insert(identity.clone());
+        }
+        let mut touched = former.touched();
+        touched.extend(view.tree.touched());
+        self.turns += usize::from(!touched.is_empty());
+        self.ever_touched.extend(&touched);
+        for pin in &self.pins {
+            self.ever_touched.extend(pin.tree.touched());
+        }
+        self.name_objects(&mut view.tree, &touched);
+        self.pins.insert(0, std::mem::replace(&mut self.view, view));
+        self.lagging = None;
+    }
+
+    /// Who keeps its handle: directories; what was never touched. Who must have another: what is touched on
+    /// either side. For anything else both are right.
+    fn name_objects(&self, tree: &mut Tree, touched: &BTreeSet<ObjectId>) {
+        tree.former = self.former.clone();
+        for id in tree.objects.keys().copied().collect::<Vec<_>>() {
+            let is_dir = tree.is_dir(id);
+            if is_dir {
+                self.pass_switch_time(tree, id);
+            }
+            if is_dir || !self.ever_touched.contains(&id) {
+                if let Some(identity) = self.latest.get(&id) {
+                    tree.seen.insert(id, identity.clone());
+                }
+            } else if touched.contains(&id) {
+                tree.renewed.insert(id);
+            }
+        }
+    }
+
+    /// Clients drop names because the ctime is another.
+    fn pass_switch_time(&self, tree: &mut Tree, dir: ObjectId) {
+        let Some(before) = self.view.tree.objects.get(&dir).map(|object| object.attr.now().ctime) else { return };
+        if let Instant::Is(_) | Instant::After(_) = before {
+            tree.object_mut(dir).attr.each(|attr| attr.ctime = before.later());
+        }
+    }
+
+    pub fn hold(&mut self, id: ObjectId) {
+        if let Some(identity) = self.view.tree.seen.get(&id) {
+            self.held.push(Held { id, handle: identity.handle.clone() });
+        }
+    }
+
+    /// In the current view if the object is there under this handle, else in the newest pin where it is.
+    pub fn resolve(&self, held: &Held) -> Leads {
+        let has = |tree: &Tree| {
+            tree.objects.contains_key(&held.id)
+                && tree.seen.get(&held.id).is_some_and(|name| name.handle == held.handle)
+        };
+        if has(&self.view.tree) {
+            return Leads::Current;
+        }
+        match self.pins.iter().position(|pin| has(&pin.tree)) {
+            Some(pin) => Leads::Pin(pin, !self.pins[pin].tree.changed),
+            None => Leads::Nowhere,
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Random fleets. Each test leans to one side; all do all.
+
+use rand::Rng;
+
+use crate::from_env;
+use crate::reference::Mix;
+use crate::world::World;
+
+/// What happens between two runs of operations, out of a hundred.
+struct Events {
+    command: u32,
+    crash: u32,
+    restart: u32,
+}
+
+fn live(events: Events, mix: Mix, run: u64) {
+    let mut world = World::new(from_env("MIMEO_SEED", rand::random::<u32>().into()));
+    world.create();
+    world.create();
+    let mut left = from_env("MIMEO_OPS", 4000);
+    while left > 0 {
+        let count = world.rng.random_range(1..=run).min(left);
+        left -= count;
+        let name = world.some_clone();
+        world.run(&name, count, mix);
+        match world.rng.random_range(0..100) {
+            n if n < events.command => world.command(),
+            n if n < events.command + events.crash => world.crash(),
+            n if n < events.command + events.crash + events.restart => world.restart(),
+            n if n.is_multiple_of(2) => world.look_at_a_snapshot(),
+            _ => world.compare_all(),
+        }
+    }
+    world.restart();
+    world.crash();
+}
+
+#[test]
+fn long_runs_of_operations() {
+    live(Events { command: 50, crash: 10, restart: 5 }, Mix { objects: 120, unstable_of_ten: 5 }, 200);
+}
+
+#[test]
+fn many_switches_of_views() {
+    live(Events { command: 85, crash: 3, restart: 2 }, Mix { objects: 60, unstable_of_ten: 5 }, 25);
+}
+
+#[test]
+fn many_crashes() {
+    live(Events { command: 30, crash: 50, restart: 10 }, Mix { objects: 80, unstable_of_ten: 8 }, 60);
+}

@@ -1,0 +1,228 @@
+//! What administrators do: random commands, and what they do to the model.
+
+use rand::Rng;
+use rand::seq::IteratorRandom;
+
+use crate::fleet::{CloneModel, View};
+use crate::world::{IMAGE, World};
+
+/// Where the model stops to make more, far from every limit of the product but the last two.
+const MOST_CLONES: usize = 7;
+const MOST_SNAPSHOTS: usize = 6;
+const MOST_PINS: usize = 5;
+const MOST_LAYERS: usize = 6;
+const MOST_DEPTH: usize = 6;
+const MOST_TURNS: usize = 50;
+
+impl World {
+    /// One random command.
+    pub fn command(&mut self) {
+        if self.clones.len() < 2 {
+            return self.create();
+        }
+        match self.rng.random_range(0..100) {
+            0..8 => self.create(),
+            8..28 => self.snapshot(),
+            28..42 => self.restore(),
+            42..54 => self.fork(),
+            54..80 => self.repoint(),
+            80..85 => self.remove(),
+            85..91 => self.remove_snapshot(),
+            91..95 => self.label(),
+            _ => self.drop_pins(),
+        }
+    }
+
+    pub fn create(&mut self) {
+        if self.clones.len() >= MOST_CLONES {
+            return self.remove();
+        }
+        let (name, version) = (self.fresh_name("desk"), self.some_version());
+        self.driver.note(format!("create {name} of version {version}"));
+        self.daemon.must(&["clone", "create", &format!("{IMAGE}@v{version}"), &name]);
+        let view = View::of_version(&self.versions[version - 1], version);
+        self.adopt(&name, CloneModel::new(view, 0));
+    }
+
+    fn some_version(&mut self) -> usize {
+        self.rng.random_range(1..=self.versions.len())
+    }
+
+    fn remove(&mut self) {
+        let name = self.some_clone();
+        self.driver.note(format!("rm {name}"));
+        self.daemon.must(&["clone", "rm", &name]);
+        self.clones.remove(&name);
+    }
+
+    pub fn snapshot(&mut self) {
+        let (name, snapshot) = (self.some_clone(), self.fresh_name("snap"));
+        if self.clones[&name].snapshots.len() >= MOST_SNAPSHOTS {
+            return self.remove_snapshot();
+        }
+        self.driver.note(format!("snapshot {name}@{snapshot}"));
+        self.daemon.must(&["clone", "snapshot", &name, &snapshot]);
+        self.keep(&name, &snapshot);
+    }
+
+    /// The clone as it is now is kept as a snapshot.
+    fn keep(&mut self, name: &str, snapshot: &str) {
+        let clone = self.clones.get_mut(name).expect("in the model");
+        self.driver.synced(&mut clone.view.tree);
+        clone.snapshots.insert(snapshot.to_owned(), clone.view.sealed());
+    }
+
+    /// A clone with a snapshot, and that.
+    fn some_snapshot(&mut self) -> Option<(String, String)> {
+        let all = self.clones.iter().flat_map(|(name, clone)| clone.snapshots.keys().map(move |s| (name, s)));
+        all.choose(&mut self.rng).map(|(name, snapshot)| (name.clone(), snapshot.clone()))
+    }
+
+    pub fn remove_snapshot(&mut self) {
+        let Some((name, snapshot)) = self.some_snapshot() else { return };
+        self.driver.note(format!("rm-snapshot {name}@{snapshot}"));
+        self.daemon.must(&["clone", "rm-snapshot", &name, &snapshot]);
+        self.clones.get_mut(&name).expect("in the model").snapshots.remove(&snapshot);
+    }
+
+    pub fn look_at_a_snapshot(&mut self) {
+        if let Some((name, snapshot)) = self.some_snapshot() {
+            self.compare_snapshot(&name, &snapshot);
+        }
+    }
+
+    fn restore(&mut self) {
+        let Some((name, snapshot)) = self.some_snapshot() else { return self.snapshot() };
+        if !self.may_switch(&name) {
+            return;
+        }
+        self.hold_some(&name);
+        self.driver.note(format!("restore {name} {snapshot}"));
+        let done = self.daemon.json(&["clone", "restore", &name, &snapshot]);
+        self.keep(&name, done["before"].as_str().expect("a snapshot's name"));
+        let clone = self.clones.get_mut(&name).expect("in the model");
+        let view = clone.snapshots[&snapshot].clone();
+        clone.switch(view);
+        self.compare(&name);
+    }
+
+    /// Whether the model has room for one more view of this clone.
+    fn may_switch(&mut self, name: &str) -> bool {
+        let clone = &self.clones[name];
+        if clone.pins.len() >= MOST_PINS {
+            self.drop_pins_of(name);
+        }
+        self.clones[name].turns < MOST_TURNS
+    }
+
+    fn fork(&mut self) {
+        if self.clones.len() >= MOST_CLONES {
+            return self.remove();
+        }
+        let source = match self.some_snapshot() {
+            Some((name, snapshot)) if self.rng.random() => (name, Some(snapshot)),
+            _ => (self.some_clone(), None),
+        };
+        let clone = &self.clones[&source.0];
+        if clone.depth >= MOST_DEPTH || clone.view.layers >= MOST_LAYERS {
+            return;
+        }
+        let fork = self.fresh_name("fork");
+        let text = match &source.1 {
+            Some(snapshot) => format!("{}@{snapshot}", source.0),
+            None => source.0.clone(),
+        };
+        self.driver.note(format!("fork {text} {fork}"));
+        self.daemon.must(&["clone", "fork", &text, &fork]);
+        let clone = self.clones.get_mut(&source.0).expect("in the model");
+        let view = match &source.1 {
+            Some(snapshot) => clone.snapshots[snapshot].clone(),
+            None => {
+                self.driver.synced(&mut clone.view.tree);
+                clone.view.sealed()
+            }
+        };
+        let depth = clone.depth + 1;
+        self.adopt(&fork, CloneModel::new(view, depth));
+    }
+
+    /// Switch one clone or several to a version, in each of the ways that there are.
+    pub fn repoint(&mut self) {
+        let count = self.rng.random_range(1..=3);
+        let chosen: Vec<String> = self.clones.keys().cloned().choose_multiple(&mut self.rng, count);
+        if !chosen.iter().all(|name| self.may_switch(name)) {
+            return;
+        }
+        chosen.iter().for_each(|name| self.hold_some(name));
+        let version = self.some_version();
+        let to = format!("{IMAGE}@v{version}");
+        let writes =
+            *[None, Some("stay"), Some("discard"), Some("discard")].iter().choose(&mut self.rng).expect("four");
+        let mut command = vec!["repoint", IMAGE, "--to", &to, "--clone"];
+        command.extend(chosen.iter().map(String::as_str));
+        command.extend(writes.iter().flat_map(|writes| ["--writes", *writes]));
+        self.driver.note(command.join(" "));
+        if writes.is_none() && self.refused(&chosen, version, &command) {
+            return;
+        }
+        let done = self.daemon.json(&command);
+        for name in &chosen {
+            self.repointed(name, version, writes, done["snapshot"].as_str());
+            self.compare(name);
+        }
+    }
+
+    /// Without a word on writes: where a clone has some and shows another version, nothing is switched.
+    fn refused(&mut self, chosen: &[String], version: usize, command: &[&str]) -> bool {
+        let stands_in_the_way = |name: &&String| {
+            let view = &self.clones[*name].view;
+            view.is_private() && view.version != version
+        };
+        let Some(first) = chosen.iter().find(stands_in_the_way) else { return false };
+        match self.daemon.run(command) {
+            Ok(said) => self.driver.fail(format!("{first} has private writes, and it was done: {said}")),
+            Err(said) if said.contains(first.as_str()) && said.contains("--writes") => {}
+            Err(said) => self.driver.fail(format!("a refusal that does not say that {first} has writes: {said}")),
+        }
+        chosen.iter().for_each(|name| self.compare(name));
+        true
+    }
+
+    fn repointed(&mut self, name: &str, version: usize, writes: Option<&str>, snapshot: Option<&str>) {
+        let clone = self.clones.get_mut(name).expect("in the model");
+        let private = clone.view.is_private();
+        if private && writes == Some("stay") {
+            clone.lagging = Some(version).filter(|to| *to != clone.view.version);
+            return;
+        }
+        if private && writes.is_none() {
+            return;
+        }
+        if private {
+            self.keep(name, snapshot.expect("the snapshot that keeps the discarded writes"));
+        } else if clone.view.version == version {
+            return;
+        }
+        let clone = self.clones.get_mut(name).expect("in the model");
+        clone.switch(View::of_version(&self.versions[version - 1], version));
+    }
+
+    fn label(&mut self) {
+        let name = self.some_clone();
+        let group = self.rng.random_range(0..3).to_string();
+        self.driver.note(format!("label {name} group={group}"));
+        self.daemon.must(&["clone", "label", &name, &format!("group={group}")]);
+        self.clones.get_mut(&name).expect("in the model").label = Some(group);
+    }
+
+    fn drop_pins(&mut self) {
+        let name = self.some_clone();
+        self.drop_pins_of(&name);
+    }
+
+    fn drop_pins_of(&mut self, name: &str) {
+        self.driver.note(format!("pins --drop --clone {name}"));
+        self.daemon.must(&["pins", "--drop", "--clone", name]);
+        self.clones.get_mut(name).expect("in the model").pins.clear();
+    }
+}
