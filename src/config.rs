@@ -32,6 +32,7 @@ pub struct Config {
     pub cache: CacheConfig,
     pub store: StoreConfig,
     pub import: ImportConfig,
+    pub clones: ClonesConfig,
     pub admin: AdminConfig,
     pub log: LogConfig,
 }
@@ -109,11 +110,13 @@ pub enum Squash {
 #[serde(default, deny_unknown_fields)]
 pub struct CacheConfig {
     pub bytes: u64,
+    /// Of private data that was written or read lately.
+    pub private_bytes: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { bytes: GIB }
+        Self { bytes: GIB, private_bytes: 256 * MIB }
     }
 }
 
@@ -139,6 +142,20 @@ impl Default for StoreConfig {
 pub struct ImportConfig {
     /// Threads that read, cut and compress; 0 is one per core.
     pub threads: usize,
+}
+
+/// Clones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ClonesConfig {
+    /// How deep forks of forks may go; 0 allows no fork.
+    pub max_fork_depth: u32,
+}
+
+impl Default for ClonesConfig {
+    fn default() -> Self {
+        Self { max_fork_depth: 8 }
+    }
 }
 
 /// The admin API.

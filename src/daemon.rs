@@ -11,6 +11,7 @@
 //! answered, as `kill -9` does.
 
 mod data_dir;
+mod stores;
 
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -24,15 +25,13 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 pub use data_dir::{DataDir, FORMAT};
+pub use stores::Stores;
 
 use crate::admin;
-use crate::chunk::blob::LocalBlobs;
-use crate::chunk::{ChunkStore, ChunkStoreOptions};
 use crate::config::{Config, Squash};
 use crate::env::Env;
 use crate::error::{Error, Result};
-use crate::image::{CATALOG_TABLES, Catalog, KvCatalogLog};
-use crate::meta::{KvStore, RocksKv, RocksOptions, Table};
+use crate::image::Fleet;
 use crate::metrics::ImportCounters;
 use crate::nfs;
 use crate::vfs::{self, ExportPolicy, ImageVfs};
@@ -65,46 +64,6 @@ pub async fn run(options: Options) -> Result<()> {
     Ok(())
 }
 
-/// Everything that is kept.
-struct Stores {
-    chunks: Arc<ChunkStore>,
-    catalog: Arc<Catalog>,
-}
-
-impl Stores {
-    async fn open(dir: &DataDir, config: &Config, env: &Env) -> Result<Self> {
-        let index_tables = [ChunkStore::TABLES, ChunkStore::SCRATCH].concat();
-        let index = open_kv(dir.path().join("index"), index_tables, ChunkStore::SCRATCH).await?;
-        let packs = Arc::new(LocalBlobs::open(env.disk.clone(), dir.path().to_path_buf())?);
-        let chunks = ChunkStore::open(index, packs, env.clone(), chunk_options(config)?).await?;
-        let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
-        let log = blocking(move || KvCatalogLog::open(log)).await?;
-        let catalog = Catalog::open(Arc::new(log), env.clone()).await?;
-        Ok(Self { chunks, catalog })
-    }
-
-    /// Leave nothing to replay.
-    async fn close(self) -> Result<()> {
-        self.catalog.close().await
-    }
-}
-
-async fn open_kv(path: PathBuf, tables: Vec<Table>, scratch: &[Table]) -> Result<Arc<dyn KvStore>> {
-    let options = RocksOptions { scratch: scratch.to_vec(), ..RocksOptions::default() };
-    Ok(Arc::new(blocking(move || RocksKv::open(path, &tables, options)).await?))
-}
-
-/// Run `work` where it may block.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| Error::internal("opening a store").because(e))?
-}
-
-fn chunk_options(config: &Config) -> Result<ChunkStoreOptions> {
-    let pack_bytes = usize::try_from(config.store.pack_bytes)
-        .map_err(|e| Error::invalid(format!("store.pack_bytes is {}", config.store.pack_bytes)).because(e))?;
-    Ok(ChunkStoreOptions { cache_bytes: config.cache.bytes, pack_bytes, zstd_level: config.store.zstd_level })
-}
-
 /// Both front ends, bound but not yet serving.
 struct Servers {
     nfs: nfs::Server<ImageVfs>,
@@ -121,14 +80,18 @@ impl Servers {
     async fn bind(dir: &DataDir, config: &Config, env: &Env, stores: &Stores) -> Result<Self> {
         let data_dir = dir.path().to_owned();
         let policy = export_policy(config);
-        let vfs = ImageVfs::new(stores.catalog.clone(), stores.chunks.clone(), policy, env.clone(), data_dir.clone());
+        let (catalog, chunks) = (stores.catalog.clone(), stores.chunks.clone());
+        let vfs = ImageVfs::new(catalog, chunks, stores.overlays.clone(), policy, env.clone(), data_dir.clone());
         let nfs = nfs::Server::bind(Arc::new(vfs), nfs_options(config))?;
         let addrs = nfs.local_addrs();
         let socket = config.admin_socket(dir.path());
         let admin = admin::Server::bind(&socket, &config.admin.allow_uids).await?;
         let (stop, stopped) = watch::channel(false);
+        let fleet = Fleet::new(stores.catalog.clone(), stores.overlays.clone());
+        let fleet = Arc::new(fleet.with_fork_depth(config.clones.max_fork_depth));
         let context = admin::Context {
             catalog: stores.catalog.clone(),
+            fleet,
             chunks: stores.chunks.clone(),
             env: env.clone(),
             data_dir,

@@ -8,6 +8,7 @@
 //! | [`meta`] | ordered keys and values (RocksDB) |
 //! | [`chunk`] | the content-addressed chunk store and its cache |
 //! | [`manifest`] | immutable trees as pages in the chunk store |
+//! | [`overlay`] | private writes of clones: the log |
 //! | [`image`] | images, versions, clones, the catalog, the view switch, import |
 //! | [`vfs`] | the file service without a protocol |
 //! | [`nfs`], [`admin`] | the NFSv3 front end; the HTTP API |

@@ -4,6 +4,8 @@
 //! frozen dump of `tests/fixtures/format-vN/`; then the dump alone is opened and read. A new format
 //! version needs a fixture of its own; the old ones stay.
 
+#[path = "formats/log.rs"]
+mod log;
 #[path = "formats/stores.rs"]
 mod stores;
 

@@ -1,5 +1,6 @@
 //! Clones.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
@@ -8,14 +9,17 @@ use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, header};
 use axum::response::Response;
 use futures_util::stream;
+use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::Context;
 use super::reply::{Answer, Body, Refused};
-use super::types::{CloneInfo, CloneList, ClonesCreated, CreateClones, LabelClones, RemoveClones, Removed};
+use super::types::{CloneInfo, CloneList, ClonesCreated, CreateClones, LabelClones, Remove, Removed, SetClones};
 use super::views::{clone_info, version_name};
 use crate::error::{Error, Result};
-use crate::image::{self, CloneNames, CloneRecord, LabelEdits, Labels, NewClones, Selector};
+use crate::image::{
+    self, CloneNames, CloneRecord, CloneTarget, Fleet, LabelEdits, Labels, NewClones, PolicyEdits, Selector, Squash,
+};
 
 /// Clones that are turned into text at a time.
 const LIST_STEP: usize = 1024;
@@ -34,6 +38,16 @@ impl Selection {
     }
 }
 
+/// The clones named, those selected, or all.
+pub(super) fn target(names: Vec<String>, select: Option<String>) -> Result<CloneTarget> {
+    match (select, names.is_empty()) {
+        (None, true) => Ok(CloneTarget::All),
+        (None, false) => Ok(CloneTarget::Names(names)),
+        (Some(selector), true) => Ok(CloneTarget::Select(selector.parse()?)),
+        (Some(_), false) => Err(Error::invalid("both a selector and names").remedy("give one of them")),
+    }
+}
+
 /// A `CloneList`, made while it is sent: a listing of many costs little memory.
 pub(super) async fn list(
     State(cx): State<Arc<Context>>,
@@ -42,14 +56,16 @@ pub(super) async fn list(
     let state = cx.catalog.state();
     let clones = selection.clones(&state)?;
     let steps = clones.len().div_ceil(LIST_STEP).max(1);
-    let pieces = (0..steps).map(move |step| Ok::<_, std::convert::Infallible>(piece(&state, &clones, step, steps)));
+    let fleet = cx.fleet.clone();
+    let piece = move |step| piece(&fleet, &state, &clones, step, steps);
+    let pieces = (0..steps).map(move |step| Ok::<_, std::convert::Infallible>(piece(step)));
     let mut response = Response::new(HttpBody::from_stream(stream::iter(pieces)));
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     Ok(response)
 }
 
 /// Piece `step` of `steps` of the document `{"clones":[...]}`.
-fn piece(state: &image::State, clones: &[Arc<CloneRecord>], step: usize, steps: usize) -> Bytes {
+fn piece(fleet: &Fleet, state: &image::State, clones: &[Arc<CloneRecord>], step: usize, steps: usize) -> Bytes {
     let mut text = Vec::new();
     if step == 0 {
         text.extend_from_slice(b"{\"clones\":[");
@@ -58,7 +74,8 @@ fn piece(state: &image::State, clones: &[Arc<CloneRecord>], step: usize, steps: 
         if i > 0 {
             text.push(b',');
         }
-        serde_json::to_writer(&mut text, &clone_info(state, clone)).expect("our documents have string keys only");
+        serde_json::to_writer(&mut text, &clone_info(fleet, state, clone))
+            .expect("our documents have string keys only");
     }
     if step + 1 == steps {
         text.extend_from_slice(b"]}");
@@ -69,7 +86,7 @@ fn piece(state: &image::State, clones: &[Arc<CloneRecord>], step: usize, steps: 
 pub(super) async fn show(State(cx): State<Arc<Context>>, Path(name): Path<String>) -> Answer<CloneInfo> {
     let state = cx.catalog.state();
     let clone = state.find_clone(&name)?;
-    Ok(Json(clone_info(&state, clone)))
+    Ok(Json(clone_info(&cx.fleet, &state, clone)))
 }
 
 pub(super) async fn create(State(cx): State<Arc<Context>>, Body(body): Body<CreateClones>) -> Answer<ClonesCreated> {
@@ -96,13 +113,60 @@ fn names_wanted(body: &CreateClones) -> Result<Vec<String>> {
     }
 }
 
-pub(super) async fn remove(State(cx): State<Arc<Context>>, Body(body): Body<RemoveClones>) -> Answer<Removed> {
-    let removed = cx.catalog.remove_clones(body.names).await?;
+pub(super) async fn remove(State(cx): State<Arc<Context>>, Body(body): Body<Remove>) -> Answer<Removed> {
+    let removed = cx.fleet.remove_clones(target(body.names, body.select)?).await?;
+    tracing::info!("removed {} clones", removed.len());
     Ok(Json(Removed { names: removed.iter().map(|clone| clone.name.to_string()).collect() }))
 }
 
 pub(super) async fn label(State(cx): State<Arc<Context>>, Body(body): Body<LabelClones>) -> Answer<CloneList> {
-    let labelled = cx.catalog.label_clones(body.names, LabelEdits::parse(&body.edits)?).await?;
+    let edits = LabelEdits::parse(&body.edits)?;
+    let labelled = cx.catalog.label_clones(target(body.names, body.select)?, edits).await?;
+    Ok(Json(listed(&cx, &labelled)))
+}
+
+/// Export policy and quota.
+pub(super) async fn set(State(cx): State<Arc<Context>>, Body(body): Body<SetClones>) -> Answer<CloneList> {
+    let edits = policy_edits(&body)?;
+    let set = cx.catalog.set_clones(target(body.names, body.select)?, edits).await?;
+    Ok(Json(listed(&cx, &set)))
+}
+
+fn listed(cx: &Context, clones: &[Arc<CloneRecord>]) -> CloneList {
     let state = cx.catalog.state();
-    Ok(Json(CloneList { clones: labelled.iter().map(|clone| clone_info(&state, clone)).collect() }))
+    CloneList { clones: clones.iter().map(|clone| clone_info(&cx.fleet, &state, clone)).collect() }
+}
+
+fn policy_edits(body: &SetClones) -> Result<PolicyEdits> {
+    let quota = match (body.bytes_quota, body.no_quota) {
+        (Some(_), true) => return Err(Error::invalid("both a quota and none").remedy("give one of them")),
+        (None, true) => Some(None),
+        (bytes, false) => bytes.map(Some),
+    };
+    let allow = body.allow.as_ref().map(|nets| nets.iter().map(|net| network(net)).collect());
+    Ok(PolicyEdits {
+        default: body.default,
+        allow: allow.transpose()?,
+        read_only: body.read_only,
+        squash: body.squash.as_deref().map(squash).transpose()?,
+        privileged_port: body.privileged_port,
+        quota,
+    })
+}
+
+/// A network, or an address that stands for itself.
+fn network(text: &str) -> Result<IpNet> {
+    let alone = |_| text.parse::<IpAddr>().map(IpNet::from);
+    text.parse().or_else(alone).map_err(|_| {
+        Error::invalid(format!("network {text:?}")).remedy("write ADDRESS/PREFIX, such as 10.1.0.0/16, or an address")
+    })
+}
+
+fn squash(text: &str) -> Result<Squash> {
+    match text {
+        "none" => Ok(Squash::None),
+        "root" => Ok(Squash::Root),
+        "all" => Ok(Squash::All),
+        _ => Err(Error::invalid(format!("squash {text:?}")).remedy("one of none, root, all")),
+    }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `types` | the documents, shared with the command line |
 //! | `router` | which path and method means which handler; limits; who may call |
-//! | `images`, `clones`, `repoint`, `status` | one function per endpoint, calling one verb of the catalog |
+//! | `images`, `clones`, `snapshots`, `repoint`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
 //! | `import`, `diff` | the two answers that are streams of lines |
 //! | `views` | catalog records as documents |
 //! | `reply` | errors and bodies |
@@ -22,6 +22,7 @@ mod import;
 mod reply;
 mod repoint;
 mod router;
+mod snapshots;
 mod status;
 pub mod types;
 mod views;
@@ -39,13 +40,14 @@ use tokio::sync::watch;
 use crate::chunk::ChunkStore;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::Catalog;
 use crate::image::import::Running as RunningImports;
+use crate::image::{Catalog, Fleet};
 use crate::metrics::ImportCounters;
 
 /// What the handlers work with.
 pub struct Context {
     pub catalog: Arc<Catalog>,
+    pub fleet: Arc<Fleet>,
     pub chunks: Arc<ChunkStore>,
     pub env: Env,
     pub data_dir: PathBuf,

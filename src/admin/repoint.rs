@@ -6,17 +6,18 @@ use axum::Json;
 use axum::extract::{Query, State};
 
 use super::Context;
-use super::clones::Selection;
+use super::clones::{Selection, target};
 use super::reply::{Answer, Body};
 use super::types::{DropPinsBody, PinList, PinsDropped, RepointBody, RepointInfo};
 use super::views::{pin_infos, version_name};
-use crate::error::{Error, Result};
-use crate::image::{RepointPlan, RepointTarget};
+use crate::image::{RepointPlan, Writes};
 
 pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<RepointBody>) -> Answer<RepointInfo> {
-    let plan = RepointPlan { to: body.to.parse()?, target: target(body.select, body.clones)?, image: body.image };
+    let writes = body.writes.as_deref().map_or(Ok(Writes::default()), str::parse)?;
+    let target = target(body.clones, body.select)?;
+    let plan = RepointPlan { to: body.to.parse()?, target, writes, image: body.image };
     let image = plan.image.clone();
-    let done = cx.catalog.repoint(plan).await?;
+    let done = cx.fleet.repoint(plan).await?;
     let version = version_name(&image, done.version.number);
     tracing::info!("{}: {} clones of {image} show {version}", done.operation, done.switched);
     Ok(Json(RepointInfo {
@@ -24,28 +25,21 @@ pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<Rep
         image,
         version,
         clones: done.switched as u64,
+        discarded: done.discarded as u64,
+        snapshot: (done.discarded > 0).then(|| done.operation.snapshot_name()),
+        lagging: done.lagging as u64,
         unchanged: done.unchanged as u64,
     }))
-}
-
-/// The named clones, the selected ones, or all.
-fn target(select: Option<String>, clones: Vec<String>) -> Result<RepointTarget> {
-    match (select, clones.is_empty()) {
-        (None, true) => Ok(RepointTarget::All),
-        (None, false) => Ok(RepointTarget::Names(clones)),
-        (Some(selector), true) => Ok(RepointTarget::Select(selector.parse()?)),
-        (Some(_), false) => Err(Error::invalid("both a selector and names").remedy("give one of them")),
-    }
 }
 
 pub(super) async fn pins(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<PinList> {
     let state = cx.catalog.state();
     let clones = selection.clones(&state)?;
-    Ok(Json(PinList { pins: clones.iter().flat_map(|clone| pin_infos(&state, clone)).collect() }))
+    Ok(Json(PinList { pins: clones.iter().flat_map(|clone| pin_infos(&cx.fleet, &state, clone)).collect() }))
 }
 
 pub(super) async fn drop_pins(State(cx): State<Arc<Context>>, Body(body): Body<DropPinsBody>) -> Answer<PinsDropped> {
-    let pins = cx.catalog.drop_pins(target(body.select, body.clones)?).await?;
+    let pins = cx.fleet.drop_pins(target(body.clones, body.select)?).await?;
     tracing::info!("dropped {pins} pins");
     Ok(Json(PinsDropped { pins: pins as u64 }))
 }

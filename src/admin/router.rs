@@ -6,11 +6,11 @@ use axum::extract::{ConnectInfo, DefaultBodyLimit, Request, State};
 use axum::http::StatusCode;
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 
 use super::types::ErrorInfo;
-use super::{Context, Peer, clones, diff, images, import, repoint, status};
+use super::{Context, Peer, clones, diff, images, import, repoint, snapshots, status};
 
 /// Largest request body, in bytes: 100,000 names of the longest kind, and room.
 const MAX_BODY: usize = 32 << 20;
@@ -26,6 +26,12 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/diff", get(diff::diff))
         .route("/v1/clones", get(clones::list).post(clones::create).patch(clones::label).delete(clones::remove))
         .route("/v1/clones/{name}", get(clones::show))
+        .route("/v1/clones/{name}/snapshots", get(snapshots::list).delete(snapshots::remove))
+        .route("/v1/clones/{name}/snapshots/{snapshot}", patch(snapshots::label))
+        .route("/v1/clones/{name}/restore", post(snapshots::restore))
+        .route("/v1/policies", patch(clones::set))
+        .route("/v1/snapshots", post(snapshots::take))
+        .route("/v1/forks", post(snapshots::fork))
         .route("/v1/repoint", post(repoint::repoint))
         .route("/v1/pins", get(repoint::pins).delete(repoint::drop_pins))
         .route("/v1/df", get(status::usage))

@@ -33,6 +33,7 @@ pub(super) async fn usage(State(cx): State<Arc<Context>>) -> Answer<UsageInfo> {
         versions: state.versions().count() as u64,
         clones: state.clone_count() as u64,
         pins: state.clones().map(|clone| clone.pins.len() as u64).sum(),
+        snapshots: state.snapshot_count() as u64,
         chunks: store.chunks,
         bytes_logical: state.versions().map(|version| version.bytes_logical).sum(),
         bytes_raw: store.raw_bytes,

@@ -81,11 +81,31 @@ pub struct SetImage {
     pub untag: Vec<String>,
 }
 
-/// Edits of the labels of clones: `k=v` sets, `k-` removes.
+/// Which clones, or snapshots of a clone, are removed: by name, or those that match.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Remove {
+    #[serde(default)]
+    pub names: Vec<String>,
+    #[serde(default)]
+    pub select: Option<String>,
+}
+
+/// Edits of the labels of clones, named or selected: `k=v` sets, `k-` removes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LabelClones {
+    #[serde(default)]
     pub names: Vec<String>,
+    #[serde(default)]
+    pub select: Option<String>,
+    pub edits: Vec<String>,
+}
+
+/// Edits of the labels of a snapshot: `k=v` sets, `k-` removes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LabelSnapshot {
     pub edits: Vec<String>,
 }
 
@@ -184,6 +204,128 @@ pub struct CloneInfo {
     pub export: String,
     /// How many former views are still readable.
     pub pins: u64,
+    pub snapshots: u64,
+    /// Bytes of file data that the clone has of its own, over all layers.
+    pub bytes_private: u64,
+    /// Objects that it changed, made or removed.
+    pub inodes_private: u64,
+    /// Most private bytes, if there is a limit.
+    pub bytes_quota: Option<u64>,
+    /// Sealed layers under the one that takes the writes.
+    pub layers: u64,
+    /// How many forks lie between it and a version.
+    pub depth: u64,
+    /// The version that a repoint meant it to show; it stayed because of its private writes.
+    pub lagging: Option<String>,
+    pub policy: PolicyInfo,
+}
+
+/// What a clone's export has of its own; `null` is what the configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyInfo {
+    pub allow: Option<Vec<String>>,
+    pub read_only: Option<bool>,
+    /// `none`, `root` or `all`.
+    pub squash: Option<String>,
+    pub privileged_port: Option<bool>,
+}
+
+/// Changes to the export policy and the quota of clones, named or selected. What is not given stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetClones {
+    #[serde(default)]
+    pub names: Vec<String>,
+    #[serde(default)]
+    pub select: Option<String>,
+    /// First of all, back to what the configuration says; the quota stays.
+    #[serde(default)]
+    pub default: bool,
+    /// Networks, or single addresses.
+    #[serde(default)]
+    pub allow: Option<Vec<String>>,
+    #[serde(default)]
+    pub read_only: Option<bool>,
+    /// `none`, `root` or `all`.
+    #[serde(default)]
+    pub squash: Option<String>,
+    #[serde(default)]
+    pub privileged_port: Option<bool>,
+    #[serde(default)]
+    pub bytes_quota: Option<u64>,
+    /// Take the quota away.
+    #[serde(default)]
+    pub no_quota: bool,
+}
+
+/// A snapshot to be of each of the clones named or selected, all at the same instant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TakeSnapshots {
+    #[serde(default)]
+    pub names: Vec<String>,
+    #[serde(default)]
+    pub select: Option<String>,
+    pub snapshot: String,
+    /// `k=v` each.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
+/// One snapshot of a clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotInfo {
+    pub name: String,
+    pub clone: String,
+    /// The version that the clone showed.
+    pub version: String,
+    pub created: String,
+    pub labels: LabelMap,
+    /// What the clone had of its own then.
+    pub bytes_private: u64,
+    pub inodes_private: u64,
+    pub layers: u64,
+    /// Taken by mimeo itself, before the operation named.
+    pub auto: bool,
+    pub operation: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotList {
+    pub snapshots: Vec<SnapshotInfo>,
+}
+
+/// Let a clone show what this snapshot of it holds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RestoreBody {
+    pub snapshot: String,
+}
+
+/// What a restore did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreInfo {
+    pub operation: String,
+    /// The clone.
+    pub name: String,
+    pub snapshot: String,
+    /// The version that it shows now.
+    pub version: String,
+    pub view: u64,
+    /// The snapshot of what it showed before.
+    pub before: String,
+}
+
+/// A clone of a clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ForkBody {
+    /// `CLONE` or `CLONE@SNAPSHOT`.
+    pub source: String,
+    pub name: String,
+    /// `k=v` each.
+    #[serde(default)]
+    pub labels: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -218,12 +360,6 @@ pub struct ClonesCreated {
     pub names: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RemoveClones {
-    pub names: Vec<String>,
-}
-
 /// What was removed.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
@@ -241,6 +377,10 @@ pub struct RepointBody {
     pub select: Option<String>,
     #[serde(default)]
     pub clones: Vec<String>,
+    /// What becomes of clones with private writes: `stay` or `discard`. Without it, one such clone
+    /// refuses the whole.
+    #[serde(default)]
+    pub writes: Option<String>,
 }
 
 /// What a repoint did.
@@ -251,6 +391,12 @@ pub struct RepointInfo {
     pub version: String,
     /// Clones that were switched.
     pub clones: u64,
+    /// Of these, those whose private writes were discarded.
+    pub discarded: u64,
+    /// The snapshot that each of those has of what it showed before.
+    pub snapshot: Option<String>,
+    /// Clones that stayed because of their private writes.
+    pub lagging: u64,
     /// Clones that showed the version already.
     pub unchanged: u64,
 }
@@ -266,6 +412,8 @@ pub struct PinInfo {
     pub since: String,
     /// The operation that did.
     pub operation: String,
+    /// What the view had of its own.
+    pub bytes_private: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -295,6 +443,7 @@ pub struct UsageInfo {
     pub versions: u64,
     pub clones: u64,
     pub pins: u64,
+    pub snapshots: u64,
     pub chunks: u64,
     /// Sum of the files' lengths over all versions.
     pub bytes_logical: u64,

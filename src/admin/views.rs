@@ -4,9 +4,12 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::types::{CloneInfo, ImageInfo, LabelMap, PinInfo, VersionInfo};
+use super::types::{CloneInfo, ImageInfo, LabelMap, PinInfo, PolicyInfo, SnapshotInfo, VersionInfo};
 use crate::env::Time;
-use crate::image::{CloneRecord, ImageId, ImageRecord, Labels, Pin, State, VersionNumber, VersionRecord};
+use crate::image::{
+    CloneRecord, ExportOverrides, Fleet, ImageId, ImageRecord, Labels, Pin, SnapshotRecord, Squash, State,
+    VersionNumber, VersionRecord,
+};
 
 /// RFC 3339 in UTC, to the millisecond.
 pub(super) fn rfc3339(time: Time) -> String {
@@ -96,11 +99,18 @@ fn image_of(state: &State, id: ImageId) -> String {
     state.image(id).map_or_else(|| id.0.to_string(), |image| image.name.to_string())
 }
 
-pub(super) fn clone_info(state: &State, clone: &CloneRecord) -> CloneInfo {
+/// `NAME@vN` of a version that a clone shows or showed.
+pub(super) fn version_of(state: &State, clone: &CloneRecord, number: VersionNumber) -> String {
+    version_name(&image_of(state, clone.image), number)
+}
+
+pub(super) fn clone_info(fleet: &Fleet, state: &State, clone: &CloneRecord) -> CloneInfo {
     let image = image_of(state, clone.image);
+    let private = fleet.counts(&clone.view);
     CloneInfo {
         name: clone.name.to_string(),
         version: version_name(&image, clone.view.version),
+        lagging: clone.lagging.map(|number| version_name(&image, number)),
         image,
         view: clone.view.number,
         labels: label_map(&clone.labels),
@@ -108,11 +118,48 @@ pub(super) fn clone_info(state: &State, clone: &CloneRecord) -> CloneInfo {
         switched: rfc3339(clone.switched),
         export: format!("/clones/{}", clone.name),
         pins: clone.pins.len() as u64,
+        snapshots: state.snapshots_of(clone.id).count() as u64,
+        bytes_private: private.bytes,
+        inodes_private: private.inodes,
+        bytes_quota: clone.quota,
+        layers: clone.view.layers.len() as u64,
+        depth: clone.depth.into(),
+        policy: policy_info(&clone.export),
+    }
+}
+
+fn policy_info(export: &ExportOverrides) -> PolicyInfo {
+    let squash = |squash| match squash {
+        Squash::None => "none".to_owned(),
+        Squash::Root => "root".to_owned(),
+        Squash::All => "all".to_owned(),
+    };
+    PolicyInfo {
+        allow: export.allow.as_ref().map(|nets| nets.iter().map(ToString::to_string).collect()),
+        read_only: export.read_only,
+        squash: export.squash.map(squash),
+        privileged_port: export.privileged_port,
+    }
+}
+
+pub(super) fn snapshot_info(state: &State, clone: &CloneRecord, snapshot: &SnapshotRecord) -> SnapshotInfo {
+    let private = snapshot.counts();
+    SnapshotInfo {
+        name: snapshot.name.to_string(),
+        clone: clone.name.to_string(),
+        version: version_of(state, clone, snapshot.version),
+        created: rfc3339(snapshot.created),
+        labels: label_map(&snapshot.labels),
+        bytes_private: private.bytes,
+        inodes_private: private.inodes,
+        layers: snapshot.layers.len() as u64,
+        auto: snapshot.auto(),
+        operation: snapshot.operation.map(|operation| operation.to_string()),
     }
 }
 
 /// The pins of a clone, newest first.
-pub(super) fn pin_infos(state: &State, clone: &CloneRecord) -> Vec<PinInfo> {
+pub(super) fn pin_infos(fleet: &Fleet, state: &State, clone: &CloneRecord) -> Vec<PinInfo> {
     let image = image_of(state, clone.image);
     let info = |pin: &Pin| PinInfo {
         name: clone.name.to_string(),
@@ -120,6 +167,7 @@ pub(super) fn pin_infos(state: &State, clone: &CloneRecord) -> Vec<PinInfo> {
         view: pin.view.number,
         since: rfc3339(pin.since),
         operation: pin.operation.to_string(),
+        bytes_private: fleet.counts(&pin.view).bytes,
     };
     clone.pins.iter().map(info).collect()
 }

@@ -18,7 +18,7 @@ mod session;
 mod store;
 
 pub use cache::{CacheStats, ChunkCache};
-pub use fetch::{ChunkSink, ChunkSource, Fetch, MemoryChunks, Step, Stop, Stored};
+pub use fetch::{BlockKey, ChunkSink, ChunkSource, Fetch, MemoryChunks, Step, Stop, Stored};
 pub use id::ChunkId;
 pub use session::Session;
 pub use store::{ChunkStore, ChunkStoreOptions, StoreUsage};

@@ -15,6 +15,7 @@ mod output;
 mod progress;
 mod repoint;
 mod serve;
+mod snapshot;
 mod status;
 
 use std::path::PathBuf;
@@ -109,6 +110,12 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
             Command::Df => status::df(&mut client, output).await,
         }
     })
+}
+
+/// End with what clap ends with when it does not understand the arguments itself.
+fn misused(message: &str) -> ! {
+    use clap::CommandFactory;
+    Cli::command().error(clap::error::ErrorKind::MissingRequiredArgument, message).exit()
 }
 
 #[cfg(test)]

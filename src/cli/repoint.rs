@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 
 use super::client::{Client, escape};
-use super::output::{Output, count, local, table};
+use super::output::{Output, count, local, size, table};
 use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo};
 
 #[derive(Args)]
@@ -23,14 +23,18 @@ pub(super) struct Repoint {
     /// Only these clones
     #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
     clones: Vec<String>,
+    /// What becomes of clones with private writes: stay leaves them, marked as lagging; discard takes a
+    /// snapshot and drops the writes. Without it, nothing is switched if there is such a clone
+    #[arg(long, value_parser = ["stay", "discard", "keep", "preserve"])]
+    writes: Option<String>,
     /// When: at once, under live mounts
     #[arg(long, value_parser = ["live"], default_value = "live")]
     activate: String,
 }
 
 pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Repoint { image, to, select, clones, activate: _ } = repoint;
-    let body = RepointBody { image, to, select, clones };
+    let Repoint { image, to, select, clones, writes, activate: _ } = repoint;
+    let body = RepointBody { image, to, select, clones, writes };
     let done: RepointInfo = client.send(Method::POST, "/v1/repoint", &body).await?;
     output.show(&done, switched)
 }
@@ -40,7 +44,15 @@ fn switched(done: &RepointInfo) -> String {
         0 => String::new(),
         n => format!(", {n} showed it already"),
     };
-    format!("{}: {} switched to {}{already}", done.operation, count(done.clones, "clone"), done.version)
+    let staying = match done.lagging {
+        0 => String::new(),
+        n => format!(", {n} stayed because of private writes"),
+    };
+    let kept = done.snapshot.as_ref().map_or(String::new(), |snapshot| {
+        format!("\n{} had private writes, which are kept in snapshot {snapshot}", count(done.discarded, "clone"))
+    });
+    let switched = count(done.clones, "clone");
+    format!("{}: {switched} switched to {}{already}{staying}{kept}", done.operation, done.version)
 }
 
 #[derive(Args)]
@@ -71,7 +83,14 @@ pub(super) async fn pins(pins: Pins, client: &mut Client, output: &mut Output) -
 
 fn show_pins(list: &PinList) -> String {
     let row = |pin: &PinInfo| {
-        vec![pin.name.clone(), pin.version.clone(), pin.view.to_string(), local(&pin.since), pin.operation.clone()]
+        vec![
+            pin.name.clone(),
+            pin.version.clone(),
+            pin.view.to_string(),
+            size(pin.bytes_private),
+            local(&pin.since),
+            pin.operation.clone(),
+        ]
     };
-    table(&["CLONE", "VERSION", ">VIEW", "SINCE", "OPERATION"], list.pins.iter().map(row))
+    table(&["CLONE", "VERSION", ">VIEW", ">PRIVATE", "SINCE", "OPERATION"], list.pins.iter().map(row))
 }

@@ -14,7 +14,7 @@ fn show(usage: &UsageInfo) -> String {
     let of = |part, whole| format!("{} of {}", size(part), size(whole));
     fields(&[
         ("images", format!("{} with {} versions", usage.images, usage.versions)),
-        ("clones", format!("{} with {} pins", usage.clones, usage.pins)),
+        ("clones", format!("{} with {} pins and {} snapshots", usage.clones, usage.pins, usage.snapshots)),
         ("all versions", size(usage.bytes_logical)),
         ("distinct", format!("{} in {} chunks", size(usage.bytes_raw), usage.chunks)),
         ("stored", size(usage.bytes_stored)),

@@ -15,6 +15,7 @@ const PACK_BYTES: std::ops::RangeInclusive<u64> = MIB..=64 * MIB;
 const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 0..=19;
 const MAX_THREADS: usize = 1024;
 const MAX_DRAIN_SECS: u64 = 3600;
+const MAX_FORK_DEPTH: u32 = 1024;
 
 /// Whether the daemon may start in spite of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +66,7 @@ impl Config {
         self.check_exports(&mut found);
         self.check_reach(&mut found);
         self.check_store(&mut found);
+        self.check_clones(&mut found);
         self.check_log(&mut found);
         found.0
     }
@@ -160,6 +162,14 @@ impl Config {
             self.import.threads > MAX_THREADS,
             format!("import.threads is {}", self.import.threads),
             "set at most 1024, or 0 for one per core",
+        );
+    }
+
+    fn check_clones(&self, found: &mut Findings) {
+        found.error(
+            self.clones.max_fork_depth > MAX_FORK_DEPTH,
+            format!("clones.max_fork_depth is {}", self.clones.max_fork_depth),
+            "set at most 1024",
         );
     }
 

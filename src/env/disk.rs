@@ -8,7 +8,7 @@
 //! one may be gone although they can still be read, and a later sync that succeeds proves nothing.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IoSlice, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,17 @@ pub struct Space {
     pub total: u64,
     /// What an unprivileged writer may still take.
     pub free: u64,
+}
+
+/// Most bytes that are kept free.
+const RESERVE: u64 = 256 * 1024 * 1024;
+
+impl Space {
+    /// What stores leave free, 256 MiB or a tenth of a small disk, so that whatever else is on it, the
+    /// catalog's log first, can go on and space can be freed.
+    pub fn reserve(&self) -> u64 {
+        RESERVE.min(self.total / 10)
+    }
 }
 
 /// The few things that we ask of a filesystem. All calls block.
@@ -47,6 +58,12 @@ pub trait DiskFile: Send + Sync {
     fn len(&self) -> io::Result<u64>;
     /// Append all of `data`. One caller at a time. After an error any prefix of it may be there.
     fn append(&self, data: &[u8]) -> io::Result<()>;
+    /// [`append`](Self::append) of all `parts` as if they were one.
+    fn append_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let mut data = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| data.extend_from_slice(part));
+        self.append(&data)
+    }
     /// Fill `buf` from `offset`; `UnexpectedEof` where the file ends before.
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()>;
     /// Make the bytes appended so far durable. After an error nothing is known.
@@ -116,6 +133,22 @@ impl DiskFile for RealFile {
 
     fn append(&self, data: &[u8]) -> io::Result<()> {
         (&self.0).write_all(data)
+    }
+
+    fn append_vectored(&self, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        let mut parts = parts.to_vec();
+        let mut rest = &mut parts[..];
+        // Takes leading empty parts away: of nothing but them a write returns 0.
+        IoSlice::advance_slices(&mut rest, 0);
+        while !rest.is_empty() {
+            match (&self.0).write_vectored(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => IoSlice::advance_slices(&mut rest, written),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     fn read_at(&self, buf: &mut [u8], offset: u64) -> io::Result<()> {

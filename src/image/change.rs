@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Labels;
 use super::record::{
-    CloneRecord, ExportId, ImageId, ImageRecord, OperationId, StoreRecord, VersionNumber, VersionRecord,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, StoreRecord, VersionNumber,
+    VersionRecord,
 };
-use crate::env::Time;
+use super::switch::{Sealed, ViewSwitch};
 
 /// One change. Applying it is a pure function of the state before and the change itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -20,36 +21,49 @@ pub enum Change {
     RemoveImage(ImageId),
     /// Create or replace. The image's next version gets a higher number.
     PutVersion(VersionRecord),
-    /// Removed by name, with the tags that named it. The record goes when no view and no pin of a
-    /// clone reads it any more.
+    /// Removed by name, with the tags that named it. The record goes when no view, pin or snapshot of
+    /// a clone reads it any more.
     RemoveVersion {
         image: ImageId,
         number: VersionNumber,
     },
     /// Create or replace.
     PutClone(CloneRecord),
+    /// With its snapshots.
     RemoveClone(ExportId),
     LabelClones {
         clones: Vec<ExportId>,
         labels: Arc<Labels>,
     },
-    /// The view switch: all of `clones` show version `number` (no private layers) from now on; the
-    /// former view of each becomes a pin. A clone that shows it already stays as it is. One key in
-    /// the log, however many clones.
-    Switch {
-        clones: Vec<ExportId>,
-        number: VersionNumber,
-        at: Time,
-        operation: OperationId,
-        /// The new views' overlays: this one for the first clone, the next for the second, ...
-        first_overlay: u64,
-    },
+    /// The view switch: all of its clones show another version or other layers from now on; the
+    /// former view of each becomes a pin. A clone that shows the same already stays as it is. One key
+    /// in the log, however many clones.
+    Switch(ViewSwitch),
+    /// The former views of these clones end. `sealed`: what their tops held then.
     DropPins {
         clones: Vec<ExportId>,
+        sealed: Sealed,
     },
     /// Identifiers below `next` are handed out. It only grows.
     GrantIds {
         next: u64,
+    },
+    /// Create or replace.
+    PutSnapshot(SnapshotRecord),
+    RemoveSnapshot {
+        clone: ExportId,
+        name: Arc<str>,
+    },
+    /// What the exports of these clones have of their own, and how much they may hold.
+    SetPolicy {
+        clones: Vec<ExportId>,
+        export: Arc<ExportOverrides>,
+        quota: Option<u64>,
+    },
+    /// A repoint meant these clones to show version `number`, and left them; `None`: it is settled.
+    SetLagging {
+        clones: Vec<ExportId>,
+        number: Option<VersionNumber>,
     },
 }
 
@@ -59,13 +73,19 @@ impl Change {
         match self {
             Self::PutClone(clone) => std::slice::from_ref(&clone.id),
             Self::RemoveClone(id) => std::slice::from_ref(id),
-            Self::LabelClones { clones, .. } | Self::Switch { clones, .. } | Self::DropPins { clones } => clones,
+            Self::Switch(switch) => &switch.clones,
+            Self::LabelClones { clones, .. }
+            | Self::DropPins { clones, .. }
+            | Self::SetPolicy { clones, .. }
+            | Self::SetLagging { clones, .. } => clones,
             Self::PutStore(_)
             | Self::PutImage(_)
             | Self::RemoveImage(_)
             | Self::PutVersion(_)
             | Self::RemoveVersion { .. }
-            | Self::GrantIds { .. } => &[],
+            | Self::GrantIds { .. }
+            | Self::PutSnapshot(_)
+            | Self::RemoveSnapshot { .. } => &[],
         }
     }
 }

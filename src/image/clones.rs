@@ -1,15 +1,21 @@
-//! What one does with clones, other than switching them (`repoint.rs`).
+//! What one does with clones that needs no look at what they hold.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::catalog::{Catalog, Draft};
 use super::change::Change;
-use super::labels::{LabelEdits, Labels};
+use super::labels::{LabelEdits, Labels, Selector};
 use super::names::{VersionRef, check_count, check_name};
-use super::record::{CloneRecord, ExportId, VersionRecord, View};
+use super::record::{CloneRecord, ExportId, ExportOverrides, Squash, VersionRecord, View};
+use super::state::State;
 use crate::error::{Error, Result};
 use crate::overlay::OverlayId;
+
+/// Networks that one clone may name.
+pub const MAX_NETWORKS: usize = 64;
 
 /// Clones to be: all of them or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +24,94 @@ pub struct NewClones {
     /// At most [`MAX_CLONES_PER_CALL`](super::names::MAX_CLONES_PER_CALL).
     pub names: Vec<String>,
     pub labels: Labels,
+}
+
+/// Which clones.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CloneTarget {
+    All,
+    Select(Selector),
+    Names(Vec<String>),
+}
+
+impl CloneTarget {
+    /// The clones that are meant: of `Names` each once, in the order given, the first unknown one is
+    /// an error; else those that match, sorted by name, which may be none.
+    pub fn choose(&self, state: &State) -> Result<Vec<Arc<CloneRecord>>> {
+        match self {
+            Self::All => Ok(state.clones().cloned().collect()),
+            Self::Select(selector) => Ok(state.select(selector).cloned().collect()),
+            Self::Names(names) => clones_named(state, names),
+        }
+    }
+
+    /// The same for what must not be done to all clones by an oversight, nor to none.
+    pub(super) fn named_or_selected(&self, state: &State) -> Result<Vec<Arc<CloneRecord>>> {
+        if *self == Self::All {
+            return Err(no_clone_named());
+        }
+        let chosen = self.choose(state)?;
+        match self {
+            Self::Select(selector) if chosen.is_empty() => {
+                Err(Error::not_found(format!("no clone matches {:?}", selector.to_string()))
+                    .remedy("see `mimeo clone ls`"))
+            }
+            _ => Ok(chosen),
+        }
+    }
+}
+
+fn clones_named(state: &State, names: &[String]) -> Result<Vec<Arc<CloneRecord>>> {
+    if names.is_empty() {
+        return Err(no_clone_named());
+    }
+    let mut seen = HashSet::with_capacity(names.len());
+    let distinct = names.iter().filter(|name| seen.insert(name.as_str()));
+    distinct.map(|name| state.find_clone(name).cloned()).collect()
+}
+
+fn no_clone_named() -> Error {
+    Error::invalid("no clone is named").remedy("name at least one clone, or select clones by label")
+}
+
+/// Changes to what clones' exports have of their own; `None` leaves it as it is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PolicyEdits {
+    /// First of all, back to what the configuration says. The quota stays.
+    pub default: bool,
+    pub allow: Option<Vec<IpNet>>,
+    pub read_only: Option<bool>,
+    pub squash: Option<Squash>,
+    pub privileged_port: Option<bool>,
+    /// `Some(None)`: no quota.
+    pub quota: Option<Option<u64>>,
+}
+
+impl PolicyEdits {
+    fn check(&self) -> Result<()> {
+        let networks = self.allow.as_deref().unwrap_or_default();
+        if networks.len() > MAX_NETWORKS {
+            return Err(Error::invalid(format!("{} networks for one clone", networks.len()))
+                .remedy(format!("name at most {MAX_NETWORKS}")));
+        }
+        match networks.iter().find(|net| net.trunc() != **net) {
+            Some(net) => Err(Error::invalid(format!("{net} is an address with a network's prefix length"))
+                .remedy(format!("write {} for the network or {} for the one machine", net.trunc(), net.addr()))),
+            None => Ok(()),
+        }
+    }
+
+    fn apply(&self, clone: &CloneRecord) -> (ExportOverrides, Option<u64>) {
+        let former = if self.default { ExportOverrides::default() } else { ExportOverrides::clone(&clone.export) };
+        let export = ExportOverrides {
+            allow: self.allow.clone().or(former.allow),
+            read_only: self.read_only.or(former.read_only),
+            squash: self.squash.or(former.squash),
+            privileged_port: self.privileged_port.or(former.privileged_port),
+            ..former
+        };
+        (export, self.quota.unwrap_or(clone.quota))
+    }
 }
 
 impl Catalog {
@@ -34,30 +128,37 @@ impl Catalog {
         .await
     }
 
-    /// Remove clones, all or none; answers what they were. Handles into them are dead from then on.
-    pub async fn remove_clones(&self, names: Vec<String>) -> Result<Vec<Arc<CloneRecord>>> {
-        self.transact("remove clones", move |draft| {
-            let clones = clones_named(draft, &names)?;
-            for clone in &clones {
-                draft.apply(Change::RemoveClone(clone.id))?;
-            }
-            Ok(clones)
-        })
-        .await
+    /// Set and remove labels, on all of these clones or none.
+    pub async fn label_clones(&self, target: CloneTarget, edits: LabelEdits) -> Result<Vec<Arc<CloneRecord>>> {
+        let change = |clones, labels| Change::LabelClones { clones, labels: Arc::new(labels) };
+        self.edit_clones("label clones", target, move |clone| edits.apply(&clone.labels), change).await
     }
 
-    /// Set and remove labels, on all of these clones or none.
-    pub async fn label_clones(&self, names: Vec<String>, edits: LabelEdits) -> Result<Vec<Arc<CloneRecord>>> {
-        self.transact("label clones", move |draft| {
-            let clones = clones_named(draft, &names)?;
-            let mut by_labels: BTreeMap<Labels, Vec<ExportId>> = BTreeMap::new();
+    /// Change export policy and quota, of all of these clones or none.
+    pub async fn set_clones(&self, target: CloneTarget, edits: PolicyEdits) -> Result<Vec<Arc<CloneRecord>>> {
+        edits.check()?;
+        let change = |clones, (export, quota)| Change::SetPolicy { clones, export: Arc::new(export), quota };
+        self.edit_clones("set clones", target, move |clone| Ok(edits.apply(clone)), change).await
+    }
+
+    /// Compute something new for each clone, and make one change for all that get the same.
+    async fn edit_clones<V: Ord>(
+        &self,
+        label: &'static str,
+        target: CloneTarget,
+        edit: impl Fn(&CloneRecord) -> Result<V> + Send + 'static,
+        change: impl Fn(Vec<ExportId>, V) -> Change + Send + 'static,
+    ) -> Result<Vec<Arc<CloneRecord>>> {
+        self.transact(label, move |draft| {
+            let clones = target.named_or_selected(draft)?;
+            let mut by_value: BTreeMap<V, Vec<ExportId>> = BTreeMap::new();
             for clone in &clones {
-                by_labels.entry(edits.apply(&clone.labels)?).or_default().push(clone.id);
+                by_value.entry(edit(clone)?).or_default().push(clone.id);
             }
-            for (labels, clones) in by_labels {
-                draft.apply(Change::LabelClones { clones, labels: Arc::new(labels) })?;
+            for (value, clones) in by_value {
+                draft.apply(change(clones, value))?;
             }
-            clones_named(draft, &names)
+            Ok(clones.iter().filter_map(|clone| draft.clone_by_id(clone.id).cloned()).collect())
         })
         .await
     }
@@ -69,9 +170,7 @@ fn create_clone(
     name: &Arc<str>,
     labels: &Arc<Labels>,
 ) -> Result<Arc<CloneRecord>> {
-    if draft.clone_named(name).is_some() {
-        return Err(Error::exists(format!("clone {name:?} exists already")).remedy("choose another name"));
-    }
+    check_free(draft, name)?;
     let (id, now) = (ExportId(draft.new_id()?), draft.now());
     draft.apply(Change::PutClone(CloneRecord {
         id,
@@ -83,11 +182,21 @@ fn create_clone(
         pins: Vec::new(),
         switched: now,
         turns: Vec::new(),
+        loose: Vec::new(),
         export: Arc::default(),
         quota: None,
         lagging: None,
+        depth: 0,
     }))?;
     draft.clone_by_id(id).cloned().ok_or_else(|| Error::internal(format!("clone {name:?} is not there")))
+}
+
+/// Refuse a name that a clone has.
+pub(super) fn check_free(state: &State, name: &str) -> Result<()> {
+    if state.clone_named(name).is_some() {
+        return Err(Error::exists(format!("clone {name:?} exists already")).remedy("choose another name"));
+    }
+    Ok(())
 }
 
 fn check_new_names(names: &[String]) -> Result<()> {
@@ -100,14 +209,4 @@ fn check_new_names(names: &[String]) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// The clones of these names, each once, in the order given; the first unknown one is an error.
-pub(super) fn clones_named(draft: &Draft, names: &[String]) -> Result<Vec<Arc<CloneRecord>>> {
-    if names.is_empty() {
-        return Err(Error::invalid("no clone is named").remedy("name at least one clone"));
-    }
-    let mut seen = HashSet::with_capacity(names.len());
-    let distinct = names.iter().filter(|name| seen.insert(name.as_str()));
-    distinct.map(|name| draft.find_clone(name).cloned()).collect()
 }

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 
 /// The version of the encoding that is written, and the only one that is read.
-pub(super) const FORMAT: u8 = 1;
+pub(super) const FORMAT: u8 = 2;
 
 pub(super) fn encode<T: Serialize>(what: impl Display, value: &T) -> Result<Vec<u8>> {
     postcard::to_extend(value, vec![FORMAT])
@@ -19,8 +19,10 @@ pub(super) fn encode<T: Serialize>(what: impl Display, value: &T) -> Result<Vec<
 pub(super) fn decode<T: DeserializeOwned>(what: impl Display, bytes: &[u8]) -> Result<T> {
     match bytes.split_first() {
         Some((&FORMAT, body)) => decode_body(what, body),
-        Some((version, _)) => Err(Error::corrupt(format!("{what} has format {version}, this mimeo reads {FORMAT}"))
-            .remedy("open the store with the mimeo that wrote it")),
+        Some((version, _)) => {
+            Err(Error::corrupt(format!("{what} has format {version}, this mimeo reads {FORMAT} only"))
+                .remedy("open the store with the mimeo that wrote it, or import into a new data directory"))
+        }
         None => Err(Error::corrupt(format!("{what} is empty"))),
     }
 }
@@ -42,7 +44,7 @@ mod tests {
     fn what_is_not_exactly_one_value_is_corrupt_by_name() {
         let good = encode("n", &7u32).unwrap();
         assert_eq!(decode::<u32>("n", &good).unwrap(), 7);
-        for bad in [&[][..], &[2, 7], &[1], &[1, 7, 0]] {
+        for bad in [&[][..], &[1, 7], &[3, 7], &[2], &[2, 7, 0]] {
             let error = decode::<u32>("record 5", bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             assert!(error.what().starts_with("record 5"));

@@ -15,18 +15,23 @@ mod catalog;
 mod change;
 mod clones;
 mod codec;
+mod fleet;
 mod images;
 pub mod import;
 mod labels;
 mod log;
 mod names;
 mod record;
-mod repoint;
 mod state;
+mod switch;
 
 pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
-pub use clones::NewClones;
+pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
+pub use fleet::{
+    DEFAULT_FORK_DEPTH, Fleet, NewFork, NewSnapshot, RepointDone, RepointPlan, RestoreDone, SnapshotTarget,
+    TakenSnapshot, Writes,
+};
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};
 pub use log::{
@@ -34,11 +39,12 @@ pub use log::{
     WatchError,
 };
 pub use names::{
-    CloneNames, ImageRef, MAX_CLONES_PER_CALL, MAX_OBJECT_NAME, VersionRef, WhichVersion, check_name, check_tag,
+    CloneNames, CloneRef, ImageRef, MAX_CLONES_PER_CALL, MAX_OBJECT_NAME, VersionRef, WhichVersion, check_name,
+    check_snapshot_name, check_tag,
 };
 pub use record::{
-    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, OperationId, Pin, Squash, StoreRecord, Turn,
-    VersionNumber, VersionRecord, View,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, MAX_LAYERS, MAX_TURNS, OperationId, Pin, SnapshotId,
+    SnapshotRecord, Squash, StoreRecord, Turn, VersionNumber, VersionRecord, View,
 };
-pub use repoint::{RepointDone, RepointPlan, RepointTarget};
-pub use state::{Export, FIRST_ID, State};
+pub use state::{Export, FIRST_ID, OverlayRoot, State};
+pub use switch::{Sealed, ViewSwitch};

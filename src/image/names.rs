@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::record::VersionNumber;
+use super::record::{AUTOMATIC_SNAPSHOT, VersionNumber};
 use crate::error::{Error, Result};
 
 /// Longest name of an image, clone or tag, in bytes.
@@ -55,6 +55,16 @@ pub fn check_tag(tag: &str) -> Result<()> {
     if number_like || tag == "latest" {
         return Err(Error::invalid(format!("tag {tag:?} is reserved"))
             .remedy("choose a tag that is not 'latest' and does not look like a version (v1, v2, ...)"));
+    }
+    Ok(())
+}
+
+/// Refuse what is no name for a snapshot that a person takes.
+pub fn check_snapshot_name(name: &str) -> Result<()> {
+    check_name("snapshot", name)?;
+    if name.starts_with(AUTOMATIC_SNAPSHOT) {
+        return Err(Error::invalid(format!("snapshot name {name:?} is reserved for automatic snapshots"))
+            .remedy(format!("choose a name that does not begin with {AUTOMATIC_SNAPSHOT:?}")));
     }
     Ok(())
 }
@@ -146,6 +156,36 @@ impl fmt::Display for ImageRef {
         match self {
             Self::Image(image) => f.write_str(image),
             Self::Version(version) => version.fmt(f),
+        }
+    }
+}
+
+/// A clone as it is, or a snapshot of it: `CLONE` or `CLONE@SNAPSHOT`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct CloneRef {
+    pub clone: String,
+    pub snapshot: Option<String>,
+}
+
+impl FromStr for CloneRef {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (clone, snapshot) = match text.split_once('@') {
+            Some((clone, snapshot)) => (clone, Some(snapshot)),
+            None => (text, None),
+        };
+        check_name("clone", clone)?;
+        snapshot.map_or(Ok(()), |name| check_name("snapshot", name))?;
+        Ok(Self { clone: clone.to_owned(), snapshot: snapshot.map(str::to_owned) })
+    }
+}
+
+impl fmt::Display for CloneRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.snapshot {
+            Some(snapshot) => write!(f, "{}@{snapshot}", self.clone),
+            None => f.write_str(&self.clone),
         }
     }
 }
@@ -252,6 +292,18 @@ mod tests {
         for bad in ["", "@v1", "a@", "a@v0", "a@v01", "a@v4294967296", "a@v1@v2", "a@latest", "a/b@v1", "a@x y"] {
             assert!(bad.parse::<VersionRef>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn snapshots_are_named_behind_their_clone() {
+        for text in ["desk", "desk@nightly", "desk@before-op-7"] {
+            assert_eq!(text.parse::<CloneRef>().unwrap().to_string(), text);
+        }
+        for bad in ["", "@a", "desk@", "desk@a@b", "a/b@c", "desk@a b"] {
+            assert!(bad.parse::<CloneRef>().is_err(), "{bad:?}");
+        }
+        check_snapshot_name("before-lunch").unwrap();
+        assert!(check_snapshot_name("before-op-7").unwrap_err().what().contains("reserved"));
     }
 
     #[test]

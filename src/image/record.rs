@@ -14,7 +14,7 @@ use super::Labels;
 use crate::env::Time;
 use crate::error::Error;
 use crate::manifest::ManifestId;
-use crate::overlay::{Layer, OverlayId};
+use crate::overlay::{Counts, Layer, OverlayId};
 
 /// Names one clone or one version as an NFS export; also its fsid. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -23,9 +23,22 @@ pub struct ExportId(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ImageId(pub u64);
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct SnapshotId(pub u64);
+
+/// What the names of automatic snapshots begin with; others do not.
+pub(super) const AUTOMATIC_SNAPSHOT: &str = "before-op-";
+
 /// Prints as `op-N`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct OperationId(pub u64);
+
+impl OperationId {
+    /// The name of the snapshots that it takes before it changes clones.
+    pub fn snapshot_name(self) -> String {
+        format!("{AUTOMATIC_SNAPSHOT}{}", self.0)
+    }
+}
 
 impl fmt::Display for OperationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -96,6 +109,11 @@ pub struct VersionRecord {
     pub removed: bool,
 }
 
+/// Most sealed layers of a view. Whatever adds one beyond it is refused.
+pub const MAX_LAYERS: usize = 8;
+/// Most changes of generations that a clone remembers; a switch that needs one more is refused.
+pub const MAX_TURNS: usize = 64;
+
 /// What a clone shows: a version under a stack of private layers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct View {
@@ -114,6 +132,11 @@ impl View {
         Self { number, version, layers: Vec::new(), top }
     }
 
+    /// What its sealed layers hold in private.
+    pub fn sealed_counts(&self) -> Counts {
+        sum(&self.layers)
+    }
+
     /// Whether both show the same bytes, as long as neither was written.
     pub fn same_content(&self, other: &Self) -> bool {
         self.version == other.version && self.layers == other.layers
@@ -125,11 +148,15 @@ impl View {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Turn {
     pub view: u64,
+    /// Everything that is no directory gets the new generation, touched or not. Now and then a turn
+    /// does this, so that those before it can be forgotten together with the views that need them.
+    pub all: bool,
+    /// None where `all` is set.
     pub layers: Vec<Layer>,
 }
 
 /// How a caller's user id is mapped before permissions are looked at.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Squash {
     /// Nobody is mapped: root is root. Machines that boot from a clone need it.
@@ -142,7 +169,7 @@ pub enum Squash {
 }
 
 /// What a clone's export has of its own; `None` is what the configuration says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ExportOverrides {
     pub allow: Option<Vec<IpNet>>,
     pub read_only: Option<bool>,
@@ -152,13 +179,16 @@ pub struct ExportOverrides {
     pub privileged_port: Option<bool>,
 }
 
-/// A former view that stays readable because handles into it may be in use.
+/// A former view that stays readable because handles into it may be in use. Its top stays open: an
+/// object that only this view still has is written there, as an unlinked open file is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pin {
     pub view: View,
     /// When the switch away from it happened.
     pub since: Time,
     pub operation: OperationId,
+    /// What the view's top held at the clone's last switch, if it was written by then.
+    pub sealed: Option<Layer>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -169,38 +199,74 @@ pub struct CloneRecord {
     pub created: Time,
     pub labels: Arc<Labels>,
     pub view: View,
-    /// Newest first. No two show the same content, and none shows what `view` shows.
+    /// Newest first. No two show the same lines of content, and none shows those of `view`.
     pub pins: Vec<Pin>,
     /// When the view last changed; grows strictly. Directories serve it as their least ctime.
     pub switched: Time,
     /// Oldest first.
     pub turns: Vec<Turn>,
+    /// What was written, since the last switch, into pins that were dropped: the next turn names it.
+    pub loose: Vec<Layer>,
     pub export: Arc<ExportOverrides>,
     /// Most bytes of private data, counted over all layers of the view.
     pub quota: Option<u64>,
     /// The version that a repoint with `--writes stay` meant it to show.
     pub lagging: Option<VersionNumber>,
+    /// How many forks lie between it and a clone that was made from a version.
+    pub depth: u32,
 }
 
 impl CloneRecord {
-    /// The view switch: show `version` without private layers from `at` on, or from just after the
-    /// last switch where the clock stepped back. The former view becomes the newest pin; older pins
-    /// of what is shown or pinned now go, so that there are never more pins than versions. `false`
-    /// if the clone shows that already.
-    pub(super) fn switch(&mut self, version: VersionNumber, top: OverlayId, at: Time, operation: OperationId) -> bool {
-        let view = View::of(self.view.number + 1, version, top);
-        if view.same_content(&self.view) {
-            return false;
-        }
-        self.switched = at.max(self.switched.next());
-        let former = std::mem::replace(&mut self.view, view);
-        self.pins.retain(|pin| !pin.view.same_content(&self.view) && !pin.view.same_content(&former));
-        self.pins.insert(0, Pin { view: former, since: self.switched, operation });
-        true
-    }
-
     /// The versions that its view and its pins read.
     pub(super) fn versions_read(&self) -> impl Iterator<Item = VersionNumber> {
         std::iter::once(self.view.version).chain(self.pins.iter().map(|pin| pin.view.version))
     }
+
+    /// The overlays that take writes: of its view and of its pins.
+    pub fn tops(&self) -> impl Iterator<Item = OverlayId> {
+        std::iter::once(self.view.top).chain(self.pins.iter().map(|pin| pin.view.top))
+    }
+
+    /// Every sealed layer that the record names, some of them several times.
+    pub fn layers_named(&self) -> impl Iterator<Item = &Layer> {
+        let pinned = self.pins.iter().flat_map(|pin| pin.view.layers.iter().chain(&pin.sealed));
+        let turned = self.turns.iter().flat_map(|turn| &turn.layers);
+        self.view.layers.iter().chain(pinned).chain(turned).chain(&self.loose)
+    }
+}
+
+/// A clone at a moment: a version under sealed layers. It reads what it names for as long as it is
+/// there, and no other snapshot, view or clone depends on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRecord {
+    pub id: SnapshotId,
+    pub clone: ExportId,
+    /// Unique among the clone's.
+    pub name: Arc<str>,
+    pub created: Time,
+    pub labels: Arc<Labels>,
+    pub version: VersionNumber,
+    /// Bottom first; what was the open top is the last one, if it held anything.
+    pub layers: Vec<Layer>,
+    /// The operation that took it before it changed the clone; `None` if a person did.
+    pub operation: Option<OperationId>,
+}
+
+impl SnapshotRecord {
+    /// What the clone had in private.
+    pub fn counts(&self) -> Counts {
+        sum(&self.layers)
+    }
+
+    /// Taken by mimeo itself, before an operation.
+    pub fn auto(&self) -> bool {
+        self.operation.is_some()
+    }
+}
+
+fn sum(layers: &[Layer]) -> Counts {
+    layers.iter().fold(Counts::default(), |sum, layer| Counts {
+        bytes: sum.bytes + layer.counts.bytes,
+        inodes: sum.inodes + layer.counts.inodes,
+    })
 }

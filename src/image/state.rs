@@ -4,16 +4,19 @@
 //! holds one sees one revision for as long as he likes. It changes only through [`State::apply`]
 //! (`state/apply.rs`), a pure function of the state before and the change.
 //!
-//! Invariants: names are unique per kind; every clone's view and pins name versions that are there;
-//! the record of a removed version is there exactly as long as a view or a pin reads it, and cannot
-//! be found by name or export.
+//! Invariants: names are unique per kind, those of snapshots per clone; every view, pin and snapshot
+//! names a version that is there; the record of a removed version is there exactly as long as one of
+//! them reads it, and cannot be found by name or export.
 //!
-//! Derived, not stored: the maps by name, the clones of each image, the readers of each version, and
-//! the table of shared label sets.
+//! Derived, not stored: the maps by name, the clones of each image, the readers of each version, the
+//! marks of each overlay, and the tables of what many clones share.
 
 mod apply;
+mod roots;
 #[cfg(test)]
 mod tests;
+
+pub use roots::OverlayRoot;
 
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
@@ -26,13 +29,19 @@ use super::Labels;
 use super::labels::Selector;
 use super::log::Rev;
 use super::names::{VersionRef, WhichVersion};
-use super::record::{CloneRecord, ExportId, ImageId, ImageRecord, StoreRecord, VersionNumber, VersionRecord};
+use super::record::{
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, StoreRecord, VersionNumber,
+    VersionRecord,
+};
 use crate::error::{Error, Result};
+use crate::overlay::{OverlayId, Position};
 
 /// Identifiers below this are constants, such as the root's inode number.
 pub const FIRST_ID: u64 = 1024;
 
 type VersionKey = (ImageId, VersionNumber);
+/// By clone, so that the snapshots of one are beside each other and cost the others nothing.
+type SnapshotKey = (ExportId, Arc<str>);
 
 /// What an export shows.
 #[derive(Clone, Copy, Debug)]
@@ -86,10 +95,15 @@ pub struct State {
     exports: Exports,
     clones_by_name: OrdMap<Arc<str>, ExportId>,
     clones_by_image: OrdSet<(ImageId, ExportId)>,
-    /// How many views and pins read a version; no entry for none.
+    snapshots: OrdMap<SnapshotKey, Arc<SnapshotRecord>>,
+    /// How many views, pins and snapshots read a version; no entry for none.
     readers: OrdMap<VersionKey, u64>,
+    /// How often sealed layers name a position of an overlay; no entry for never.
+    marks: OrdMap<(OverlayId, Position), u64>,
     /// One `Arc` per distinct label set of clones, as far as they fit.
     label_sets: OrdSet<Arc<Labels>>,
+    /// The same for export policies.
+    policies: OrdSet<Arc<ExportOverrides>>,
 }
 
 impl Default for State {
@@ -104,8 +118,11 @@ impl Default for State {
             exports: Exports::default(),
             clones_by_name: OrdMap::new(),
             clones_by_image: OrdSet::new(),
+            snapshots: OrdMap::new(),
             readers: OrdMap::new(),
+            marks: OrdMap::new(),
             label_sets: OrdSet::new(),
+            policies: OrdSet::new(),
         }
     }
 }
@@ -117,6 +134,7 @@ impl PartialEq for State {
             && self.images == other.images
             && self.versions == other.versions
             && self.exports == other.exports
+            && self.snapshots == other.snapshots
     }
 }
 
@@ -210,7 +228,7 @@ impl State {
         self.images_by_name.values().filter_map(|id| self.image(*id))
     }
 
-    /// A version by number; removed ones too, while views or pins read them.
+    /// A version by number; removed ones too, while they are read.
     pub fn version(&self, image: ImageId, number: VersionNumber) -> Option<&Arc<VersionRecord>> {
         self.versions.get(&(image, number))
     }
@@ -241,7 +259,30 @@ impl State {
         found.filter(|version| !version.removed).ok_or_else(|| version_not_found(wanted))
     }
 
-    /// How many views and pins of clones read a version.
+    /// The snapshots of a clone, sorted by name.
+    pub fn snapshots_of(&self, clone: ExportId) -> impl Iterator<Item = &Arc<SnapshotRecord>> {
+        // The shortest name sorts first, and no snapshot has it.
+        let (from, to) = ((clone, Arc::from("")), (ExportId(clone.0.saturating_add(1)), Arc::from("")));
+        self.snapshots.range(from..to).map(|(_, snapshot)| snapshot)
+    }
+
+    pub fn snapshot_count(&self) -> usize {
+        self.snapshots.len()
+    }
+
+    pub fn snapshot(&self, clone: ExportId, name: Arc<str>) -> Option<&Arc<SnapshotRecord>> {
+        self.snapshots.get(&(clone, name))
+    }
+
+    /// A snapshot by name, with an error that names it.
+    pub fn find_snapshot(&self, clone: &CloneRecord, name: &str) -> Result<&Arc<SnapshotRecord>> {
+        self.snapshot(clone.id, name.into()).ok_or_else(|| {
+            Error::not_found(format!("clone {:?} has no snapshot {name:?}", clone.name))
+                .remedy(format!("see `mimeo clone snapshots {}`", clone.name))
+        })
+    }
+
+    /// How many views, pins and snapshots of clones read a version.
     pub fn readers(&self, image: ImageId, number: VersionNumber) -> u64 {
         self.readers.get(&(image, number)).copied().unwrap_or(0)
     }
@@ -257,12 +298,13 @@ fn version_not_found(wanted: &VersionRef) -> Error {
     }
 }
 
-/// The images and versions that differ between two states: `None` for those that are gone.
+/// The images, versions and snapshots that differ between two states: `None` for those that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Difference<'a> {
     pub store: Option<&'a StoreRecord>,
     pub images: Vec<(ImageId, Option<&'a ImageRecord>)>,
     pub versions: Vec<(VersionKey, Option<&'a VersionRecord>)>,
+    pub snapshots: Vec<(SnapshotKey, Option<&'a SnapshotRecord>)>,
 }
 
 impl State {
@@ -273,6 +315,7 @@ impl State {
             store: self.store.as_deref().filter(|_| self.store != former.store),
             images: changed(&former.images, &self.images),
             versions: changed(&former.versions, &self.versions),
+            snapshots: changed(&former.snapshots, &self.snapshots),
         }
     }
 
@@ -284,13 +327,13 @@ impl State {
 }
 
 /// The values now of every key where the two maps differ.
-fn changed<'a, K: Copy + Ord, V: PartialEq>(
+fn changed<'a, K: Clone + Ord, V: PartialEq>(
     former: &OrdMap<K, Arc<V>>,
     now: &'a OrdMap<K, Arc<V>>,
 ) -> Vec<(K, Option<&'a V>)> {
     let item = |item: DiffItem<'_, 'a, K, Arc<V>>| match item {
-        DiffItem::Add(key, new) | DiffItem::Update { new: (key, new), .. } => (*key, Some(&**new)),
-        DiffItem::Remove(key, _) => (*key, None),
+        DiffItem::Add(key, new) | DiffItem::Update { new: (key, new), .. } => (key.clone(), Some(&**new)),
+        DiffItem::Remove(key, _) => (key.clone(), None),
     };
     former.diff(now).map(item).collect()
 }

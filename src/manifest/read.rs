@@ -127,9 +127,9 @@ impl Manifest {
 
     /// The extents that intersect `range`, in order. For ranges of some MiB: `Internal` beyond 65,536
     /// extents.
-    pub fn extents(&self, fetch: &mut Fetch<'_>, inode: &Inode, range: Range<u64>) -> Step<Extents> {
+    pub fn extents(&self, fetch: &mut Fetch<'_>, content: &Content, range: Range<u64>) -> Step<Extents> {
         let mut extents = Extents::new();
-        match &inode.content {
+        match content {
             Content::Inline(inline) => extents.extend(inline.iter().filter(|e| intersects(e, &range)).copied()),
             Content::Tree(root) if !range.is_empty() => self.extents_of_tree(fetch, root, range, &mut extents)?,
             _ => {}

@@ -111,13 +111,32 @@ impl Batch {
 /// Sees the keys and values of a scan until it breaks.
 pub type Visit<'a> = &'a mut (dyn FnMut(&[u8], &[u8]) -> ControlFlow<()> + 'a);
 
-/// An ordered key-value store with atomic batches. All calls block.
+/// What a store knows without reading the disk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Cached<T> {
+    Known(T),
+    /// The disk has to be read for it.
+    Cold,
+}
+
+/// An ordered key-value store with atomic batches. All calls block, except those that say `cached`.
 pub trait KvStore: Send + Sync + 'static {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>>;
     fn write(&self, batch: Batch, durability: Durability) -> Result<()>;
     /// Visit `from <= key < to` (`to` empty: to the end of the table) in key order, on one state of
     /// the store, until `visit` breaks.
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()>;
+
+    /// [`get`](Self::get), if that takes no reading of the disk.
+    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Vec<u8>>>> {
+        self.get(table, key).map(Cached::Known)
+    }
+
+    /// [`scan`](Self::scan), as far as that takes no reading of the disk. `Cold`: more might follow
+    /// what was visited.
+    fn scan_cached(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<Cached<()>> {
+        self.scan(table, from, to, visit).map(Cached::Known)
+    }
 }
 
 /// The smallest key greater than every key that starts with `prefix`; empty if there is none.

@@ -17,10 +17,10 @@ use std::path::{Path, PathBuf};
 use parking_lot::Mutex;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType,
-    DBRecoveryMode, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions, properties,
+    DBRecoveryMode, LogLevel, Options, ReadOptions, ReadTier, WriteBatch, WriteOptions, properties,
 };
 
-use super::{Batch, Durability, KvStore, MAX_KEY, Op, Table, Visit};
+use super::{Batch, Cached, Durability, KvStore, MAX_KEY, Op, Table, Visit};
 use crate::env::{RealDisk, create_dir_durably};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -116,6 +116,30 @@ impl RocksKv {
         self.error("writing to", source).remedy("the store refuses writes until mimeo is restarted")
     }
 
+    /// A scan; the inner result is what RocksDB says of it.
+    fn visit_rows(
+        &self,
+        table: Table,
+        from: &[u8],
+        to: &[u8],
+        mut options: ReadOptions,
+        visit: Visit<'_>,
+    ) -> Result<Result<(), rocksdb::Error>> {
+        if !to.is_empty() {
+            options.set_iterate_upper_bound(to);
+        }
+        // An iterator sees one state of the store: that of its creation.
+        let mut rows = self.db.raw_iterator_cf_opt(self.family(table)?, options);
+        rows.seek(from);
+        while let Some((key, value)) = rows.item() {
+            if visit(key, value).is_break() {
+                return Ok(Ok(()));
+            }
+            rows.next();
+        }
+        Ok(rows.status())
+    }
+
     fn encode(&self, batch: &Batch, durability: Durability) -> Result<WriteBatch> {
         batch.check_keys()?;
         let mut encoded = WriteBatch::default();
@@ -164,21 +188,30 @@ impl KvStore for RocksKv {
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<()> {
-        let mut options = ReadOptions::default();
-        if !to.is_empty() {
-            options.set_iterate_upper_bound(to);
-        }
-        // An iterator sees one state of the store: that of its creation.
-        let mut rows = self.db.raw_iterator_cf_opt(self.family(table)?, options);
-        rows.seek(from);
-        while let Some((key, value)) = rows.item() {
-            if visit(key, value).is_break() {
-                return Ok(());
-            }
-            rows.next();
-        }
-        rows.status().map_err(|e| self.error("scanning", e))
+        self.visit_rows(table, from, to, ReadOptions::default(), visit)?.map_err(|e| self.error("scanning", e))
     }
+
+    fn get_cached(&self, table: Table, key: &[u8]) -> Result<Cached<Option<Vec<u8>>>> {
+        match self.db.get_pinned_cf_opt(self.family(table)?, key, &cached_only()) {
+            Ok(found) => Ok(Cached::Known(found.map(|value| value.to_vec()))),
+            Err(e) if e.kind() == rocksdb::ErrorKind::Incomplete => Ok(Cached::Cold),
+            Err(e) => Err(self.error("reading", e)),
+        }
+    }
+
+    fn scan_cached(&self, table: Table, from: &[u8], to: &[u8], visit: Visit<'_>) -> Result<Cached<()>> {
+        match self.visit_rows(table, from, to, cached_only(), visit)? {
+            Ok(()) => Ok(Cached::Known(())),
+            Err(e) if e.kind() == rocksdb::ErrorKind::Incomplete => Ok(Cached::Cold),
+            Err(e) => Err(self.error("scanning", e)),
+        }
+    }
+}
+
+fn cached_only() -> ReadOptions {
+    let mut options = ReadOptions::default();
+    options.set_read_tier(ReadTier::BlockCache);
+    options
 }
 
 fn open_db(path: &Path, tables: &[Table], options: &RocksOptions) -> Result<DB, rocksdb::Error> {

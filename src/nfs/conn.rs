@@ -2,7 +2,8 @@
 //!
 //! Owns the connection's buffers and its slow requests. All complete records in the input are run at
 //! once; their replies leave together. A request that misses chunks goes aside and is polled here
-//! too, so that it ends with its connection. Replies leave in any order: clients match them by xid.
+//! too, so that it ends with its connection, and so does a reply that waits for stable storage.
+//! Replies leave in any order: clients match them by xid.
 //!
 //! Invariants: at most [`MAX_IN_FLIGHT`] slow requests that may hold about [`MAX_SLOW_BYTES`]
 //! together, then nothing more is read until one is done; an idle connection holds no buffer.
@@ -12,6 +13,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +25,8 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, warn};
 
-use super::dispatch::{self, Core, Origin, Outcome};
+use super::dispatch::{self, Core, Held, Origin, Outcome};
+use super::drc::{Claim, Presence};
 use super::log::Thinned;
 use super::record::{BadRecord, RecordBuffer};
 use super::reply::Replies;
@@ -91,6 +94,7 @@ enum Event {
 pub struct Connection<V> {
     core: Arc<Core<V>>,
     origin: Origin,
+    presence: Presence,
     stream: TcpStream,
     input: RecordBuffer,
     output: Replies,
@@ -101,10 +105,13 @@ pub struct Connection<V> {
 }
 
 impl<V: Vfs> Connection<V> {
-    pub fn new(core: Arc<Core<V>>, origin: Origin, stream: TcpStream) -> Self {
+    /// From `peer`, at our `port`.
+    pub fn new(core: Arc<Core<V>>, peer: SocketAddr, port: u16, stream: TcpStream) -> Self {
+        let presence = core.drc.connect();
         Self {
             core,
-            origin,
+            origin: Origin { peer, port, connection: presence.id() },
+            presence,
             stream,
             input: RecordBuffer::new(),
             output: Replies::default(),
@@ -152,10 +159,15 @@ impl<V: Vfs> Connection<V> {
             let Some(record) = self.input.next()? else { return Ok(Progress::InputEmpty) };
             match dispatch::answer(&self.core, &self.origin, record, &mut self.output) {
                 Outcome::Answered => {}
-                Outcome::Slow => {
+                Outcome::Slow(claim) => {
                     let weight = dispatch::weight(record);
                     self.slow_bytes += weight;
-                    self.slow.push(finish(Arc::clone(&self.core), self.origin, record.into(), weight).boxed());
+                    self.slow.push(finish(Arc::clone(&self.core), self.origin, record.into(), claim, weight).boxed());
+                }
+                Outcome::Held(held) => {
+                    let weight = held.weight();
+                    self.slow_bytes += weight;
+                    self.slow.push(hold(held, weight).boxed());
                 }
                 Outcome::NotCall => return Err(End::NotCall),
             }
@@ -171,7 +183,10 @@ impl<V: Vfs> Connection<V> {
         match self.event(stop).await {
             Event::Finished(finished) => self.take_finished(finished),
             Event::Read(read) => match read? {
-                0 => self.open = false,
+                0 => {
+                    self.open = false;
+                    self.presence.close();
+                }
                 _ => self.input.filled(),
             },
             Event::Quiet if self.input.in_progress() => return Err(End::Stalled),
@@ -233,6 +248,16 @@ enum Progress {
     Busy,
 }
 
-async fn finish<V: Vfs>(core: Arc<Core<V>>, origin: Origin, record: Box<[u8]>, weight: usize) -> Finished {
-    Finished { replies: dispatch::finish_slow(&core, &origin, &record).await, weight }
+async fn finish<V: Vfs>(
+    core: Arc<Core<V>>,
+    origin: Origin,
+    record: Box<[u8]>,
+    claim: Option<Claim>,
+    weight: usize,
+) -> Finished {
+    Finished { replies: dispatch::finish_slow(&core, &origin, &record, claim).await, weight }
+}
+
+async fn hold(held: Held, weight: usize) -> Finished {
+    Finished { replies: held.finish().await, weight }
 }

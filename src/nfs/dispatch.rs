@@ -5,42 +5,53 @@
 //!
 //! A call is run by [`answer`] as plain code that either finishes or stops because chunks are
 //! missing. [`finish_slow`] then runs it again, from its first byte, each time more chunks are there.
+//! A call that must not run twice needs a [`Claim`] for all of its runs, which ends with its answer.
 
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+
 use super::args;
+use super::drc::{self, Answer, Claim, ConnectionId, Drc, Turn};
 use super::handle::{BadHandle, HandleKeys};
 use super::log::Thinned;
 use super::mount::{self, MountTable};
 use super::portmap;
 use super::proc3;
-use super::reply::Replies;
+use super::reply::{Mark, Replies};
 use super::rpc::{self, Call, Reject};
 use super::status::{self, Failure};
 use super::xdr::Garbage;
 use crate::error::Error;
-use crate::vfs::{MAX_READ, Object, Refusal, Refused, Request, Stop, Verb, Vfs};
+use crate::vfs::{
+    Changed, Durable, MAX_READ, Object, ReceiptKey, ReceiptMaker, Refusal, Refused, Request, Stop, Verb, Vfs,
+};
 
 /// Bytes of directory and inode pages that a slow request may hold, about.
 const PAGES: usize = 64 * 1024;
 /// Rounds of loading after which a request is given up: far more than the deepest tree needs.
 const MAX_ROUNDS: u32 = 4096;
+/// Results of a change, in bytes: those of CREATE, which are the longest.
+const RESULTS: usize = 272;
 
 static FAILED: Thinned = Thinned::new();
 
 /// What all connections share.
 pub struct Core<V> {
     pub vfs: Arc<V>,
-    pub handles: HandleKeys,
+    pub handles: Arc<HandleKeys>,
     pub mounts: MountTable,
+    pub drc: Arc<Drc>,
 }
 
 impl<V: Vfs> Core<V> {
     pub fn new(vfs: Arc<V>) -> Self {
-        let handles = HandleKeys::new(vfs.handle_keys());
-        Self { vfs, handles, mounts: MountTable::default() }
+        let handles = Arc::new(HandleKeys::new(vfs.handle_keys()));
+        let drc = Drc::new(vfs.receipts());
+        Self { vfs, handles, mounts: MountTable::default(), drc }
     }
 }
 
@@ -50,17 +61,45 @@ pub struct Origin {
     pub peer: SocketAddr,
     /// Our port of the connection.
     pub port: u16,
+    pub connection: ConnectionId,
 }
 
 /// What became of a record.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Its reply is queued.
     Answered,
-    /// It has to wait for chunks.
-    Slow,
+    /// It has to wait, for chunks or for others, with the right to run if it must not run twice.
+    Slow(Option<Claim>),
+    /// Its reply has to wait.
+    Held(Held),
     /// It is no call: the connection is of no more use.
     NotCall,
+}
+
+/// A reply that may leave when what it tells is on stable storage.
+pub struct Held {
+    replies: Replies,
+    durable: BoxFuture<'static, Result<(), Error>>,
+    xid: u32,
+    procedure: u32,
+}
+
+impl Held {
+    /// Bytes that it holds, about.
+    pub fn weight(&self) -> usize {
+        size_of::<Self>() + self.replies.len()
+    }
+
+    /// Wait; if it will never be known, that is the answer instead.
+    pub async fn finish(self) -> Replies {
+        let Err(error) = self.durable.await else { return self.replies };
+        let mut out = Replies::default();
+        let mark = out.begin();
+        rpc::put_success(out.head(), self.xid);
+        proc3::put_bare_failure(&mut out, self.procedure, status::nfs(told(&error)));
+        out.finish(mark);
+        out
+    }
 }
 
 /// Why a procedure stopped before it had an answer.
@@ -84,7 +123,10 @@ impl From<Garbage> for Halt {
 }
 
 /// The outcome of asking the file service: halted, failed, or answered.
-pub type Answer<T> = Result<Result<T, Failure>, Halt>;
+pub type Answered<T> = Result<Result<T, Failure>, Halt>;
+
+/// Appends the results of a change.
+pub type PutChanged = fn(&Changed, &HandleKeys, &mut Vec<u8>);
 
 /// One run of a procedure.
 pub struct Context<'a, 'r, V> {
@@ -93,27 +135,59 @@ pub struct Context<'a, 'r, V> {
     request: &'a mut Request<'r>,
     /// Chunks could not be loaded: every verb is refused with this.
     broken: Option<Refusal>,
+    /// Of a call that must not run twice.
+    key: Option<ReceiptKey>,
+    /// What the reply has to wait for.
+    durable: Option<Durable>,
 }
 
 impl<'r, V: Vfs> Context<'_, 'r, V> {
     /// Run a verb.
     pub fn ask<T>(&mut self, verb: impl FnOnce(&V, &mut Request<'r>) -> Verb<T>) -> Result<Result<T, Refused>, Halt> {
         if let Some(why) = self.broken {
-            return Ok(Err(Refused { why, attr: None }));
+            return Ok(Err(why.into()));
         }
         match verb(&self.core.vfs, self.request) {
             Ok(answer) => Ok(answer),
             Err(Stop::Missing) => Err(Halt::Missing),
-            Err(Stop::Failed(error)) => Ok(Err(Refused { why: told(&error), attr: None })),
+            Err(Stop::Failed(error)) => Ok(Err(told(&error).into())),
         }
     }
 
     /// Run a verb on the object of `handle`.
-    pub fn on<T>(&mut self, handle: &[u8], verb: impl FnOnce(&V, &mut Request<'r>, Object) -> Verb<T>) -> Answer<T> {
+    pub fn on<T>(&mut self, handle: &[u8], verb: impl FnOnce(&V, &mut Request<'r>, Object) -> Verb<T>) -> Answered<T> {
         match self.core.handles.decode(handle) {
             Ok(object) => Ok(self.ask(|vfs, request| verb(vfs, request, object))?.map_err(Failure::from)),
             Err(BadHandle) => Ok(Err(BadHandle.into())),
         }
+    }
+
+    /// Run a changing verb `on` what its handles mean. If its call must not run twice, its results, as
+    /// `put` encodes them, are kept with the change.
+    pub fn change<T>(
+        &mut self,
+        on: Result<T, Failure>,
+        put: PutChanged,
+        verb: impl FnOnce(&V, &mut Request<'r>, T) -> Verb<Changed>,
+    ) -> Answered<Changed> {
+        let on = match on {
+            Ok(on) => on,
+            Err(failure) => return Ok(Err(failure)),
+        };
+        if let Some(key) = self.key {
+            let handles = Arc::clone(&self.core.handles);
+            let encode = move |changed: &Changed| {
+                let mut results = Vec::with_capacity(RESULTS);
+                put(changed, &handles, &mut results);
+                results.into()
+            };
+            self.request.keep_receipt(ReceiptMaker { key, encode: Box::new(encode) });
+        }
+        let answer = self.ask(|vfs, request| verb(vfs, request, on))?.map_err(Failure::from);
+        if let Ok(changed) = &answer {
+            self.durable = changed.durable;
+        }
+        Ok(answer)
     }
 
     /// The request itself, for what is no verb.
@@ -136,23 +210,53 @@ pub fn answer<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8], out: &mut 
         Ok(call) => call,
         Err(outcome) => return outcome,
     };
+    let claim = match turn(core, origin, &call) {
+        None => None,
+        Some(Turn::First(claim)) => Some(claim),
+        Some(Turn::Wait(_)) => return Outcome::Slow(None),
+        Some(Turn::Again(answer)) => return repeat(core, &call, answer, out),
+    };
     let caller = call.caller(origin.peer);
     let mut request = core.vfs.begin(&caller);
-    match attempt(core, origin, &call, &mut request, None, out) {
-        Ok(()) => Outcome::Answered,
-        Err(Missing) => Outcome::Slow,
+    match attempt(core, origin, &call, claim.as_ref(), &mut request, None, out) {
+        Ok(done) => settle(core, &call, claim, done, out),
+        Err(Missing) => Outcome::Slow(claim),
     }
 }
 
 /// Run the call in `record` until it is answered, loading what it misses.
-pub async fn finish_slow<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8]) -> Replies {
+pub async fn finish_slow<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8], claim: Option<Claim>) -> Replies {
     let mut out = Replies::default();
     let Ok(call) = decode(record, &mut out) else { return out };
+    let outcome = match claim {
+        Some(claim) => run_slow(core, origin, &call, Some(claim), &mut out).await,
+        None => match wait_for_turn(core, origin, &call).await {
+            Ok(claim) => run_slow(core, origin, &call, claim, &mut out).await,
+            Err(answer) => repeat(core, &call, answer, &mut out),
+        },
+    };
+    match outcome {
+        Outcome::Held(held) => held.finish().await,
+        _ => out,
+    }
+}
+
+async fn run_slow<V: Vfs>(
+    core: &Core<V>,
+    origin: &Origin,
+    call: &Call<'_>,
+    claim: Option<Claim>,
+    out: &mut Replies,
+) -> Outcome {
     let caller = call.caller(origin.peer);
     let mut request = core.vfs.begin(&caller);
     let mut broken = None;
     let mut rounds = 0;
-    while attempt(core, origin, &call, &mut request, broken, &mut out) == Err(Missing) {
+    loop {
+        match attempt(core, origin, call, claim.as_ref(), &mut request, broken, out) {
+            Ok(done) => return settle(core, call, claim, done, out),
+            Err(Missing) => {}
+        }
         rounds += 1;
         let loaded = request.fetch().fill().await;
         broken = match loaded {
@@ -161,7 +265,55 @@ pub async fn finish_slow<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8])
             Err(error) => Some(told(&error)),
         };
     }
-    out
+}
+
+/// What is to be done about a call that must not run twice.
+fn turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Option<Turn> {
+    drc::key(origin.peer.ip(), call).map(|key| core.drc.turn(key, origin.connection))
+}
+
+/// The right to run the call, where one is needed; or the answer that it had meanwhile.
+async fn wait_for_turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Result<Option<Claim>, Answer> {
+    loop {
+        match turn(core, origin, call) {
+            None => return Ok(None),
+            Some(Turn::First(claim)) => return Ok(Some(claim)),
+            Some(Turn::Again(answer)) => return Err(answer),
+            // It ends by being closed.
+            Some(Turn::Wait(mut running)) => drop(running.changed().await),
+        }
+    }
+}
+
+/// Queue the answer that the call had before.
+fn repeat<V: Vfs>(core: &Core<V>, call: &Call<'_>, answer: Answer, out: &mut Replies) -> Outcome {
+    let mark = out.begin();
+    rpc::put_success(out.head(), call.xid);
+    out.head().extend_from_slice(&answer.results);
+    out.finish(mark);
+    hold(core, call, mark, answer.durable, out)
+}
+
+/// A reply is queued. See that its call is not run again, and that it does not leave too early.
+fn settle<V: Vfs>(core: &Core<V>, call: &Call<'_>, claim: Option<Claim>, done: Done, out: &mut Replies) -> Outcome {
+    let Done::Run { mark, results, durable } = done else { return Outcome::Answered };
+    if let Some(claim) = claim {
+        let results = &out.head()[results..];
+        if proc3::is_final(results) {
+            claim.answer(Answer { results: Bytes::copy_from_slice(results), durable });
+        }
+    }
+    hold(core, call, mark, durable, out)
+}
+
+/// Take the last reply of the queue out if it has to wait.
+fn hold<V: Vfs>(core: &Core<V>, call: &Call<'_>, mark: Mark, durable: Option<Durable>, out: &mut Replies) -> Outcome {
+    match durable.and_then(|upto| core.vfs.durable(upto)) {
+        None => Outcome::Answered,
+        Some(durable) => {
+            Outcome::Held(Held { replies: out.take(mark), durable, xid: call.xid, procedure: call.procedure })
+        }
+    }
 }
 
 /// Bytes that the slow run of `record` may hold, about: its own and the chunks that it loads.
@@ -196,24 +348,37 @@ fn reject(xid: u32, why: Reject, out: &mut Replies) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Missing;
 
+/// A reply is queued.
+enum Done {
+    /// The procedure ran: where its reply begins and where its results do, and what it waits for.
+    Run {
+        mark: Mark,
+        results: usize,
+        durable: Option<Durable>,
+    },
+    Rejected,
+}
+
 /// Run `call` once. Queues its reply or nothing.
 fn attempt<V: Vfs>(
     core: &Core<V>,
     origin: &Origin,
     call: &Call<'_>,
+    claim: Option<&Claim>,
     request: &mut Request<'_>,
     broken: Option<Refusal>,
     out: &mut Replies,
-) -> Result<(), Missing> {
+) -> Result<Done, Missing> {
     let mark = out.begin();
     rpc::put_success(out.head(), call.xid);
-    let mut cx = Context { core, origin, request, broken };
+    let results = out.head().len();
+    let mut cx = Context { core, origin, request, broken, key: claim.map(Claim::key), durable: None };
     // A bug in one procedure must cost one request, not the mount that shares its connection.
     let ran = catch_unwind(AssertUnwindSafe(|| run(&mut cx, call, out)));
     let halt = match ran.unwrap_or_else(|_| panicked(call)) {
         Ok(()) => {
             out.finish(mark);
-            return Ok(());
+            return Ok(Done::Run { mark, results, durable: cx.durable });
         }
         Err(halt) => halt,
     };
@@ -222,7 +387,7 @@ fn attempt<V: Vfs>(
         Halt::Missing => Err(Missing),
         Halt::Rejected(why) => {
             reject(call.xid, why, out);
-            Ok(())
+            Ok(Done::Rejected)
         }
     }
 }

@@ -4,7 +4,7 @@ use nfsserve::nfs::{fattr3, ftype3, nfsstat3, nfstime3, specdata3, wcc_attr};
 
 use super::xdr::Encode;
 use crate::env::Time;
-use crate::vfs::{Attr, FileKind};
+use crate::vfs::{Attr, Before, FileKind, Wcc};
 
 /// Encoded length of `fattr3`, in bytes.
 const FATTR3: usize = 84;
@@ -55,8 +55,10 @@ pub trait EncodeReply: Encode {
     fn put_attr(&mut self, attr: &Attr);
     /// `post_op_attr`
     fn put_post_op(&mut self, attr: Option<&Attr>);
-    /// `wcc_data` of an object that did not change.
+    /// `wcc_data` of an object that did not change, as far as that is known.
     fn put_unchanged(&mut self, attr: Option<&Attr>);
+    /// `wcc_data`
+    fn put_wcc(&mut self, wcc: &Wcc);
 }
 
 impl EncodeReply for Vec<u8> {
@@ -77,11 +79,20 @@ impl EncodeReply for Vec<u8> {
     }
 
     fn put_unchanged(&mut self, attr: Option<&Attr>) {
-        self.put_bool(attr.is_some());
-        if let Some(attr) = attr {
-            self.put(&wcc_attr { size: attr.size, mtime: time(attr.mtime), ctime: time(attr.ctime) });
+        match attr {
+            Some(attr) => self.put_wcc(&Wcc::unchanged(*attr)),
+            None => {
+                self.put_bool(false);
+                self.put_post_op(None);
+            }
         }
-        self.put_post_op(attr);
+    }
+
+    fn put_wcc(&mut self, wcc: &Wcc) {
+        let Before { size, mtime, ctime } = wcc.before;
+        self.put_bool(true);
+        self.put(&wcc_attr { size, mtime: time(mtime), ctime: time(ctime) });
+        self.put_post_op(Some(&wcc.after));
     }
 }
 

@@ -7,10 +7,12 @@
 //! | `dispatch`, `proc3/`, `mount`, `portmap` | which procedure a call means; one function per procedure |
 //! | `encode`, `status`, `reply` | the way out: attributes, statuses, the output queue |
 //! | `handle` | file handles |
+//! | `drc` | the answers of calls that must not run twice |
 //!
 //! A request that finds everything in memory is decoded in place, answered on its connection's task
 //! and queued; all that one read brought in leaves in one vectored write. One that has to wait goes
-//! aside with a copy of its record and is run again when its chunks are there.
+//! aside with a copy of its record and is run again when its chunks are there. A reply that may leave
+//! only when a change is on stable storage goes aside by itself.
 //!
 //! Invariants: nothing that a client chooses (lengths, counts, requests in flight, connections) takes
 //! memory before it was compared with a bound; the protocol goes no further inward than this module.
@@ -21,6 +23,7 @@
 pub mod args;
 mod conn;
 mod dispatch;
+mod drc;
 mod encode;
 pub mod fuzz;
 mod handle;

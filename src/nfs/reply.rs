@@ -67,6 +67,20 @@ impl Replies {
         self.payload_bytes = mark.payload_bytes;
     }
 
+    /// Take the reply that began at `mark`, which is closed and the last, out of the queue.
+    pub fn take(&mut self, mark: Mark) -> Self {
+        let payloads = self.payloads.split_off(mark.payloads);
+        let payload_bytes = self.payload_bytes - mark.payload_bytes;
+        self.payload_bytes = mark.payload_bytes;
+        let payloads = payloads.into_iter().map(|(at, bytes)| (at - mark.head, bytes)).collect();
+        Self { head: self.head.split_off(mark.head), payloads, payload_bytes }
+    }
+
+    /// Bytes that are queued.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.payload_bytes
+    }
+
     /// Where results are encoded.
     pub fn head(&mut self) -> &mut Vec<u8> {
         &mut self.head
@@ -93,7 +107,7 @@ impl Replies {
     }
 
     pub fn is_full(&self) -> bool {
-        self.head.len() + self.payload_bytes >= FULL || 2 * self.payloads.len() + 1 >= MAX_SLICES
+        self.len() >= FULL || 2 * self.payloads.len() + 1 >= MAX_SLICES
     }
 
     pub fn holds_memory(&self) -> bool {
@@ -193,6 +207,20 @@ mod tests {
         replies.payload(Bytes::from_static(b"2"));
         replies.cancel(mark);
         assert_eq!(bytes(&replies), before);
+    }
+
+    #[test]
+    fn a_reply_that_is_taken_out_is_whole_and_leaves_no_trace() {
+        let mut replies = Replies::default();
+        reply(&mut replies, b"first", b"1", b"");
+        let before = bytes(&replies);
+        let mark = replies.begin();
+        replies.head().extend_from_slice(b"head");
+        replies.payload(Bytes::from_static(b"payload"));
+        replies.head().extend_from_slice(b"\0");
+        replies.finish(mark);
+        assert_eq!(bytes(&replies.take(mark)), b"\x80\0\0\x0cheadpayload\0");
+        assert_eq!((bytes(&replies), replies.len()), (before, 10));
     }
 
     #[test]

@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 use tracing::{debug, error, info, warn};
 
 use super::conn::Connection;
-use super::dispatch::{Core, Origin};
+use super::dispatch::Core;
 use super::log::Thinned;
 use crate::error::{Error, ErrorKind, Result};
 use crate::vfs::Vfs;
@@ -193,7 +193,8 @@ async fn accept(listeners: &[TcpListener]) -> io::Result<(TcpStream, SocketAddr)
 /// A connection on its way to its worker.
 struct Incoming {
     stream: StdStream,
-    origin: Origin,
+    peer: SocketAddr,
+    port: u16,
     seat: Seat,
 }
 
@@ -250,8 +251,8 @@ impl Worker {
     fn give(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-        let origin = Origin { peer, port: stream.local_addr()?.port() };
-        let incoming = Incoming { stream: stream.into_std()?, origin, seat: Seat::take(&self.load) };
+        let port = stream.local_addr()?.port();
+        let incoming = Incoming { stream: stream.into_std()?, peer, port, seat: Seat::take(&self.load) };
         self.queue.try_send(incoming).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
@@ -289,10 +290,10 @@ async fn work<V: Vfs>(
 }
 
 async fn serve<V: Vfs>(core: Arc<Core<V>>, incoming: Incoming, stopped: watch::Receiver<bool>) {
-    let Incoming { stream, origin, seat } = incoming;
+    let Incoming { stream, peer, port, seat } = incoming;
     match TcpStream::from_std(stream) {
-        Ok(stream) => Connection::new(core, origin, stream).serve(stopped).await,
-        Err(error) => debug!(peer = %origin.peer, %error, "a connection broke before it was served"),
+        Ok(stream) => Connection::new(core, peer, port, stream).serve(stopped).await,
+        Err(error) => debug!(%peer, %error, "a connection broke before it was served"),
     }
     drop(seat);
 }

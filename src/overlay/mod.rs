@@ -11,14 +11,23 @@
 //! Failure story: a log that cannot sync refuses every further change (`docs/durability.md`); a crash
 //! loses what was never synced, and the index is brought up to the log at the next start.
 
+pub mod check;
 pub mod log;
 
+mod blocks;
+mod bucket;
+mod index;
+mod keys;
+mod memtable;
 mod node;
+mod record;
+mod state;
 mod store;
 mod tree;
 
 pub use node::Node;
-pub use store::{Frozen, OverlayStore, Receipt};
+pub use record::Receipt;
+pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged};
 pub use tree::{Slices, Tree};
 
 use serde::{Deserialize, Serialize};
@@ -47,3 +56,6 @@ pub struct Layer {
     /// What it held at that position.
     pub counts: Counts,
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,89 +1,347 @@
-//! All overlays of a store.
+//! All overlays of a store: opening, freezing, flushing.
+//!
+//! Owns the table of overlays that have any private state, and the one worker that brings changes from
+//! memory to the index. An overlay that was never written is in no table and costs nothing.
+//!
+//! A flush makes a cut: it swaps the memory of every changed overlay, waits until the log is durable up
+//! to there, writes one batch for each, and then moves the place from which a restart replays. So the
+//! index never knows what the log might lose.
+//!
+//! Failure story: if the index refuses a batch, changes stay in memory and in the log, further ones are
+//! refused, and a restart replays. A poisoned log refuses changes by itself.
 
+mod commit;
+mod compact;
+mod dedup;
+mod flatten;
+mod flush;
+mod freeze;
+mod purge;
+mod replay;
+
+pub(super) use commit::Commit;
+pub use compact::Compacted;
+pub use dedup::{IdleBucket, IdleCursor};
+pub use freeze::Frozen;
+pub use purge::Purged;
+
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::{Notify, watch};
 
-use super::log::Lsn;
+use super::blocks::Blocks;
+use super::index::{Index, OverlayRow};
+use super::keys::Key;
+use super::log::{DeltaLog, Lsn, SegmentId};
+use super::record::Receipt;
+use super::state::{Guard, MAX_KNOWN, Overlay, Touched};
 use super::{Counts, Layer, OverlayId, Position};
-use crate::chunk::{Fetch, Step};
-use crate::error::Result;
+use crate::chunk::{ChunkSource, Fetch, Step};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::Ino;
+use crate::meta::{KvStore, Table};
 
-/// The answer to a call that must not run twice, kept in the same log record as what the call did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Receipt {
-    /// Digest of client, transaction id, procedure and arguments.
-    pub key: [u8; 16],
-    /// The front end's encoded results; at most [`MAX_ANSWER`](Self::MAX_ANSWER) bytes.
-    pub answer: Bytes,
+const SHARDS: usize = 64;
+/// Memory of changes above which a flush begins, in bytes.
+const FLUSH_AT: i64 = 32 << 20;
+/// Memory of changes above which further ones wait.
+const MAX_MEMORY: i64 = 256 << 20;
+
+/// What a store of overlays is opened with.
+#[derive(Clone, Debug)]
+pub struct OverlayOptions {
+    /// Budget of the cache of private data.
+    pub cache_bytes: u64,
 }
 
-impl Receipt {
-    pub const MAX_ANSWER: usize = 1024;
+/// The overlays of a store.
+pub struct OverlayStore {
+    pub(super) log: Arc<dyn DeltaLog>,
+    pub(super) index: Arc<Index>,
+    pub(super) chunks: Arc<dyn ChunkSource>,
+    pub(super) blocks: Arc<Blocks>,
+    shards: Vec<RwLock<Shard>>,
+    epoch: u64,
+    /// Overlays that changed since the last flush.
+    dirty: Mutex<HashSet<OverlayId>>,
+    /// Receipts since the last flush.
+    receipts: Mutex<Vec<(Lsn, Receipt)>>,
+    /// Receipts from before this start.
+    former_receipts: Vec<Receipt>,
+    memory: AtomicI64,
+    flush_wanted: Notify,
+    /// Counts flushes; who waits for memory or a thaw subscribes.
+    flushed: watch::Sender<u64>,
+    thawed: watch::Sender<u64>,
+    switching: Arc<tokio::sync::Mutex<()>>,
+    /// One flush at a time.
+    flushing: tokio::sync::Mutex<()>,
+    failed: Mutex<Option<String>>,
 }
 
-pub struct OverlayStore {}
+#[derive(Default)]
+struct Shard {
+    overlays: HashMap<OverlayId, Arc<Overlay>>,
+    /// Held back, although never written.
+    frozen: HashSet<OverlayId>,
+}
 
 impl OverlayStore {
+    /// Tables of the index.
+    pub const TABLES: &'static [Table] = super::keys::TABLES;
+
+    /// The number of this start, for the log. Durable when it returns.
+    pub fn next_epoch(kv: &dyn KvStore) -> Result<u64> {
+        Index::next_epoch(kv)
+    }
+
+    /// Open, and bring the index up to the log. `marks` are the positions that sealed layers name. Must
+    /// be called on a tokio runtime, which then runs the flushing worker until the store is dropped.
+    pub async fn open(
+        log: Arc<dyn DeltaLog>,
+        kv: Arc<dyn KvStore>,
+        chunks: Arc<dyn ChunkSource>,
+        epoch: u64,
+        marks: HashMap<OverlayId, Vec<Position>>,
+        options: OverlayOptions,
+    ) -> Result<Arc<Self>> {
+        let opened = tokio::task::spawn_blocking(move || Self::load(log, kv, chunks, epoch, marks, &options)).await;
+        let store = opened.map_err(|e| Error::internal("opening the overlays").because(e))??;
+        flush::spawn(&store);
+        Ok(store)
+    }
+
+    fn load(
+        log: Arc<dyn DeltaLog>,
+        kv: Arc<dyn KvStore>,
+        chunks: Arc<dyn ChunkSource>,
+        epoch: u64,
+        mut marks: HashMap<OverlayId, Vec<Position>>,
+        options: &OverlayOptions,
+    ) -> Result<Arc<Self>> {
+        let index = Arc::new(Index::open(kv)?);
+        let former_receipts = index.receipts()?;
+        let mut store = Self {
+            log,
+            index,
+            chunks,
+            blocks: Arc::new(Blocks::new(options.cache_bytes)),
+            shards: std::iter::repeat_with(RwLock::default).take(SHARDS).collect(),
+            epoch,
+            dirty: Mutex::default(),
+            receipts: Mutex::default(),
+            former_receipts,
+            memory: AtomicI64::new(0),
+            flush_wanted: Notify::new(),
+            flushed: watch::Sender::new(0),
+            thawed: watch::Sender::new(0),
+            switching: Arc::default(),
+            flushing: tokio::sync::Mutex::default(),
+            failed: Mutex::default(),
+        };
+        for (id, row) in store.index.overlays()? {
+            let marks = marks.remove(&id).unwrap_or_default();
+            store.insert(Overlay::new(id, row, marks, Touched::Unread));
+        }
+        replay::run(&mut store, marks)?;
+        Ok(Arc::new(store))
+    }
+
+    fn shard(&self, id: OverlayId) -> &RwLock<Shard> {
+        // Neighbours are made together and used together.
+        &self.shards[(id.0 % SHARDS as u64) as usize]
+    }
+
+    fn insert(&self, overlay: Overlay) -> Arc<Overlay> {
+        let mut shard = self.shard(overlay.id).write();
+        shard.overlays.entry(overlay.id).or_insert_with(|| Arc::new(overlay)).clone()
+    }
+
+    /// The overlay, if it has any private state.
+    pub(super) fn find(&self, id: OverlayId) -> Option<Arc<Overlay>> {
+        self.shard(id).read().overlays.get(&id).cloned()
+    }
+
+    /// Every overlay that has any private state.
+    pub(super) fn all(&self) -> Vec<Arc<Overlay>> {
+        self.shards.iter().flat_map(|shard| shard.read().overlays.values().cloned().collect::<Vec<_>>()).collect()
+    }
+
+    /// Lock an overlay for reading; stops until it was read, if it is older than this start.
+    pub(super) fn lock(&self, fetch: &mut Fetch<'_>, overlay: &Arc<Overlay>) -> Step<Guard> {
+        let state = overlay.lock();
+        if !matches!(state.touched, Touched::Unread) {
+            return Ok(state);
+        }
+        drop(state);
+        let (index, overlay) = (self.index.clone(), overlay.clone());
+        Err(fetch.wait_for(async move {
+            let read = tokio::task::spawn_blocking(move || read_touched(&index, &overlay)).await;
+            read.map_err(|e| Error::internal("reading an overlay").because(e))?
+        }))
+    }
+
+    /// Lock an overlay for changing, which makes it if it was never written. Stops while it is frozen,
+    /// or while there is no room for further changes.
+    pub(super) fn lock_for_change(&self, fetch: &mut Fetch<'_>, id: OverlayId) -> Step<Guard> {
+        if let Some(cause) = &*self.failed.lock() {
+            let what = format!("private writes are refused since an earlier failure: {cause}");
+            return Err(Error::new(ErrorKind::ReadOnly, what).remedy("check the disk, then restart mimeo").into());
+        }
+        if let Some(room) = self.log.room() {
+            return Err(fetch.wait_for(async move {
+                room.await;
+                Ok(())
+            }));
+        }
+        if self.memory.load(Ordering::Relaxed) > MAX_MEMORY {
+            let mut flushed = self.flushed.subscribe();
+            self.flush_wanted.notify_one();
+            if self.memory.load(Ordering::Relaxed) > MAX_MEMORY {
+                return Err(fetch.wait_for(async move {
+                    let _ = flushed.changed().await;
+                    Ok(())
+                }));
+            }
+        }
+        let overlay = self.find_or_make(fetch, id)?;
+        let state = self.lock(fetch, &overlay)?;
+        if state.frozen {
+            return Err(self.wait_for_thaw(fetch));
+        }
+        Ok(state)
+    }
+
+    fn find_or_make(&self, fetch: &mut Fetch<'_>, id: OverlayId) -> Step<Arc<Overlay>> {
+        if let Some(overlay) = self.find(id) {
+            return Ok(overlay);
+        }
+        let mut shard = self.shard(id).write();
+        if shard.frozen.contains(&id) {
+            return Err(self.wait_for_thaw(fetch));
+        }
+        let fresh = || Arc::new(Overlay::new(id, OverlayRow::default(), Vec::new(), Touched::Known(HashSet::new())));
+        Ok(shard.overlays.entry(id).or_insert_with(fresh).clone())
+    }
+
+    /// Called with the lock held that a thaw needs, so that none is missed.
+    fn wait_for_thaw(&self, fetch: &mut Fetch<'_>) -> crate::chunk::Stop {
+        let mut thawed = self.thawed.subscribe();
+        fetch.wait_for(async move {
+            let _ = thawed.changed().await;
+            Ok(())
+        })
+    }
+
+    /// A record is in the log and in its overlay's memory, which grew by `bytes`. Called under the lock of
+    /// the overlay, so that a flush that takes the one takes the other.
+    fn note_change(&self, lsn: Lsn, receipt: Option<Receipt>, bytes: i64) {
+        if let Some(receipt) = receipt {
+            self.receipts.lock().push((lsn, receipt));
+        }
+        if self.memory.fetch_add(bytes, Ordering::Relaxed) + bytes > FLUSH_AT {
+            self.flush_wanted.notify_one();
+        }
+    }
+
     /// Everything appended so far is on stable storage. `Err` if that will never be known.
     pub fn sync(&self) -> BoxFuture<'static, Result<()>> {
-        unimplemented!()
+        self.log.sync(self.log.end())
     }
 
     /// A future that ends when the record that ends at `lsn` is on stable storage; `None` if it is.
     pub fn durable(&self, lsn: Lsn) -> Option<BoxFuture<'static, Result<()>>> {
-        unimplemented!("{lsn:?}")
+        (self.log.durable() < lsn).then(|| self.log.sync(lsn))
     }
 
     /// The newest change of this overlay, for COMMIT; `None` if all of it is on stable storage.
     pub fn last_change(&self, id: OverlayId) -> Option<Lsn> {
-        unimplemented!("{id:?}")
-    }
-
-    /// Hold back all changes to these overlays until the answer is dropped. One freeze at a time.
-    pub async fn freeze(self: &Arc<Self>, ids: Vec<OverlayId>) -> Frozen {
-        unimplemented!("{ids:?}")
+        let last = self.find(id)?.lock().last_change;
+        (last > self.log.durable()).then_some(last)
     }
 
     /// What an overlay holds now; nothing if it was never written. From memory.
     pub fn counts(&self, id: OverlayId) -> Counts {
-        unimplemented!("{id:?}")
+        self.find(id).map(|overlay| overlay.lock().counts).unwrap_or_default()
     }
 
-    /// Replace the positions of `id` that must stay readable although it is written further.
+    /// The position of its newest change; 0 if it was never written.
+    pub fn position(&self, id: OverlayId) -> Position {
+        self.find(id).map_or(0, |overlay| overlay.lock().position)
+    }
+
+    /// Every overlay that has any private state.
+    pub fn ids(&self) -> Vec<OverlayId> {
+        self.all().iter().map(|overlay| overlay.id).collect()
+    }
+
+    /// Whether anything was ever written to it.
+    pub fn is_written(&self, id: OverlayId) -> bool {
+        self.find(id).is_some_and(|overlay| overlay.lock().position > 0)
+    }
+
+    /// Replace the positions of `id` that must stay readable although it is written further. Who protects
+    /// one for a freeze protects it again before the freeze ends, since this may come between.
     pub fn set_marks(&self, id: OverlayId, marks: Vec<Position>) {
-        unimplemented!("{id:?} {marks:?}")
+        if let Some(overlay) = self.find(id) {
+            overlay.lock().set_marks(marks);
+        }
     }
 
     /// Add one such position: before the freeze that names it ends.
     pub fn protect(&self, id: OverlayId, mark: Position) {
-        unimplemented!("{id:?} {mark:?}")
+        if let Some(overlay) = self.find(id) {
+            overlay.lock().protect(mark);
+        }
     }
 
     /// Whether the layer has private state of this object (changed, new or removed).
     pub fn touched(&self, fetch: &mut Fetch<'_>, layer: &Layer, ino: Ino) -> Step<bool> {
-        unimplemented!("{layer:?} {ino:?} {}", fetch.is_empty())
+        let Some(overlay) = self.find(layer.overlay) else { return Ok(false) };
+        let state = self.lock(fetch, &overlay)?;
+        if !state.may_have(ino) {
+            return Ok(false);
+        }
+        let version = state.get(&self.index, fetch, &Key::node(ino), layer.upto)?;
+        Ok(version.is_some_and(|version| version.value.is_some()))
     }
 
     /// Changes with every start: what WRITE and COMMIT answer as write verifier (RFC 1813 3.3.7).
     pub fn write_verifier(&self) -> [u8; 8] {
-        unimplemented!()
+        self.epoch.to_be_bytes()
     }
 
     /// The newest receipts, oldest first, from before this start.
-    pub fn receipts(&self) -> Vec<Receipt> {
-        unimplemented!()
+    pub fn receipts(&self) -> &[Receipt] {
+        &self.former_receipts
+    }
+
+    /// The private data at a place in the log.
+    pub(super) fn block(&self, fetch: &mut Fetch<'_>, segment: SegmentId, offset: u32, len: u32) -> Step<Bytes> {
+        let key = (segment.0, offset);
+        if let Some(bytes) = self.blocks.get(key) {
+            return Ok(bytes);
+        }
+        fetch.block(key, || {
+            let (load, blocks) = (self.log.read(segment, offset, len), self.blocks.clone());
+            Box::pin(async move {
+                let bytes = load.await?;
+                blocks.insert(key, bytes.clone());
+                Ok(bytes)
+            })
+        })
     }
 }
 
-/// Overlays that take no changes as long as this lives.
-pub struct Frozen {}
-
-impl Frozen {
-    /// The overlay as it is now; `None` if it was never written.
-    pub fn layer(&self, id: OverlayId) -> Option<Layer> {
-        unimplemented!("{id:?}")
-    }
+/// Read which objects an overlay from before this start has. Blocks.
+fn read_touched(index: &Index, overlay: &Overlay) -> Result<()> {
+    let inodes = index.inodes(overlay.id, MAX_KNOWN)?;
+    let sealed = index.has_history(overlay.id)?;
+    overlay.lock().set_touched(inodes, sealed);
+    Ok(())
 }

@@ -1,15 +1,34 @@
 //! A view as one tree: private layers over a manifest.
+//!
+//! Owns the merge. Of several layers the uppermost that says anything of a key decides; where none does,
+//! the manifest does. Inode numbers are never reused, so that what a layer says of a directory's names
+//! or a file's bytes always means the same directory or file.
+//!
+//! A [`Tree`] lives for one run of one verb. It holds the lock of its open overlay: what a verb sees is
+//! of one moment, and what it changes is there at once or not at all. `tree/data.rs` reads bytes,
+//! `tree/change.rs` changes.
 
-use std::ops::ControlFlow;
+mod change;
+mod data;
+pub(super) mod entry;
+
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, RangeInclusive};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::log::Lsn;
-use super::{Counts, Layer, Node, OverlayId, OverlayStore, Receipt};
+use self::change::Staged;
+use self::entry::EntryState;
+use super::keys::Key;
+use super::memtable::Version;
+use super::node::{Level, NodeState};
+use super::state::{Guard, Overlay};
+use super::{Counts, Layer, Node, OverlayId, OverlayStore, Position};
 use crate::chunk::{Fetch, Step};
-use crate::error::Result;
-use crate::manifest::{Cookie, Entry, FileKind, Ino, Manifest};
+use crate::error::{Error, Result};
+use crate::manifest::{Cookie, Entry, Ino, MAX_TIES, Manifest};
 
 /// File bytes without copying: slices of cached chunks and of private data.
 pub type Slices = SmallVec<[Bytes; 4]>;
@@ -18,13 +37,26 @@ pub type Slices = SmallVec<[Bytes; 4]>;
 /// keep it over an await.
 pub struct Tree<'a> {
     manifest: Manifest,
-    _store: std::marker::PhantomData<&'a ()>,
+    store: Option<&'a OverlayStore>,
+    /// The open overlay, unless it was never written.
+    top: Option<Guard>,
+    /// The sealed layers that have anything, uppermost first.
+    lower: SmallVec<[(Arc<Overlay>, Position); 2]>,
+    lower_counts: Counts,
+    staged: Staged,
 }
 
 impl<'a> Tree<'a> {
     /// A version as it was imported.
     pub fn of_version(manifest: Manifest) -> Self {
-        Self { manifest, _store: std::marker::PhantomData }
+        Self {
+            manifest,
+            store: None,
+            top: None,
+            lower: SmallVec::new(),
+            lower_counts: Counts::default(),
+            staged: Staged::default(),
+        }
     }
 
     /// For reading: `layers` bottom first, `top` above them.
@@ -32,10 +64,16 @@ impl<'a> Tree<'a> {
         store: &'a OverlayStore,
         fetch: &mut Fetch<'_>,
         manifest: Manifest,
-        layers: &'a [Layer],
+        layers: &[Layer],
         top: OverlayId,
     ) -> Step<Self> {
-        unimplemented!("{} {layers:?} {top:?} {}", store.receipts().len(), fetch.is_empty())
+        let top = store.find(top).map(|overlay| store.lock(fetch, &overlay)).transpose()?;
+        Ok(Self { store: Some(store), top, ..Self::of_version(manifest) }.over(store, layers))
+    }
+
+    /// The layers alone, as a snapshot shows them.
+    pub fn open_sealed(store: &'a OverlayStore, manifest: Manifest, layers: &[Layer]) -> Self {
+        Self { store: Some(store), ..Self::of_version(manifest) }.over(store, layers)
     }
 
     /// For changing; stops (to be called again) while the overlay is frozen or the log has no room.
@@ -43,23 +81,154 @@ impl<'a> Tree<'a> {
         store: &'a OverlayStore,
         fetch: &mut Fetch<'_>,
         manifest: Manifest,
-        layers: &'a [Layer],
+        layers: &[Layer],
         top: OverlayId,
     ) -> Step<Self> {
-        Self::open(store, fetch, manifest, layers, top)
+        let top = Some(store.lock_for_change(fetch, top)?);
+        Ok(Self { store: Some(store), top, ..Self::of_version(manifest) }.over(store, layers))
+    }
+
+    fn over(mut self, store: &OverlayStore, layers: &[Layer]) -> Self {
+        for layer in layers.iter().rev() {
+            self.lower_counts.bytes += layer.counts.bytes;
+            self.lower_counts.inodes += layer.counts.inodes;
+            self.lower.extend(store.find(layer.overlay).map(|overlay| (overlay, layer.upto)));
+        }
+        self
     }
 
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
+    /// Layers that may have anything, the open one included.
+    fn depth(&self) -> usize {
+        1 + self.lower.len()
+    }
+
+    fn store(&self) -> Result<&'a OverlayStore> {
+        self.store.ok_or_else(|| Error::internal("a version has no private layers"))
+    }
+
+    /// What layer `level` (0 is the open one) says of `key`, which is about `ino`.
+    fn version(&self, fetch: &mut Fetch<'_>, level: usize, ino: Ino, key: &Key) -> Step<Option<Version>> {
+        let Some(below) = level.checked_sub(1) else { return self.own(fetch, ino, key) };
+        let (overlay, upto) = &self.lower[below];
+        let store = self.store()?;
+        let state = store.lock(fetch, overlay)?;
+        if state.may_have(ino) { state.get(&store.index, fetch, key, *upto) } else { Ok(None) }
+    }
+
+    /// What the open overlay says, changes made in this run included.
+    fn own(&self, fetch: &mut Fetch<'_>, ino: Ino, key: &Key) -> Step<Option<Version>> {
+        if let Some(version) = self.staged.get(key) {
+            return Ok(Some(version));
+        }
+        self.own_committed(fetch, ino, key)
+    }
+
+    fn own_committed(&self, fetch: &mut Fetch<'_>, ino: Ino, key: &Key) -> Step<Option<Version>> {
+        match &self.top {
+            Some(state) if state.may_have(ino) => state.get(&self.store()?.index, fetch, key, Position::MAX),
+            _ => Ok(None),
+        }
+    }
+
+    /// What layer `level` says of the keys of `range`, which are about `ino`, and up to which key that is
+    /// all (`None`: to the end).
+    fn page(
+        &self,
+        fetch: &mut Fetch<'_>,
+        level: usize,
+        ino: Ino,
+        range: &RangeInclusive<Key>,
+    ) -> Step<(BTreeMap<Key, Version>, Option<Key>)> {
+        let page = match level.checked_sub(1) {
+            None => match &self.top {
+                Some(state) if state.may_have(ino) => state.page(&self.store()?.index, fetch, range, Position::MAX)?,
+                _ => (BTreeMap::new(), None),
+            },
+            Some(below) => {
+                let (overlay, upto) = &self.lower[below];
+                let store = self.store()?;
+                let state = store.lock(fetch, overlay)?;
+                match state.may_have(ino) {
+                    true => state.page(&store.index, fetch, range, *upto)?,
+                    false => (BTreeMap::new(), None),
+                }
+            }
+        };
+        let (mut rows, end) = page;
+        if level == 0 {
+            let covered = *range.start()..=end.unwrap_or(*range.end());
+            rows.extend(self.staged.range(covered));
+        }
+        Ok((rows, end))
+    }
+
     /// The object, `None` if this view has none of that number.
     pub fn node(&self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<Option<Node>> {
-        unimplemented!("{ino:?} {}", fetch.is_empty())
+        self.node_below(fetch, 0, ino)
+    }
+
+    /// The object as layer `level` and those below it show it.
+    fn node_below(&self, fetch: &mut Fetch<'_>, level: usize, ino: Ino) -> Step<Option<Node>> {
+        for level in level..self.depth() {
+            let Some(Version { value: Some(bytes), .. }) = self.version(fetch, level, ino, &Key::node(ino))? else {
+                continue;
+            };
+            let state = NodeState::decode(&bytes, Level::Layer(level));
+            return match state
+                .ok_or_else(|| Error::corrupt(format!("the private state of inode {} is damaged", ino.0)))?
+            {
+                NodeState::Present(node) => Ok(Some(node)),
+                NodeState::Removed => Ok(None),
+            };
+        }
+        Ok(self.manifest.inode(fetch, ino)?.map(Node::of_image))
+    }
+
+    /// Whether any layer may have names of this directory.
+    fn may_have_entries(&self, fetch: &mut Fetch<'_>, dir: Ino) -> Step<bool> {
+        if self.staged.has(dir) || self.top.as_ref().is_some_and(|state| state.may_have(dir)) {
+            return Ok(true);
+        }
+        for (overlay, _) in &self.lower {
+            if self.store()?.lock(fetch, overlay)?.may_have(dir) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     pub fn lookup(&self, fetch: &mut Fetch<'_>, dir: Ino, name: &[u8]) -> Step<Option<Entry>> {
-        unimplemented!("{dir:?} {name:?} {}", fetch.is_empty())
+        if !self.may_have_entries(fetch, dir)? {
+            return self.manifest.lookup(fetch, dir, name);
+        }
+        let private = self.group(fetch, dir, self.manifest.name_seed().cookie_base(name))?;
+        let named = private.iter().find_map(|(cookie, state)| state.entry(*cookie).filter(|entry| entry.name == name));
+        if named.is_some() {
+            return Ok(named);
+        }
+        let base = self.manifest.lookup(fetch, dir, name)?;
+        Ok(base.filter(|entry| !private.iter().any(|(cookie, _)| *cookie == entry.cookie)))
+    }
+
+    /// What the layers say of the cookies that share the base `base`.
+    fn group(&self, fetch: &mut Fetch<'_>, dir: Ino, base: Cookie) -> Step<SmallVec<[(Cookie, EntryState); 2]>> {
+        let last = Cookie(base.0 + (MAX_TIES - 1));
+        let range = Key::entry(dir, base)..=Key::entry(dir, last);
+        let mut group: SmallVec<[(Cookie, EntryState); 2]> = SmallVec::new();
+        for level in 0..self.depth() {
+            for (key, version) in self.page(fetch, level, dir, &range)?.0 {
+                if let Some(state) = EntryState::of(dir, &key, &version)?
+                    && !group.iter().any(|(cookie, _)| cookie.0 == key.b)
+                {
+                    group.push((Cookie(key.b), state));
+                }
+            }
+        }
+        Ok(group)
     }
 
     /// Visit the entries of `dir` behind the cookie `after` in cookie order, until `visit` breaks.
@@ -70,52 +239,92 @@ impl<'a> Tree<'a> {
         after: Cookie,
         visit: &mut dyn FnMut(Entry) -> Result<ControlFlow<()>>,
     ) -> Step<()> {
-        unimplemented!("{dir:?} {after:?} {} {:?}", fetch.is_empty(), visit as *mut _)
+        if !self.may_have_entries(fetch, dir)? {
+            return self.manifest.list(fetch, dir, after, visit);
+        }
+        let mut after = after;
+        while let Some(end) = self.list_page(fetch, dir, after, visit)? {
+            after = end;
+        }
+        Ok(())
     }
 
-    /// The bytes `start..end` of a regular file; `end` must not be beyond its size.
-    pub fn read(&self, fetch: &mut Fetch<'_>, ino: Ino, node: &Node, start: u64, end: u64) -> Step<Slices> {
-        unimplemented!("{ino:?} {node:?} {start} {end} {}", fetch.is_empty())
+    /// One page of a listing; where the next one begins, if there is more.
+    fn list_page(
+        &self,
+        fetch: &mut Fetch<'_>,
+        dir: Ino,
+        after: Cookie,
+        visit: &mut dyn FnMut(Entry) -> Result<ControlFlow<()>>,
+    ) -> Step<Option<Cookie>> {
+        let Some(first) = after.0.checked_add(1) else { return Ok(None) };
+        let (private, end) = self.private_entries(fetch, dir, Cookie(first))?;
+        let mut private = private.into_iter().peekable();
+        let mut broke = false;
+        self.manifest.list(fetch, dir, after, &mut |entry| {
+            if end.is_some_and(|end| entry.cookie > end) {
+                return Ok(ControlFlow::Break(()));
+            }
+            while let Some((cookie, state)) = private.next_if(|(cookie, _)| *cookie < entry.cookie) {
+                if show(visit, cookie, &state)?.is_break() {
+                    broke = true;
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+            let flow = match private.next_if(|(cookie, _)| *cookie == entry.cookie) {
+                Some((cookie, state)) => show(visit, cookie, &state)?,
+                None => visit(entry)?,
+            };
+            broke = flow.is_break();
+            Ok(flow)
+        })?;
+        for (cookie, state) in private {
+            if broke || show(visit, cookie, &state)?.is_break() {
+                return Ok(None);
+            }
+        }
+        Ok(if broke { None } else { end })
     }
 
-    /// The node takes effect at the commit; for new objects too.
-    pub fn put(&mut self, fetch: &mut Fetch<'_>, ino: Ino, node: Node) -> Step<()> {
-        unimplemented!("{ino:?} {node:?} {}", fetch.is_empty())
-    }
-
-    /// The object is gone: its last name was removed.
-    pub fn remove(&mut self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<()> {
-        unimplemented!("{ino:?} {}", fetch.is_empty())
-    }
-
-    /// Give `dir` a name that it does not have.
-    pub fn add_entry(&mut self, fetch: &mut Fetch<'_>, dir: Ino, name: &[u8], ino: Ino, kind: FileKind) -> Step<()> {
-        unimplemented!("{dir:?} {name:?} {ino:?} {kind:?} {}", fetch.is_empty())
-    }
-
-    /// Take an entry, as looked up, out of `dir`.
-    pub fn remove_entry(&mut self, fetch: &mut Fetch<'_>, dir: Ino, entry: &Entry) -> Step<()> {
-        unimplemented!("{dir:?} {entry:?} {}", fetch.is_empty())
-    }
-
-    /// Put `data` at `offset` and let `node` grow to hold it. The caller puts the node.
-    pub fn write(&mut self, fetch: &mut Fetch<'_>, ino: Ino, node: &mut Node, offset: u64, data: Bytes) -> Step<()> {
-        unimplemented!("{ino:?} {node:?} {offset} {data:?} {}", fetch.is_empty())
-    }
-
-    /// Cut or extend the file to `size`; what it gains reads as zeros. The caller puts the node.
-    pub fn truncate(&mut self, fetch: &mut Fetch<'_>, ino: Ino, node: &mut Node, size: u64) -> Step<()> {
-        unimplemented!("{ino:?} {node:?} {size} {}", fetch.is_empty())
+    /// What the layers say of the names of `dir` from cookie `first` on, and up to which cookie that is
+    /// all.
+    fn private_entries(
+        &self,
+        fetch: &mut Fetch<'_>,
+        dir: Ino,
+        first: Cookie,
+    ) -> Step<(BTreeMap<Cookie, EntryState>, Option<Cookie>)> {
+        let range = Key::entry(dir, first)..=Key::entry(dir, Cookie(u64::MAX));
+        let mut merged = BTreeMap::new();
+        let mut end: Option<Cookie> = None;
+        for level in (0..self.depth()).rev() {
+            let (rows, complete) = self.page(fetch, level, dir, &range)?;
+            for (key, version) in rows {
+                if let Some(state) = EntryState::of(dir, &key, &version)? {
+                    merged.insert(Cookie(key.b), state);
+                }
+            }
+            if let Some(complete) = complete {
+                end = Some(end.map_or(Cookie(complete.b), |end| end.min(Cookie(complete.b))));
+            }
+        }
+        if let Some(end) = end {
+            merged.retain(|cookie, _| *cookie <= end);
+        }
+        Ok((merged, end))
     }
 
     /// What the whole view holds in private, all layers, with the changes made so far.
     pub fn counts(&self) -> Counts {
-        unimplemented!()
+        let own = self.staged.counts(self.top.as_ref().map(|state| state.counts).unwrap_or_default());
+        Counts { bytes: self.lower_counts.bytes + own.bytes, inodes: self.lower_counts.inodes + own.inodes }
     }
+}
 
-    /// Make all changes visible and append them to the log, as one record. They are on stable storage
-    /// when [`OverlayStore::durable`] says so.
-    pub fn commit(self, receipt: Option<Receipt>) -> Result<Lsn> {
-        unimplemented!("{receipt:?}")
-    }
+fn show(
+    visit: &mut dyn FnMut(Entry) -> Result<ControlFlow<()>>,
+    cookie: Cookie,
+    state: &EntryState,
+) -> Result<ControlFlow<()>> {
+    state.entry(cookie).map_or(Ok(ControlFlow::Continue(())), visit)
 }

@@ -5,9 +5,10 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::Caller;
+use crate::image::ExportOverrides;
 pub use crate::image::Squash;
 
-/// The policy of an export. Checked on every request, not only at MOUNT.
+/// The policy of exports that have none of their own. Checked on every request, not only at MOUNT.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExportPolicy {
     /// Client networks that are let in; nobody else is.
@@ -40,6 +41,43 @@ impl Default for ExportPolicy {
 }
 
 impl ExportPolicy {
+    /// As it stands.
+    pub fn rules(&self) -> Rules<'_> {
+        Rules {
+            networks: &self.networks,
+            read_only: self.read_only,
+            squash: self.squash,
+            anon_uid: self.anon_uid,
+            anon_gid: self.anon_gid,
+            privileged_port: self.privileged_port,
+        }
+    }
+
+    /// With what an export has of its own. Allocates nothing: it is done for every request.
+    pub fn with<'a>(&'a self, own: &'a ExportOverrides) -> Rules<'a> {
+        Rules {
+            networks: own.allow.as_deref().unwrap_or(&self.networks),
+            read_only: own.read_only.unwrap_or(self.read_only),
+            squash: own.squash.unwrap_or(self.squash),
+            anon_uid: own.anon_uid.unwrap_or(self.anon_uid),
+            anon_gid: own.anon_gid.unwrap_or(self.anon_gid),
+            privileged_port: own.privileged_port.unwrap_or(self.privileged_port),
+        }
+    }
+}
+
+/// What holds for one export: see [`ExportPolicy`].
+#[derive(Clone, Copy, Debug)]
+pub struct Rules<'a> {
+    pub networks: &'a [IpNet],
+    pub read_only: bool,
+    pub squash: Squash,
+    pub anon_uid: u32,
+    pub anon_gid: u32,
+    pub privileged_port: bool,
+}
+
+impl Rules<'_> {
     /// Whether requests from this address and port are answered at all.
     pub fn admits(&self, caller: &Caller) -> bool {
         let addr = caller.peer.ip().to_canonical();
@@ -91,6 +129,7 @@ mod tests {
     #[test]
     fn default_admits_only_privileged_loopback() {
         let policy = ExportPolicy::default();
+        let policy = policy.rules();
         assert!(policy.admits(&caller("127.0.0.1:1000", 0)));
         assert!(policy.admits(&caller("[::1]:1000", 0)));
         assert!(policy.admits(&caller("[::ffff:127.0.0.1]:1000", 0)), "a mapped IPv4 address is the IPv4 address");
@@ -100,7 +139,8 @@ mod tests {
 
     #[test]
     fn squash_maps_root_or_all() {
-        let root = ExportPolicy { squash: Squash::Root, ..ExportPolicy::default() };
+        let policy = ExportPolicy { squash: Squash::Root, ..ExportPolicy::default() };
+        let root = policy.rules();
         let zero = caller("127.0.0.1:1", 0);
         let five = caller("127.0.0.1:1", 5);
         assert_eq!(root.identity(&zero).uid, 65534);
@@ -108,6 +148,24 @@ mod tests {
         assert_eq!(root.identity(&five).uid, 5);
         assert!(root.identity(&five).in_group(7));
         let all = ExportPolicy { squash: Squash::All, ..ExportPolicy::default() };
-        assert_eq!(all.identity(&five).uid, 65534);
+        assert_eq!(all.rules().identity(&five).uid, 65534);
+    }
+
+    #[test]
+    fn an_export_overrides_what_it_names_and_keeps_the_rest() {
+        let policy = ExportPolicy { anon_uid: 7, ..ExportPolicy::default() };
+        let own = ExportOverrides {
+            allow: Some(vec!["10.1.0.0/16".parse().unwrap()]),
+            squash: Some(Squash::All),
+            ..ExportOverrides::default()
+        };
+        let rules = policy.with(&own);
+        assert!(rules.admits(&caller("10.1.2.3:1000", 0)));
+        assert!(!rules.admits(&caller("127.0.0.1:1000", 0)), "its networks replace the default's");
+        assert!(!rules.admits(&caller("10.1.2.3:2000", 0)), "the port rule is the default's");
+        assert_eq!(rules.identity(&caller("10.1.2.3:1000", 5)).uid, 7);
+        assert!(!rules.read_only);
+        let own = ExportOverrides { read_only: Some(true), privileged_port: Some(false), ..ExportOverrides::default() };
+        assert!(policy.with(&own).read_only && policy.with(&own).admits(&caller("127.0.0.1:2000", 0)));
     }
 }

@@ -1,123 +1,303 @@
-//! From an object to its inode: the current view first, then the pins, newest first.
+//! From an object to its node: the current view first, then the pins, newest first.
+//!
+//! A handle names (export, inode number, generation). The generation of anything but a directory is,
+//! in each view, the number of the last view that began another line of content for it
+//! ([`Turn`](crate::image::Turn)), or 0; a view has the object if its number is there and its
+//! generation is the handle's. So no handle ever passes from one line of content to another.
+//!
+//! A [`Tree`] holds the lock of its view's open overlay, and whatever else is asked meanwhile
+//! (its layers, the layers of turns up to its view) is of older overlays only: nobody waits in a
+//! circle. Before a newer view is opened, the tree goes.
 
-use super::policy::{ExportPolicy, Identity};
-use super::{Attr, FileKind, Object, Refusal, Refused, Request, Verb};
+use super::policy::{Identity, Rules};
+use super::{Attr, Caller, FileKind, ImageVfs, Object, ReceiptMaker, Refusal, Refused, Verb};
+use crate::chunk::{Fetch, Step, Stop};
 use crate::env::Time;
-use crate::image::{CloneRecord, Export, VersionNumber};
-use crate::manifest::{Ino, Inode, Manifest, ManifestId};
+use crate::error::Error;
+use crate::image::{CloneRecord, Export, ExportId, State, View};
+use crate::manifest::{Ino, Manifest, ManifestId};
+use crate::overlay::{Node, Tree};
 
-/// An object of an export, found.
-pub(super) struct Found {
-    pub manifest: Manifest,
-    pub ino: Ino,
-    pub inode: Inode,
-    pub scope: Scope,
-    /// Found in the view that the export shows now, not in a pin.
-    pub current: bool,
+/// Why a run of a verb ended without an answer.
+#[derive(Debug)]
+pub(super) enum End {
+    Stopped(Stop),
+    Refused(Refused),
+    /// The view that it runs on was switched away meanwhile: run it again on the newest.
+    Moved,
 }
 
-/// What all objects of one export share.
+pub(super) type Ended<T> = Result<T, End>;
+
+impl From<Stop> for End {
+    fn from(stop: Stop) -> Self {
+        Self::Stopped(stop)
+    }
+}
+
+impl From<Error> for End {
+    fn from(error: Error) -> Self {
+        Self::Stopped(Stop::Failed(error))
+    }
+}
+
+impl From<Refused> for End {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+impl From<Refusal> for End {
+    fn from(why: Refusal) -> Self {
+        Self::Refused(why.into())
+    }
+}
+
+/// A run's end as the service tells it.
+pub(super) fn settle<T>(ended: Ended<T>) -> Verb<T> {
+    match ended {
+        Ok(answer) => Ok(Ok(answer)),
+        Err(End::Refused(refused)) => Ok(Err(refused)),
+        Err(End::Stopped(stop)) => Err(stop),
+        Err(End::Moved) => Err(Stop::Failed(Error::internal("a verb that reads minds view switches"))),
+    }
+}
+
+/// One run of one verb.
+pub(super) struct Run<'s, 'f> {
+    pub vfs: &'s ImageVfs,
+    pub state: &'s State,
+    pub caller: &'s Caller,
+    pub fetch: &'s mut Fetch<'f>,
+    pub receipt: Option<&'s ReceiptMaker>,
+}
+
+/// A view of an export. Of a version there is no clone and no view of one.
 #[derive(Clone, Copy)]
-pub(super) struct Scope {
-    pub fsid: u64,
+pub(super) struct Scope<'s> {
+    pub export: ExportId,
     /// Directories serve no ctime before this: the time of the clone's last view switch.
-    pub floor: Time,
+    floor: Time,
+    pub rules: Rules<'s>,
+    pub clone: Option<(&'s CloneRecord, &'s View)>,
 }
 
-impl Found {
-    pub fn attr(&self) -> Attr {
-        self.scope.attr(self.ino, &self.inode)
+impl Scope<'_> {
+    /// Whether it is what the export shows now, and no pin.
+    pub fn is_current(&self) -> bool {
+        self.clone.is_none_or(|(clone, view)| clone.view.number == view.number)
     }
 
-    /// A refusal that carries this object's attributes.
-    pub fn refuse(&self, why: Refusal) -> Refused {
-        Refused { why, attr: Some(self.attr()) }
-    }
-
-    pub fn is_dir(&self) -> bool {
-        self.inode.kind == FileKind::Directory
-    }
-}
-
-impl Scope {
-    /// The attributes under which `inode` is served in this export.
-    pub fn attr(&self, ino: Ino, inode: &Inode) -> Attr {
-        let ctime = match inode.kind {
-            FileKind::Directory => inode.ctime.max(self.floor),
-            _ => inode.ctime,
+    /// The attributes under which `node` is served.
+    fn attr(&self, ino: Ino, generation: u64, node: &Node) -> Attr {
+        let ctime = match node.kind {
+            FileKind::Directory => node.ctime.max(self.floor),
+            _ => node.ctime,
         };
         Attr {
-            kind: inode.kind,
-            mode: inode.mode,
-            nlink: inode.nlink,
-            uid: inode.uid,
-            gid: inode.gid,
-            size: inode.size,
-            used: inode.used,
-            rdev: inode.rdev,
-            fsid: self.fsid,
-            fileid: ino.0,
-            atime: inode.atime,
-            mtime: inode.mtime,
+            kind: node.kind,
+            mode: node.mode,
+            nlink: node.nlink,
+            uid: node.uid,
+            gid: node.gid,
+            size: node.size,
+            used: node.used(),
+            rdev: node.rdev,
+            fsid: self.export.0,
+            fileid: fileid(ino, generation),
+            atime: node.atime,
+            mtime: node.mtime,
             ctime,
         }
     }
 }
 
-/// The views of one export in the order in which a handle is resolved.
-struct Views {
-    scope: Scope,
-    manifests: smallvec::SmallVec<[ManifestId; 4]>,
+/// An object, found in a view.
+pub(super) struct Found<'s> {
+    pub scope: Scope<'s>,
+    pub ino: Ino,
+    pub generation: u64,
+    pub node: Node,
 }
 
-fn refused(why: Refusal) -> Refused {
-    Refused { why, attr: None }
-}
-
-fn views(rq: &Request<'_>, object: Object) -> Result<Views, Refused> {
-    // A generation other than 0 belongs to private state, and no clone has any.
-    if object.generation != 0 {
-        return Err(refused(Refusal::Stale));
+impl Found<'_> {
+    pub fn object(&self) -> Object {
+        Object { export: self.scope.export, ino: self.ino.0, generation: self.generation }
     }
-    match rq.state().export(object.export) {
-        None => Err(refused(Refusal::Stale)),
-        Some(Export::Version(version)) => Ok(Views {
-            scope: Scope { fsid: object.export.0, floor: Time::default() },
-            manifests: smallvec::smallvec![version.manifest],
-        }),
-        Some(Export::Clone(clone)) => Ok(clone_views(rq, clone)),
-    }
-}
 
-fn clone_views(rq: &Request<'_>, clone: &CloneRecord) -> Views {
-    let numbers = std::iter::once(&clone.view).chain(clone.pins.iter().map(|pin| &pin.view)).map(|view| view.version);
-    let manifest = |number: VersionNumber| rq.state().version(clone.image, number).map(|version| version.manifest);
-    Views {
-        scope: Scope { fsid: clone.id.0, floor: clone.switched },
-        manifests: numbers.filter_map(manifest).collect(),
+    pub fn attr(&self) -> Attr {
+        self.scope.attr(self.ino, self.generation, &self.node)
+    }
+
+    /// A refusal that carries this object's attributes.
+    pub fn refuse(&self, why: Refusal) -> End {
+        End::Refused(Refused { why, attr: Some(self.attr()) })
+    }
+
+    pub fn is_dir(&self) -> bool {
+        self.node.kind == FileKind::Directory
     }
 }
 
-/// Find `object`, for a caller that the export's policy admits.
-pub(super) fn resolve(rq: &mut Request<'_>, policy: &ExportPolicy, object: Object) -> Verb<Found> {
-    if !policy.admits(rq.caller) {
-        return Ok(Err(refused(Refusal::Access)));
+/// What for a view is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Read,
+    Change,
+}
+
+impl<'s> Run<'s, '_> {
+    /// The identity under which the request's caller is judged in this export.
+    pub fn identity(&self, scope: &Scope<'s>) -> Identity<'s> {
+        scope.rules.identity(self.caller)
     }
-    let views = match views(rq, object) {
-        Ok(views) => views,
-        Err(refused) => return Ok(Err(refused)),
-    };
-    let ino = Ino(object.ino);
-    for (age, id) in views.manifests.iter().enumerate() {
-        let manifest = Manifest::open(rq.fetch(), id)?;
-        if let Some(inode) = manifest.inode(rq.fetch(), ino)? {
-            return Ok(Ok(Found { manifest, ino, inode, scope: views.scope, current: age == 0 }));
+
+    /// Find an object to read it.
+    pub fn find(&mut self, object: Object) -> Ended<(Tree<'s>, Found<'s>)> {
+        let scope = self.scope(object.export)?;
+        self.find_in(scope, object, Purpose::Read)
+    }
+
+    /// Find an object to change it, or its entries.
+    pub fn find_to_change(&mut self, object: Object) -> Ended<(Tree<'s>, Found<'s>)> {
+        let scope = self.scope(object.export)?;
+        if scope.rules.read_only {
+            let (_, found) = self.find_in(scope, object, Purpose::Read)?;
+            return Err(found.refuse(Refusal::ReadOnly));
+        }
+        self.find_in(scope, object, Purpose::Change)
+    }
+
+    /// The object `ino` of a tree that is open already, which an entry or a parent link names.
+    pub fn named(&mut self, tree: &Tree<'s>, scope: Scope<'s>, ino: Ino) -> Ended<Found<'s>> {
+        match self.find_here(tree, scope, ino)? {
+            Some(found) => Ok(found),
+            None => Err(Error::corrupt(format!("inode {} is named by an entry but not there", ino.0)).into()),
         }
     }
-    Ok(Err(refused(Refusal::Stale)))
+
+    /// The object `ino` of an open tree, whatever its generation.
+    pub fn find_here(&mut self, tree: &Tree<'s>, scope: Scope<'s>, ino: Ino) -> Ended<Option<Found<'s>>> {
+        let Some(node) = tree.node(self.fetch, ino)? else { return Ok(None) };
+        let generation = self.generation(&scope, ino, node.kind)?;
+        Ok(Some(Found { scope, ino, generation, node }))
+    }
+
+    /// What an export shows now, if it is there and admits the caller.
+    fn scope(&self, export: ExportId) -> Ended<Scope<'s>> {
+        let scope = match self.state.export(export) {
+            None => return Err(Refusal::Stale.into()),
+            Some(Export::Version(_)) => {
+                let rules = Rules { read_only: true, ..self.vfs.policy().rules() };
+                Scope { export, floor: Time::default(), rules, clone: None }
+            }
+            Some(Export::Clone(clone)) => {
+                let rules = self.vfs.policy().with(&clone.export);
+                Scope { export, floor: clone.switched, rules, clone: Some((clone, &clone.view)) }
+            }
+        };
+        if scope.rules.admits(self.caller) { Ok(scope) } else { Err(Refusal::Access.into()) }
+    }
+
+    fn find_in(&mut self, scope: Scope<'s>, object: Object, why: Purpose) -> Ended<(Tree<'s>, Found<'s>)> {
+        let Some((clone, _)) = scope.clone else {
+            return self.find_in_view(scope, object, why)?.ok_or(Refusal::Stale.into());
+        };
+        for view in std::iter::once(&clone.view).chain(clone.pins.iter().map(|pin| &pin.view)) {
+            let scope = Scope { clone: Some((clone, view)), ..scope };
+            if let Some(found) = self.find_in_view(scope, object, why)? {
+                return Ok(found);
+            }
+        }
+        Err(Refusal::Stale.into())
+    }
+
+    fn find_in_view(&mut self, scope: Scope<'s>, object: Object, why: Purpose) -> Ended<Option<(Tree<'s>, Found<'s>)>> {
+        // A generation is the number of the view that it began with.
+        if object.generation > scope.clone.map_or(0, |(_, view)| view.number) {
+            return Ok(None);
+        }
+        let tree = self.open(&scope, why)?;
+        let found = self.find_here(&tree, scope, Ino(object.ino))?;
+        let same_line = found.filter(|found| found.generation == object.generation);
+        Ok(same_line.map(|found| (tree, found)))
+    }
+
+    fn open(&mut self, scope: &Scope<'s>, why: Purpose) -> Ended<Tree<'s>> {
+        let manifest = Manifest::open(self.fetch, &self.manifest(scope)?)?;
+        let Some((clone, view)) = scope.clone else { return Ok(Tree::of_version(manifest)) };
+        let overlays = self.vfs.overlays();
+        if why == Purpose::Read {
+            return Ok(Tree::open(overlays, self.fetch, manifest, &view.layers, view.top)?);
+        }
+        let tree = Tree::open_for_change(overlays, self.fetch, manifest, &view.layers, view.top)?;
+        if self.vfs.shows(clone, view) { Ok(tree) } else { Err(End::Moved) }
+    }
+
+    fn manifest(&self, scope: &Scope<'s>) -> Result<ManifestId, Error> {
+        let (image, number) = match (scope.clone, self.state.export(scope.export)) {
+            (Some((clone, view)), _) => (clone.image, view.version),
+            (None, Some(Export::Version(version))) => return Ok(version.manifest),
+            (None, _) => return Err(Error::internal("a scope without an export")),
+        };
+        let version = self.state.version(image, number);
+        let missing = || Error::corrupt(format!("version v{number} of image {} is read but not there", image.0));
+        version.map(|version| version.manifest).ok_or_else(missing)
+    }
+
+    /// The view that began the object's line of content in this view, if any did.
+    pub fn generation(&mut self, scope: &Scope<'s>, ino: Ino, kind: FileKind) -> Step<u64> {
+        let Some((clone, view)) = scope.clone else { return Ok(0) };
+        if clone.turns.is_empty() || kind == FileKind::Directory {
+            return Ok(0);
+        }
+        for turn in clone.turns.iter().rev().filter(|turn| turn.view <= view.number) {
+            if turn.all {
+                return Ok(turn.view);
+            }
+            for layer in &turn.layers {
+                if self.vfs.overlays().touched(self.fetch, layer, ino)? {
+                    return Ok(turn.view);
+                }
+            }
+        }
+        Ok(0)
+    }
 }
 
-/// The identity under which the request's caller is judged.
-pub(super) fn identity<'a>(rq: &Request<'a>, policy: &ExportPolicy) -> Identity<'a> {
-    policy.identity(rq.caller)
+/// The number under which clients know an object. Generation 0 has the inode number itself; for any
+/// other, inode numbers are mixed over 64 bits, one to one.
+pub(super) fn fileid(ino: Ino, generation: u64) -> u64 {
+    if generation == 0 { ino.0 } else { mixed(ino.0 ^ mixed(generation)) }
+}
+
+/// The finalizer of SplitMix64, which is a bijection.
+fn mixed(word: u64) -> u64 {
+    let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    word ^ (word >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn fileids_of_generations_do_not_meet() {
+        let mut seen = HashSet::new();
+        for generation in 0..64 {
+            for ino in (0..500).chain((1 << 40)..(1 << 40) + 500) {
+                assert!(seen.insert(fileid(Ino(ino), generation)), "inode {ino} generation {generation}");
+            }
+        }
+    }
+
+    #[test]
+    fn fileids_are_frozen() {
+        assert_eq!(fileid(Ino(4711), 0), 4711);
+        assert_eq!(fileid(Ino(4711), 3), 7_280_713_217_799_803_908);
+    }
 }

@@ -1,132 +1,95 @@
-//! The verbs, over the catalog and the chunk store.
+//! The file service over the catalog, the chunk store and the overlays.
+//!
+//! Owns what all requests share, and the way from the verbs of [`Vfs`] to the runs that do them.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use smallvec::SmallVec;
+use futures_util::future::BoxFuture;
 
-use super::policy::ExportPolicy;
-use super::resolve::{Found, identity, resolve};
+use super::inodes::Inodes;
+use super::policy::{ExportPolicy, Rules};
+use super::reserve::Reserve;
+use super::resolve::{Run, settle};
 use super::{
-    Attr, Caller, ExportLine, FileKind, FsStat, LinkTarget, ListEntry, ListWindow, Listing, Looked, MAX_READ, Object,
-    ReadData, Refusal, Refused, Request, Rights, Verb, Vfs, access,
+    Attr, Caller, Changed, CreateHow, Durable, ExportLine, FsStat, LinkTarget, ListWindow, Listing, Looked, NewAttr,
+    NewObject, Object, Place, ReadData, ReceiptKey, Refusal, Request, Rights, Verb, Vfs,
 };
-use crate::chunk::{ChunkSource, Fetch, Step, Stop};
-use crate::env::Env;
-use crate::error::Error;
-use crate::image::{Catalog, ExportId, State, VersionRef};
-use crate::manifest::{Content, Cookie, Entry, Extent, Ino, Inode, MAX_NAME};
-
-/// Entries that one listing returns at most, whatever the client's buffer.
-const MAX_LIST_ENTRIES: usize = 8192;
+use crate::chunk::{ChunkSource, Fetch};
+use crate::env::{Env, Space, Time};
+use crate::error::{Error, Result};
+use crate::image::{Catalog, CloneRecord, Export, ExportId, State, VersionRef, View};
+use crate::manifest::Ino;
+use crate::overlay::OverlayStore;
 
 /// Clones and versions as files.
 pub struct ImageVfs {
     catalog: Arc<Catalog>,
     chunks: Arc<dyn ChunkSource>,
+    overlays: Arc<OverlayStore>,
     policy: ExportPolicy,
     env: Env,
-    /// The filesystem whose free space FSSTAT tells.
-    data_dir: PathBuf,
-}
-
-/// Answer a refusal from inside a verb.
-macro_rules! granted {
-    ($outcome:expr) => {
-        match $outcome {
-            Ok(value) => value,
-            Err(refused) => return Ok(Err(refused)),
-        }
-    };
+    inodes: Inodes,
+    reserve: Reserve,
 }
 
 impl ImageVfs {
+    /// `data_dir` is where private writes go. Must be called on a tokio runtime, which lives as long.
     pub fn new(
         catalog: Arc<Catalog>,
         chunks: Arc<dyn ChunkSource>,
+        overlays: Arc<OverlayStore>,
         policy: ExportPolicy,
         env: Env,
         data_dir: PathBuf,
     ) -> Self {
-        Self { catalog, chunks, policy, env, data_dir }
+        let inodes = Inodes::new(catalog.clone());
+        let reserve = Reserve::new(env.clone(), data_dir);
+        Self { catalog, chunks, overlays, policy, env, inodes, reserve }
     }
 
-    fn find(&self, rq: &mut Request<'_>, object: Object) -> Verb<Found> {
-        resolve(rq, &self.policy, object)
+    pub(super) fn policy(&self) -> &ExportPolicy {
+        &self.policy
     }
 
-    /// Find a directory in which the caller may look up names.
-    fn find_searchable(&self, rq: &mut Request<'_>, object: Object) -> Verb<Found> {
-        let dir = granted!(self.find(rq, object)?);
-        if !dir.is_dir() {
-            return Ok(Err(dir.refuse(Refusal::NotDirectory)));
-        }
-        if !access::may_search(&identity(rq, &self.policy), &dir.inode) {
-            return Ok(Err(dir.refuse(Refusal::Access)));
-        }
-        Ok(Ok(dir))
+    pub(super) fn overlays(&self) -> &OverlayStore {
+        &self.overlays
     }
 
-    /// The inode number that `name` has in `dir`, `.` and `..` included.
-    fn child(rq: &mut Request<'_>, dir: &Found, name: &[u8]) -> Verb<Ino> {
-        match name {
-            b"." => return Ok(Ok(dir.ino)),
-            b".." => return Ok(Ok(dir.inode.parent)),
-            _ => {}
-        }
-        if name.is_empty() || name.contains(&b'/') || name.contains(&0) {
-            return Ok(Err(dir.refuse(Refusal::Invalid)));
-        }
-        if name.len() > MAX_NAME {
-            return Ok(Err(dir.refuse(Refusal::NameTooLong)));
-        }
-        let entry = dir.manifest.lookup(rq.fetch(), dir.ino, name)?;
-        Ok(entry.map(|entry| entry.ino).ok_or_else(|| dir.refuse(Refusal::NotFound)))
+    pub(super) fn inodes(&self) -> &Inodes {
+        &self.inodes
     }
 
-    /// The inode that an entry of `dir` names. In a directory that only a pin has, the object itself may
-    /// be in a newer view all the same, and is then served as there, as by its handle.
-    fn inode_of(&self, rq: &mut Request<'_>, dir: &Found, export: ExportId, ino: Ino) -> Step<Inode> {
-        let inode = if dir.current {
-            dir.manifest.inode(rq.fetch(), ino)?
-        } else {
-            let object = Object { export, ino: ino.0, generation: 0 };
-            resolve(rq, &self.policy, object)?.ok().map(|found| found.inode)
-        };
-        inode.ok_or_else(|| Stop::Failed(Error::corrupt(format!("inode {} is named by an entry but not there", ino.0))))
+    pub(super) fn newest(&self) -> Arc<State> {
+        self.catalog.state()
     }
 
-    /// Entries with attributes. Notes every missing page before it stops, so that they load together.
-    fn full_entries(
-        &self,
-        rq: &mut Request<'_>,
-        dir: &Found,
-        export: ExportId,
-        entries: Vec<Entry>,
-    ) -> Step<Vec<ListEntry>> {
-        let mut full = Vec::with_capacity(entries.len());
-        let mut missing = false;
-        for entry in entries {
-            let inode = match self.inode_of(rq, dir, export, entry.ino) {
-                Ok(inode) => inode,
-                Err(Stop::Missing) => {
-                    missing = true;
-                    continue;
-                }
-                Err(failed) => return Err(failed),
-            };
-            let object = Object { export, ino: entry.ino.0, generation: 0 };
-            let attr = dir.scope.attr(entry.ino, &inode);
-            full.push(ListEntry {
-                name: entry.name,
-                fileid: entry.ino.0,
-                cookie: entry.cookie.0,
-                full: Some((object, attr)),
-            });
-        }
-        if missing { Err(Stop::Missing) } else { Ok(full) }
+    pub(super) fn now(&self) -> Time {
+        self.env.clock.now()
+    }
+
+    /// The filesystem whose free space FSSTAT tells.
+    pub(super) fn space(&self) -> Result<Space> {
+        self.reserve.space()
+    }
+
+    pub(super) fn is_full(&self) -> Result<bool> {
+        self.reserve.is_touched()
+    }
+
+    /// Whether the newest revision still shows `view`, of a clone as it was: now, or in a pin.
+    pub(super) fn shows(&self, clone: &CloneRecord, view: &View) -> bool {
+        let newest = self.catalog.load();
+        newest.clone_by_id(clone.id).is_some_and(|now| {
+            now.view == clone.view && (now.view == *view || now.pins.iter().any(|pin| pin.view == *view))
+        })
+    }
+
+    /// A run on the revision that the request has.
+    pub(super) fn run<'s, 'f>(&'s self, rq: &'s mut Request<'f>) -> Run<'s, 'f> {
+        let Request { caller, state, fetch, receipt } = rq;
+        Run { vfs: self, state, caller, fetch, receipt: receipt.as_ref() }
     }
 
     /// The export that a MOUNT path names, and whether it exists.
@@ -139,6 +102,20 @@ impl ImageVfs {
         let version: VersionRef = name.parse().map_err(|_| Refusal::NotFound)?;
         state.find_version(&version).map(|version| version.export).map_err(|_| Refusal::NotFound)
     }
+
+    /// The policy of an export; of one that is not there, the default.
+    fn rules<'a>(&'a self, state: &'a State, export: ExportId) -> Rules<'a> {
+        match state.export(export) {
+            Some(Export::Clone(clone)) => self.policy.with(&clone.export),
+            _ => self.policy.rules(),
+        }
+    }
+}
+
+/// A line of the export list, if its export admits the caller.
+fn line(path: impl FnOnce() -> String, rules: Rules<'_>, caller: &Caller) -> Option<ExportLine> {
+    let networks = || rules.networks.iter().map(ToString::to_string).collect();
+    rules.admits(caller).then(|| ExportLine { path: path().into_bytes(), networks: networks() })
 }
 
 impl Vfs for ImageVfs {
@@ -147,188 +124,105 @@ impl Vfs for ImageVfs {
     }
 
     fn mount(&self, rq: &mut Request<'_>, path: &[u8]) -> Verb<Object> {
-        if !self.policy.admits(rq.caller) {
-            return Ok(Err(Refused { why: Refusal::Access, attr: None }));
-        }
-        let export = granted!(Self::export_of(rq.state(), path).map_err(|why| Refused { why, attr: None }));
+        let export = match Self::export_of(rq.state(), path) {
+            Ok(export) => export,
+            // Who may not mount anything is not told what there is.
+            Err(_) if !self.policy.rules().admits(rq.caller) => return Ok(Err(Refusal::Access.into())),
+            Err(why) => return Ok(Err(why.into())),
+        };
         let root = Object { export, ino: Ino::ROOT.0, generation: 0 };
-        Ok(self.find(rq, root)?.map(|_| root))
+        Ok(self.getattr(rq, root)?.map(|_| root))
     }
 
     fn exports(&self, rq: &mut Request<'_>, limit: usize) -> Vec<ExportLine> {
-        if !self.policy.admits(rq.caller) {
-            return Vec::new();
-        }
-        let networks: Vec<String> = self.policy.networks.iter().map(ToString::to_string).collect();
-        let state = rq.state();
+        let (state, caller) = (rq.state(), rq.caller);
         let versions = state.versions().filter(|version| !version.removed).filter_map(|version| {
             let image = state.image(version.image)?;
-            Some(format!("/images/{}@v{}", image.name, version.number))
+            line(|| format!("/images/{}@v{}", image.name, version.number), self.policy.rules(), caller)
         });
-        let clones = state.clones().map(|clone| format!("/clones/{}", clone.name));
-        versions
-            .chain(clones)
-            .take(limit)
-            .map(|path| ExportLine { path: path.into_bytes(), networks: networks.clone() })
-            .collect()
+        let clones = state
+            .clones()
+            .filter_map(|clone| line(|| format!("/clones/{}", clone.name), self.rules(state, clone.id), caller));
+        versions.chain(clones).take(limit).collect()
     }
 
     fn getattr(&self, rq: &mut Request<'_>, object: Object) -> Verb<Attr> {
-        Ok(self.find(rq, object)?.map(|found| found.attr()))
+        settle(self.run(rq).getattr(object))
     }
 
     fn lookup(&self, rq: &mut Request<'_>, dir: Object, name: &[u8]) -> Verb<Looked> {
-        let found = granted!(self.find_searchable(rq, dir)?);
-        let ino = granted!(Self::child(rq, &found, name)?);
-        let inode = self.inode_of(rq, &found, dir.export, ino)?;
-        Ok(Ok(Looked {
-            object: Object { export: dir.export, ino: ino.0, generation: 0 },
-            attr: found.scope.attr(ino, &inode),
-            dir_attr: found.attr(),
-        }))
+        settle(self.run(rq).lookup(dir, name))
     }
 
     fn access(&self, rq: &mut Request<'_>, object: Object, asked: Rights) -> Verb<(Attr, Rights)> {
-        let found = granted!(self.find(rq, object)?);
-        let has = access::rights(&identity(rq, &self.policy), &found.inode);
-        // Nothing can be changed yet: views have no private layers.
-        let granted = Rights {
-            read: asked.read && has.read,
-            lookup: asked.lookup && has.lookup,
-            execute: asked.execute && has.execute,
-            ..Rights::default()
-        };
-        Ok(Ok((found.attr(), granted)))
+        settle(self.run(rq).access(object, asked))
     }
 
     fn readlink(&self, rq: &mut Request<'_>, object: Object) -> Verb<LinkTarget> {
-        let found = granted!(self.find(rq, object)?);
-        Ok(match &found.inode.content {
-            Content::Symlink(target) => Ok(LinkTarget { attr: found.attr(), target: target.clone() }),
-            _ => Err(found.refuse(Refusal::Invalid)),
-        })
+        settle(self.run(rq).readlink(object))
     }
 
     fn read(&self, rq: &mut Request<'_>, object: Object, offset: u64, len: u32) -> Verb<ReadData> {
-        let found = granted!(self.find(rq, object)?);
-        match found.inode.kind {
-            FileKind::Regular => {}
-            FileKind::Directory => return Ok(Err(found.refuse(Refusal::IsDirectory))),
-            _ => return Ok(Err(found.refuse(Refusal::Invalid))),
-        }
-        if !access::may_read_data(&identity(rq, &self.policy), &found.inode) {
-            return Ok(Err(found.refuse(Refusal::Access)));
-        }
-        let size = found.inode.size;
-        let start = offset.min(size);
-        let end = start.saturating_add(u64::from(len.min(MAX_READ))).min(size);
-        let extents = found.manifest.extents(rq.fetch(), &found.inode, start..end)?;
-        let slices = slices(rq.fetch(), &extents, start, end)?;
-        let len = u32::try_from(end - start).map_err(|_| Error::internal("a READ beyond its bound"))?;
-        Ok(Ok(ReadData { attr: found.attr(), slices, len, eof: end == size }))
+        settle(self.run(rq).read(object, offset, len))
     }
 
     fn list(&self, rq: &mut Request<'_>, dir: Object, window: ListWindow) -> Verb<Listing> {
-        let found = granted!(self.find(rq, dir)?);
-        if !found.is_dir() {
-            return Ok(Err(found.refuse(Refusal::NotDirectory)));
-        }
-        if !access::may_list(&identity(rq, &self.policy), &found.inode) {
-            return Ok(Err(found.refuse(Refusal::Access)));
-        }
-        let (entries, eof) = collect(rq, &found, &window)?;
-        let entries = if window.with_attrs {
-            self.full_entries(rq, &found, dir.export, entries)?
-        } else {
-            plain_entries(entries)
-        };
-        Ok(Ok(Listing { dir_attr: found.attr(), entries, eof }))
+        settle(self.run(rq).list(dir, window))
     }
 
     fn fsstat(&self, rq: &mut Request<'_>, object: Object) -> Verb<(Attr, FsStat)> {
-        let found = granted!(self.find(rq, object)?);
-        let space =
-            self.env.disk.space(&self.data_dir).map_err(|e| Error::io(format!("{}", self.data_dir.display()), e))?;
-        let used = found.manifest.stats().inodes.min(MAX_FILES);
-        let stat = FsStat {
-            total_bytes: space.total,
-            free_bytes: space.free,
-            total_files: MAX_FILES,
-            free_files: MAX_FILES - used,
-        };
-        Ok(Ok((found.attr(), stat)))
+        settle(self.run(rq).fsstat(object))
     }
 
-    fn check_writable(&self, rq: &mut Request<'_>, object: Object) -> Verb<Attr> {
-        let found = granted!(self.find(rq, object)?);
-        Ok(Err(found.refuse(Refusal::ReadOnly)))
+    fn setattr(&self, rq: &mut Request<'_>, object: Object, new: NewAttr, guard: Option<Time>) -> Verb<Changed> {
+        self.change(rq, |run| run.setattr(object, &new, guard))
+    }
+
+    fn write(&self, rq: &mut Request<'_>, file: Object, offset: u64, data: &[u8], stable: bool) -> Verb<Changed> {
+        self.change(rq, |run| run.write(file, offset, data, stable))
+    }
+
+    fn commit(&self, rq: &mut Request<'_>, file: Object) -> Verb<Changed> {
+        self.change(rq, |run| run.commit(file))
+    }
+
+    fn create(&self, rq: &mut Request<'_>, place: Place<'_>, how: CreateHow) -> Verb<Changed> {
+        self.change(rq, |run| run.create(place, &how))
+    }
+
+    fn make(&self, rq: &mut Request<'_>, place: Place<'_>, what: NewObject<'_>, new: NewAttr) -> Verb<Changed> {
+        self.change(rq, |run| run.make(place, &what, &new))
+    }
+
+    fn remove(&self, rq: &mut Request<'_>, place: Place<'_>) -> Verb<Changed> {
+        self.change(rq, |run| run.remove(place))
+    }
+
+    fn rmdir(&self, rq: &mut Request<'_>, place: Place<'_>) -> Verb<Changed> {
+        self.change(rq, |run| run.rmdir(place))
+    }
+
+    fn rename(&self, rq: &mut Request<'_>, from: Place<'_>, to: Place<'_>) -> Verb<Changed> {
+        self.change(rq, |run| run.rename(from, to))
+    }
+
+    fn link(&self, rq: &mut Request<'_>, object: Object, to: Place<'_>) -> Verb<Changed> {
+        self.change(rq, |run| run.link(object, to))
+    }
+
+    fn durable(&self, upto: Durable) -> Option<BoxFuture<'static, Result<(), Error>>> {
+        self.overlays.durable(upto.0)
+    }
+
+    fn write_verifier(&self) -> [u8; 8] {
+        self.overlays.write_verifier()
+    }
+
+    fn receipts(&self) -> Vec<(ReceiptKey, Bytes)> {
+        self.overlays.receipts().iter().map(|receipt| (receipt.key, receipt.answer.clone())).collect()
     }
 
     fn handle_keys(&self) -> Vec<(u8, [u8; 32])> {
         self.catalog.state().store().map(|store| store.handle_keys.clone()).unwrap_or_default()
-    }
-}
-
-/// Inode numbers are 64 bits, so none are ever short; clients want a number all the same.
-const MAX_FILES: u64 = 1 << 40;
-
-/// The entries that fit the window, and whether the directory ends with them.
-fn collect(rq: &mut Request<'_>, dir: &Found, window: &ListWindow) -> Step<(Vec<Entry>, bool)> {
-    let mut entries = Vec::new();
-    let mut left = u64::from(window.budget);
-    let mut eof = true;
-    dir.manifest.list(rq.fetch(), dir.ino, Cookie(window.after), &mut |entry| {
-        let cost = u64::from(window.entry_cost) + (entry.name.len() as u64).next_multiple_of(4);
-        if cost > left || entries.len() == MAX_LIST_ENTRIES {
-            eof = false;
-            return Ok(ControlFlow::Break(()));
-        }
-        left -= cost;
-        entries.push(entry);
-        Ok(ControlFlow::Continue(()))
-    })?;
-    Ok((entries, eof))
-}
-
-fn plain_entries(entries: Vec<Entry>) -> Vec<ListEntry> {
-    entries.into_iter().map(|e| ListEntry { name: e.name, fileid: e.ino.0, cookie: e.cookie.0, full: None }).collect()
-}
-
-static ZEROS: [u8; 64 * 1024] = [0; 64 * 1024];
-
-/// The bytes `start..end` as slices of chunks and zeros. Notes every missing chunk before it stops.
-fn slices(fetch: &mut Fetch<'_>, extents: &[Extent], start: u64, end: u64) -> Step<SmallVec<[Bytes; 4]>> {
-    let mut out = SmallVec::new();
-    let mut at = start;
-    let mut missing = false;
-    for extent in extents {
-        push_zeros(&mut out, extent.offset.saturating_sub(at));
-        at = at.max(extent.offset);
-        let until = end.min(extent.offset + u64::from(extent.len));
-        match fetch.get(&extent.chunk) {
-            Ok(chunk) => out.push(part(&chunk, extent, at, until)?),
-            Err(Stop::Missing) => missing = true,
-            Err(failed) => return Err(failed),
-        }
-        at = until;
-    }
-    push_zeros(&mut out, end - at);
-    if missing { Err(Stop::Missing) } else { Ok(out) }
-}
-
-/// The file bytes `at..until` out of the extent's chunk.
-fn part(chunk: &Bytes, extent: &Extent, at: u64, until: u64) -> Step<Bytes> {
-    if chunk.len() != extent.len as usize {
-        let what = format!("chunk {} has {} bytes where the manifest says {}", extent.chunk, chunk.len(), extent.len);
-        return Err(Stop::Failed(Error::corrupt(what)));
-    }
-    Ok(chunk.slice((at - extent.offset) as usize..(until - extent.offset) as usize))
-}
-
-fn push_zeros(out: &mut SmallVec<[Bytes; 4]>, mut len: u64) {
-    while len > 0 {
-        let run = len.min(ZEROS.len() as u64);
-        out.push(Bytes::from_static(&ZEROS[..run as usize]));
-        len -= run;
     }
 }

@@ -1,6 +1,6 @@
 //! The contract of `Disk`: real filesystem and simulated disk.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, IoSlice};
 use std::path::Path;
 
 use mimeo::env::{Disk, RealDisk, SimDisk, create_dir_durably};
@@ -8,6 +8,7 @@ use mimeo::env::{Disk, RealDisk, SimDisk, create_dir_durably};
 /// Everything that the users of a disk rely on, below the empty directory `root`.
 fn contract(disk: &dyn Disk, root: &Path) {
     files_grow_and_are_read_at_offsets(disk, root);
+    parts_are_appended_in_order(disk, root);
     names_are_created_renamed_and_removed(disk, root);
     directories_are_made_listed_and_synced(disk, root);
     errors_tell_kinds_apart(disk, root);
@@ -34,6 +35,22 @@ fn files_grow_and_are_read_at_offsets(disk: &dyn Disk, root: &Path) {
     for offset in [7, 12, 1 << 40] {
         assert_eq!(file.read_at(&mut buf, offset).unwrap_err().kind(), ErrorKind::UnexpectedEof);
     }
+    disk.unlink(&path).unwrap();
+}
+
+fn parts_are_appended_in_order(disk: &dyn Disk, root: &Path) {
+    let path = root.join("parts");
+    let file = disk.create(&path).unwrap();
+    // More parts than one system call takes, some of them empty.
+    let parts: Vec<Vec<u8>> = (0..3000_usize).map(|i| vec![i as u8; i % 7]).collect();
+    let slices: Vec<IoSlice<'_>> = parts.iter().map(|part| IoSlice::new(part)).collect();
+    file.append_vectored(&slices).unwrap();
+    file.append_vectored(&slices[..1]).unwrap();
+    file.append_vectored(&[]).unwrap();
+    let mut read = vec![0; parts.concat().len()];
+    assert_eq!(file.len().unwrap(), read.len() as u64);
+    file.read_at(&mut read, 0).unwrap();
+    assert_eq!(read, parts.concat());
     disk.unlink(&path).unwrap();
 }
 

@@ -5,3 +5,4 @@ mod blob;
 mod catalog;
 mod disk;
 mod kv;
+mod log;

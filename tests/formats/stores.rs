@@ -18,7 +18,7 @@ use mimeo::meta::{Batch, Durability, KvStore, MemoryKv, Table};
 
 use super::{fixture, unhex};
 
-fn env() -> Env {
+pub fn env() -> Env {
     Env {
         disk: Arc::new(SimDisk::new(1)),
         clock: Arc::new(ManualClock::at_secs(1_800_000_000)),
@@ -26,7 +26,7 @@ fn env() -> Env {
     }
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
@@ -56,7 +56,7 @@ fn restore(text: &str, tables: &[Table]) -> Arc<MemoryKv> {
     Arc::new(kv)
 }
 
-fn assert_frozen(path: &Path, dump: &str) {
+pub fn assert_frozen(path: &Path, dump: &str) {
     if std::env::var_os("MIMEO_BLESS").is_some() {
         std::fs::write(path, dump).unwrap();
     }

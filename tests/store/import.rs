@@ -165,9 +165,7 @@ async fn a_lost_pack_is_healed_by_importing_again() {
     let source = world.source("src");
     write(&source, "file", noise(7, 3_000_000));
     world.import("img", &source).await.unwrap();
-    world.catalog.close().await.unwrap();
-    let World { dir, catalog, chunks, vfs, .. } = world;
-    drop((catalog, chunks, vfs));
+    let dir = world.stop().await;
     fs::remove_dir_all(dir.path().join("data/packs")).unwrap();
     let world = World::open(dir).await;
     let done = world.import("img", &source).await.unwrap();

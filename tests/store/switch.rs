@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs;
 
+use mimeo::image::CloneTarget;
 use mimeo::vfs::{Refusal, Vfs};
 
 use crate::world::{World, noise, write};
@@ -59,10 +60,7 @@ async fn handles_outlive_a_restart() {
     let changed = world.find(root, "changed").await.unwrap();
     world.repoint("img", 2).await;
     let keys = world.vfs.handle_keys();
-    let World { dir, catalog, chunks, vfs, .. } = world;
-    catalog.close().await.unwrap();
-    drop((catalog, chunks, vfs));
-    let world = World::open(dir).await;
+    let world = world.restart().await;
     assert_eq!(world.vfs.handle_keys(), keys);
     assert!(world.read(changed).await.unwrap() == noise(2, 200_000));
     assert_eq!(world.read_path(root, "fresh").await, b"fresh");
@@ -101,7 +99,7 @@ async fn a_listing_across_a_switch_has_each_unchanged_entry_exactly_once() {
 async fn a_removed_clone_is_stale_and_its_name_gives_another_export() {
     let world = World::new().await;
     let root = two_versions(&world).await;
-    world.catalog.remove_clones(vec!["desk".into()]).await.unwrap();
+    world.fleet.remove_clones(CloneTarget::Names(vec!["desk".into()])).await.unwrap();
     assert_eq!(world.attr(root).await.unwrap_err().why, Refusal::Stale);
     let again = world.clone_of("img", "desk").await;
     assert_ne!(again.export, root.export);

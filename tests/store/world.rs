@@ -5,12 +5,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mimeo::chunk::{ChunkStore, ChunkStoreOptions, blob::LocalBlobs};
+use mimeo::chunk::ChunkStore;
+use mimeo::config::Config;
+use mimeo::daemon::{DataDir, Stores};
 use mimeo::env::Env;
 use mimeo::error::Result;
 use mimeo::image::import::{ImportContext, ImportDone, ImportRequest, Progress, Running, run_import};
-use mimeo::image::{CATALOG_TABLES, Catalog, KvCatalogLog, Labels, NewClones, RepointPlan, RepointTarget, VersionRef};
-use mimeo::meta::{RocksKv, RocksOptions};
+use mimeo::image::{Catalog, CloneTarget, Fleet, Labels, NewClones, RepointPlan, VersionRef, Writes};
 use mimeo::vfs::{Attr, Caller, ExportPolicy, ImageVfs, ListWindow, Object, Refused, Request, Verb, Vfs};
 use tempfile::TempDir;
 
@@ -18,9 +19,12 @@ pub struct World {
     pub dir: TempDir,
     pub catalog: Arc<Catalog>,
     pub chunks: Arc<ChunkStore>,
+    pub fleet: Fleet,
     pub vfs: Arc<ImageVfs>,
     pub env: Env,
     running: Arc<Running>,
+    stores: Stores,
+    _data: DataDir,
 }
 
 impl World {
@@ -31,20 +35,26 @@ impl World {
     /// Open the store in `dir`, as a restart of the daemon does.
     pub async fn open(dir: TempDir) -> Self {
         let env = Env::real();
-        let data = dir.path().join("data");
-        fs::create_dir_all(&data).unwrap();
-        let index = RocksOptions { scratch: ChunkStore::SCRATCH.to_vec(), ..RocksOptions::default() };
-        let index = Arc::new(
-            RocksKv::open(data.join("index"), &[ChunkStore::TABLES, ChunkStore::SCRATCH].concat(), index).unwrap(),
-        );
-        let blobs = Arc::new(LocalBlobs::open(env.disk.clone(), data.clone()).unwrap());
-        let chunks = ChunkStore::open(index, blobs, env.clone(), ChunkStoreOptions::default()).await.unwrap();
-        let log = RocksKv::open(data.join("catalog"), &CATALOG_TABLES, RocksOptions::default()).unwrap();
-        let log = Arc::new(KvCatalogLog::open(Arc::new(log)).unwrap());
-        let catalog = Catalog::open(log, env.clone()).await.unwrap();
+        let data = DataDir::open(&dir.path().join("data"), &env).unwrap();
+        let stores = Stores::open(&data, &Config::default(), &env).await.unwrap();
+        let (catalog, chunks, overlays) = (stores.catalog.clone(), stores.chunks.clone(), stores.overlays.clone());
         let policy = ExportPolicy { privileged_port: false, ..ExportPolicy::default() };
-        let vfs = Arc::new(ImageVfs::new(catalog.clone(), chunks.clone(), policy, env.clone(), data));
-        Self { dir, catalog, chunks, vfs, env, running: Arc::default() }
+        let path = data.path().to_owned();
+        let vfs = Arc::new(ImageVfs::new(catalog.clone(), chunks.clone(), overlays.clone(), policy, env.clone(), path));
+        let fleet = Fleet::new(catalog.clone(), overlays);
+        Self { dir, catalog, chunks, fleet, vfs, env, running: Arc::default(), stores, _data: data }
+    }
+
+    /// An orderly stop; the store stays in its directory.
+    pub async fn stop(self) -> TempDir {
+        let Self { dir, stores, .. } = self;
+        stores.close().await.unwrap();
+        dir
+    }
+
+    /// Stop and open again.
+    pub async fn restart(self) -> Self {
+        Self::open(self.stop().await).await
     }
 
     /// A fresh source folder of this name.
@@ -79,9 +89,9 @@ impl World {
     }
 
     pub async fn repoint(&self, image: &str, number: u32) {
-        let plan =
-            RepointPlan { image: image.into(), to: VersionRef::number(image, number), target: RepointTarget::All };
-        self.catalog.repoint(plan).await.unwrap();
+        let to = VersionRef::number(image, number);
+        let plan = RepointPlan { image: image.into(), to, target: CloneTarget::All, writes: Writes::Refuse };
+        self.fleet.repoint(plan).await.unwrap();
     }
 
     pub async fn root(&self, path: &str) -> Object {

@@ -18,17 +18,26 @@ pub const SYSTEM_ERR: u32 = 5;
 
 /// `nfsstat3`
 pub const OK: u32 = 0;
+pub const PERM: u32 = 1;
 pub const NOENT: u32 = 2;
 pub const IO: u32 = 5;
 pub const ACCES: u32 = 13;
+pub const EXIST: u32 = 17;
+pub const XDEV: u32 = 18;
 pub const NOTDIR: u32 = 20;
 pub const ISDIR: u32 = 21;
 pub const INVAL: u32 = 22;
+pub const FBIG: u32 = 27;
+pub const NOSPC: u32 = 28;
 pub const ROFS: u32 = 30;
 pub const NAMETOOLONG: u32 = 63;
+pub const NOTEMPTY: u32 = 66;
+pub const DQUOT: u32 = 69;
 pub const STALE: u32 = 70;
 pub const BADHANDLE: u32 = 10001;
+pub const NOT_SYNC: u32 = 10002;
 pub const TOOSMALL: u32 = 10005;
+pub const BADTYPE: u32 = 10007;
 
 /// Bytes being encoded.
 #[derive(Clone, Default)]

@@ -1,8 +1,10 @@
 //! The NFS front end over real sockets: every procedure by sentences of RFC 1813, and everything
-//! that is wrong with a call. The file service behind it is a small tree in memory.
+//! that is wrong with a call. Behind the tests of what only reads is a small tree in memory; behind
+//! those of what changes something (`change/`) the file service itself, on a simulated disk.
 
 mod attr;
 mod calls;
+mod change;
 mod client;
 mod dir;
 mod hostile;
@@ -11,6 +13,8 @@ mod io;
 mod load;
 mod modify;
 mod mount;
+mod ops;
+mod real;
 mod record;
 mod rpc;
 mod tree;

@@ -15,8 +15,9 @@ use mimeo::env::Time;
 use mimeo::error::Result;
 use mimeo::image::{ExportId, State};
 use mimeo::vfs::{
-    Attr, Caller, ExportLine, FileKind, FsStat, LinkTarget, ListEntry, ListWindow, Listing, Looked, Object, ReadData,
-    Refusal, Refused, Request, Rights, Verb, Vfs,
+    Attr, Caller, Changed, CreateHow, Durable, ExportLine, FileKind, FsStat, LinkTarget, ListEntry, ListWindow,
+    Listing, Looked, NewAttr, NewObject, Object, Place, ReadData, ReceiptKey, Refusal, Refused, Request, Rights, Verb,
+    Vfs,
 };
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -155,6 +156,10 @@ impl Tree {
         }
     }
 
+    fn read_only(&self, rq: &mut Request<'_>, object: Object) -> Verb<Changed> {
+        Ok(self.node(rq, object)?.and_then(|node| refuse(Refusal::ReadOnly, node)))
+    }
+
     fn directory(&self, rq: &mut Request<'_>, object: Object) -> Verb<&Node> {
         let uid = rq.caller.uid;
         Ok(self.node(rq, object)?.and_then(|node| match node.attr.kind {
@@ -268,8 +273,55 @@ impl Vfs for Tree {
         Ok(self.node(rq, object)?.map(|node| (node.attr, stat)))
     }
 
-    fn check_writable(&self, rq: &mut Request<'_>, object: Object) -> Verb<Attr> {
-        Ok(self.node(rq, object)?.and_then(|node| refuse(Refusal::ReadOnly, node)))
+    fn setattr(&self, rq: &mut Request<'_>, object: Object, _: NewAttr, _: Option<Time>) -> Verb<Changed> {
+        self.read_only(rq, object)
+    }
+
+    fn write(&self, rq: &mut Request<'_>, file: Object, _: u64, _: &[u8], _: bool) -> Verb<Changed> {
+        self.read_only(rq, file)
+    }
+
+    fn commit(&self, rq: &mut Request<'_>, file: Object) -> Verb<Changed> {
+        self.read_only(rq, file)
+    }
+
+    fn create(&self, rq: &mut Request<'_>, place: Place<'_>, _: CreateHow) -> Verb<Changed> {
+        self.read_only(rq, place.dir)
+    }
+
+    fn make(&self, rq: &mut Request<'_>, place: Place<'_>, _: NewObject<'_>, _: NewAttr) -> Verb<Changed> {
+        self.read_only(rq, place.dir)
+    }
+
+    fn remove(&self, rq: &mut Request<'_>, place: Place<'_>) -> Verb<Changed> {
+        self.read_only(rq, place.dir)
+    }
+
+    fn rmdir(&self, rq: &mut Request<'_>, place: Place<'_>) -> Verb<Changed> {
+        self.read_only(rq, place.dir)
+    }
+
+    fn rename(&self, rq: &mut Request<'_>, from: Place<'_>, _: Place<'_>) -> Verb<Changed> {
+        self.read_only(rq, from.dir)
+    }
+
+    fn link(&self, rq: &mut Request<'_>, object: Object, to: Place<'_>) -> Verb<Changed> {
+        match self.node(rq, object)? {
+            Ok(_) => self.read_only(rq, to.dir),
+            Err(refused) => Ok(Err(refused)),
+        }
+    }
+
+    fn durable(&self, _: Durable) -> Option<BoxFuture<'static, Result<()>>> {
+        None
+    }
+
+    fn write_verifier(&self) -> [u8; 8] {
+        [0; 8]
+    }
+
+    fn receipts(&self) -> Vec<(ReceiptKey, Bytes)> {
+        Vec::new()
     }
 
     fn handle_keys(&self) -> Vec<(u8, [u8; 32])> {

@@ -27,9 +27,6 @@ use super::{BlobStore, TMP, check_name, check_range, taken, unknown};
 use crate::env::{Disk, DiskFile, create_dir_durably};
 use crate::error::{Error, ErrorKind, Result};
 
-/// A put leaves this much of the disk free, or a tenth of a small disk, so that whatever else is on
-/// it, the catalog's log first, can go on and space can be freed.
-const RESERVE: u64 = 256 * 1024 * 1024;
 /// Files held open for reading.
 const OPEN_FILES: usize = 256;
 
@@ -140,7 +137,7 @@ impl Inner {
     fn check_space(&self, name: &str, len: u64) -> Result<()> {
         let at = |e| Error::io(format!("the disk of {}", self.root.display()), e);
         let space = self.disk.space(&self.root).map_err(at)?;
-        let reserve = RESERVE.min(space.total / 10);
+        let reserve = space.reserve();
         if space.free >= len.saturating_add(reserve) {
             return Ok(());
         }

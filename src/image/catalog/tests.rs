@@ -8,9 +8,7 @@ use crate::chunk::ChunkId;
 use crate::env::{ManualClock, SeededRng, SimDisk, Time};
 use crate::image::log::{Fault, MemoryCatalogLog, Rev};
 use crate::image::record::VersionNumber;
-use crate::image::{
-    ChangeSet, Export, LabelEdits, Labels, NewClones, NewVersion, RepointPlan, RepointTarget, VersionRef,
-};
+use crate::image::{ChangeSet, CloneTarget, Export, LabelEdits, Labels, NewClones, NewVersion, VersionRef};
 
 const START: u64 = 1_800_000_000;
 
@@ -51,8 +49,8 @@ fn clones(image: &str, names: &[&str]) -> NewClones {
     NewClones { version: VersionRef::newest(image), names, labels: Labels::parse(["pool=a"]).unwrap() }
 }
 
-fn to(image: &str, number: VersionNumber, target: RepointTarget) -> RepointPlan {
-    RepointPlan { image: image.into(), to: VersionRef::number(image, number), target }
+fn names(names: &[&str]) -> CloneTarget {
+    CloneTarget::Names(names.iter().map(|&name| name.to_owned()).collect())
 }
 
 #[tokio::test]
@@ -211,73 +209,6 @@ async fn clones_are_created_all_or_none() {
 }
 
 #[tokio::test]
-async fn a_repoint_switches_ten_thousand_clones_with_one_change() {
-    let (log, clock, catalog) = fresh().await;
-    add_version(&catalog, "os").await;
-    let names: Vec<String> = (0..10_000).map(|i| format!("desk-{i:05}")).collect();
-    catalog.create_clones(NewClones { names, ..clones("os", &[]) }).await.unwrap();
-    add_version(&catalog, "os").await;
-    let (before, commits) = (catalog.state(), log.count_commits());
-    let done = catalog.repoint(to("os", 2, RepointTarget::All)).await.unwrap();
-    assert_eq!((done.switched, done.unchanged), (10_000, 0));
-    assert_eq!((log.count_commits() - commits, catalog.state().rev()), (1, before.rev().next()));
-    assert!(catalog.state().clones().all(|clone| clone.view.version == 2 && clone.pins.len() == 1));
-    assert!(before.clones().all(|clone| clone.view.version == 1), "an older revision stays as it was");
-    assert_eq!(*open(&log, &clock).await.state(), *catalog.state());
-}
-
-#[tokio::test]
-async fn repoint_and_back_keeps_one_pin_and_its_times_grow() {
-    let (_, clock, catalog) = fresh().await;
-    add_version(&catalog, "os").await;
-    catalog.create_clones(clones("os", &["a"])).await.unwrap();
-    add_version(&catalog, "os").await;
-    let mut last = catalog.state().clone_named("a").unwrap().switched;
-    for (round, number) in [2, 1, 2, 1].into_iter().enumerate() {
-        clock.set_secs(START - 10 * round as u64);
-        let done = catalog.repoint(to("os", number, RepointTarget::All)).await.unwrap();
-        let clone = catalog.state().clone_named("a").unwrap().clone();
-        assert_eq!((clone.view.version, clone.view.number, clone.pins.len()), (number, round as u64 + 2, 1));
-        assert_eq!(clone.pins[0].operation, done.operation);
-        assert!(clone.switched > last);
-        last = clone.switched;
-    }
-    let again = catalog.repoint(to("os", 1, RepointTarget::All)).await.unwrap();
-    assert_eq!((again.switched, again.unchanged), (0, 1));
-    assert_eq!(catalog.drop_pins(RepointTarget::All).await.unwrap(), 1);
-    assert!(catalog.state().clone_named("a").unwrap().pins.is_empty());
-}
-
-#[tokio::test]
-async fn a_repoint_names_what_is_wrong_and_changes_nothing() {
-    let (_, _, catalog) = fresh().await;
-    for image in ["os", "os", "other"] {
-        add_version(&catalog, image).await;
-    }
-    catalog.create_clones(clones("os", &["a"])).await.unwrap();
-    catalog.create_clones(clones("other", &["b"])).await.unwrap();
-    let names = |n: &[&str]| RepointTarget::Names(n.iter().map(|&n| n.to_owned()).collect());
-    let select = |s: &str| RepointTarget::Select(s.parse().unwrap());
-    let before = catalog.state();
-    for (plan, kind, named) in [
-        (to("os", 1, names(&["a", "b"])), ErrorKind::Invalid, "\"b\""),
-        (to("os", 1, names(&["a", "gone"])), ErrorKind::NotFound, "\"gone\""),
-        (to("os", 1, names(&[])), ErrorKind::Invalid, "no clone"),
-        (to("os", 1, select("pool=z")), ErrorKind::NotFound, "pool=z"),
-        (to("os", 3, RepointTarget::All), ErrorKind::NotFound, "os@v3"),
-        (to("nope", 1, RepointTarget::All), ErrorKind::NotFound, "\"nope\""),
-        (RepointPlan { image: "os".into(), ..to("other", 1, RepointTarget::All) }, ErrorKind::Invalid, "other@v1"),
-    ] {
-        let error = catalog.repoint(plan).await.unwrap_err();
-        assert_eq!(error.kind(), kind, "{error}");
-        assert!(error.what().contains(named), "{error}");
-    }
-    assert_eq!(*catalog.state(), *before);
-    let done = catalog.repoint(to("os", 1, select("pool=a"))).await.unwrap();
-    assert_eq!((done.switched, done.version.number), (1, 1), "the selection stays within the image");
-}
-
-#[tokio::test]
 async fn versions_grow_in_number_and_time_and_can_always_be_removed() {
     let (_, _, catalog) = fresh().await;
     assert_eq!([add_version(&catalog, "os").await, add_version(&catalog, "os").await], [1, 2]);
@@ -296,12 +227,11 @@ async fn versions_grow_in_number_and_time_and_can_always_be_removed() {
     assert!(state.export(exports[1]).is_none() && matches!(state.export(exports[0]), Some(Export::Version(_))));
     assert!(state.version(image, 2).is_some_and(|version| version.removed), "the clone still reads it");
     assert!(state.image_named("os").unwrap().tags.is_empty());
-    let repoint = catalog.repoint(to("os", 2, RepointTarget::All)).await;
-    assert_eq!(repoint.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(catalog.remove_version(VersionRef::number("os", 2)).await.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(add_version(&catalog, "os").await, 3);
 
-    catalog.remove_clones(vec!["a".into()]).await.unwrap();
+    let remove = |draft: &mut Draft| draft.apply(Change::RemoveClone(draft.find_clone("a")?.id));
+    catalog.transact("remove a clone", remove).await.unwrap();
     assert!(catalog.state().version(image, 2).is_none());
     catalog.remove_image("os").await.unwrap();
     assert_eq!((catalog.state().images().count(), catalog.state().versions().count()), (0, 0));
@@ -313,10 +243,10 @@ async fn labels_and_tags_are_edited() {
     add_version(&catalog, "os").await;
     catalog.create_clones(clones("os", &["a", "b"])).await.unwrap();
     let edits = LabelEdits::parse(["tier=gold", "pool-"]).unwrap();
-    let edited = catalog.label_clones(vec!["b".into()], edits.clone()).await.unwrap();
+    let edited = catalog.label_clones(names(&["b"]), edits.clone()).await.unwrap();
     assert_eq!(edited[0].labels.to_string(), "tier=gold");
     assert_eq!(catalog.state().clone_named("a").unwrap().labels.to_string(), "pool=a");
-    let unknown = catalog.label_clones(vec!["a".into(), "c".into()], edits.clone()).await.unwrap_err();
+    let unknown = catalog.label_clones(names(&["a", "c"]), edits.clone()).await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
     assert_eq!(catalog.set_image("os", edits, Vec::new()).await.unwrap().labels.to_string(), "tier=gold");
 

@@ -263,6 +263,7 @@ mod kind {
     pub const IMAGE: u8 = 2;
     pub const VERSION: u8 = 3;
     pub const CLONE: u8 = 4;
+    pub const SNAPSHOT: u8 = 5;
 }
 
 fn key1(kind: u8, id: u64) -> Vec<u8> {
@@ -271,6 +272,10 @@ fn key1(kind: u8, id: u64) -> Vec<u8> {
 
 fn key2(kind: u8, id: u64, number: u32) -> Vec<u8> {
     [&[kind][..], &id.to_be_bytes(), &number.to_be_bytes()].concat()
+}
+
+fn snapshot_key(clone: ExportId, name: &str) -> Vec<u8> {
+    [&[kind::SNAPSHOT][..], &clone.0.to_be_bytes(), name.as_bytes()].concat()
 }
 
 fn read_checkpoint(kv: &dyn KvStore) -> Result<State> {
@@ -293,6 +298,7 @@ fn read_record(key: &[u8], value: &[u8]) -> Result<Change> {
         Some(&kind::IMAGE) => of(key, value, Change::PutImage),
         Some(&kind::VERSION) => of(key, value, Change::PutVersion),
         Some(&kind::CLONE) => of(key, value, Change::PutClone),
+        Some(&kind::SNAPSHOT) => of(key, value, Change::PutSnapshot),
         _ => Err(Error::corrupt(format!("{} is of no known kind", RecordName(key)))),
     }
 }
@@ -331,6 +337,9 @@ fn checkpoint_batch(saved: &State, state: &State, touched: BTreeSet<ExportId>) -
     }
     for id in touched {
         put_record(&mut batch, key1(kind::CLONE, id.0), state.clone_by_id(id).map(|clone| &**clone))?;
+    }
+    for ((clone, name), snapshot) in difference.snapshots {
+        put_record(&mut batch, snapshot_key(clone, &name), snapshot)?;
     }
     let applied = Applied { rev: state.rev(), next_id: state.next_id() };
     batch.put(META, APPLIED, encode("catalog checkpoint", &applied)?);

@@ -7,17 +7,22 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use imbl::OrdSet;
+
 use super::{Exported, State, VersionKey};
 use crate::error::{Error, Result};
 use crate::image::Labels;
 use crate::image::change::{Change, ChangeSet};
 use crate::image::log::Rev;
-use crate::image::record::{CloneRecord, ExportId, ImageId, ImageRecord, VersionNumber, VersionRecord};
-use crate::overlay::OverlayId;
+use crate::image::record::{
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, VersionNumber, VersionRecord,
+};
+use crate::image::switch::ViewSwitch;
+use crate::overlay::{Layer, OverlayId, Position};
 
-/// Distinct label sets that are shared between clones. Beyond it the table starts anew: memory is
-/// lost, nothing else.
-const MAX_LABEL_SETS: usize = 1024;
+/// Distinct label sets, and policies, that are shared between clones. Beyond it the table starts
+/// anew: memory is lost, nothing else.
+const MAX_SHARED: usize = 1024;
 
 impl State {
     /// Apply one change. After an error the state is half changed and of no use.
@@ -31,15 +36,16 @@ impl State {
             Change::PutClone(clone) => self.put_clone(clone)?,
             Change::RemoveClone(id) => self.remove_clone(*id)?,
             Change::LabelClones { clones, labels } => self.label_clones(clones, labels)?,
-            Change::Switch { clones, number, at, operation, first_overlay } => {
-                let mut tops = (*first_overlay..).map(OverlayId);
-                let mut top = || tops.next().unwrap_or(OverlayId(*first_overlay));
-                self.edit_clones(clones, |clone| clone.switch(*number, top(), *at, *operation))?;
-            }
-            Change::DropPins { clones } => {
-                self.edit_clones(clones, |clone| !std::mem::take(&mut clone.pins).is_empty())?;
-            }
+            Change::Switch(switch) => self.switch(switch)?,
+            Change::DropPins { clones, sealed } => self.edit_clones(clones, |clone| clone.drop_pins(sealed))?,
             Change::GrantIds { next } => self.grant_ids(*next)?,
+            Change::PutSnapshot(snapshot) => self.put_snapshot(snapshot)?,
+            Change::RemoveSnapshot { clone, name } => self.remove_snapshot(*clone, name)?,
+            Change::SetPolicy { clones, export, quota } => self.set_policy(clones, export, *quota)?,
+            Change::SetLagging { clones, number } => self.edit_clones(clones, |clone| {
+                clone.lagging = *number;
+                true
+            })?,
         }
         Ok(())
     }
@@ -134,31 +140,65 @@ impl State {
         if self.clones_by_name.get(&clone.name).is_some_and(|id| *id != clone.id) {
             return Err(impossible(format!("clone name {:?} is taken", clone.name)));
         }
-        let mut reads = Reads::default();
-        reads.add(clone);
+        let mut uses = Uses::default();
+        uses.add(clone);
         let mut clone = clone.clone();
-        clone.labels = self.share(&clone.labels);
+        clone.labels = share(&mut self.label_sets, &clone.labels);
+        clone.export = share(&mut self.policies, &clone.export);
         let (id, image, name) = (clone.id, clone.image, clone.name.clone());
         match self.exports.insert(id, Exported::Clone(Arc::new(clone))) {
             None => {}
             Some(Exported::Clone(former)) => {
                 self.forget_names(&former);
-                reads.subtract(&former);
+                uses.subtract(&former);
             }
             Some(Exported::Version(_)) => return Err(export_taken(id)),
         }
         self.clones_by_name.insert(name, id);
         self.clones_by_image.insert((image, id));
-        self.count_readers(reads)
+        self.count(uses)
     }
 
     fn remove_clone(&mut self, id: ExportId) -> Result<()> {
         let clone = self.clone_by_id(id).ok_or_else(|| no_clone(id))?.clone();
+        let snapshots: Vec<_> = self.snapshots_of(id).cloned().collect();
+        let mut uses = Uses::default();
+        for snapshot in snapshots {
+            self.snapshots.remove(&(id, snapshot.name.clone()));
+            uses.snapshot(&clone, &snapshot, -1);
+        }
         self.exports.remove(&id);
         self.forget_names(&clone);
-        let mut reads = Reads::default();
-        reads.subtract(&clone);
-        self.count_readers(reads)
+        uses.subtract(&clone);
+        self.count(uses)
+    }
+
+    fn put_snapshot(&mut self, snapshot: &SnapshotRecord) -> Result<()> {
+        let clone = self.clone_by_id(snapshot.clone).ok_or_else(|| no_clone(snapshot.clone))?.clone();
+        let mut uses = Uses::default();
+        uses.snapshot(&clone, snapshot, 1);
+        let mut snapshot = snapshot.clone();
+        snapshot.labels = share(&mut self.label_sets, &snapshot.labels);
+        let key = (clone.id, snapshot.name.clone());
+        if let Some(former) = self.snapshots.insert(key, Arc::new(snapshot)) {
+            uses.snapshot(&clone, &former, -1);
+        }
+        self.count(uses)
+    }
+
+    fn remove_snapshot(&mut self, id: ExportId, name: &Arc<str>) -> Result<()> {
+        let clone = self.clone_by_id(id).ok_or_else(|| no_clone(id))?.clone();
+        let snapshot = self.snapshots.remove(&(id, name.clone()));
+        let snapshot = snapshot.ok_or_else(|| impossible(format!("clone {} has no snapshot {name:?}", id.0)))?;
+        let mut uses = Uses::default();
+        uses.snapshot(&clone, &snapshot, -1);
+        self.count(uses)
+    }
+
+    fn switch(&mut self, switch: &ViewSwitch) -> Result<()> {
+        let mut tops = (switch.first_overlay..).map(OverlayId);
+        let mut top = || tops.next().unwrap_or(OverlayId(switch.first_overlay));
+        self.edit_clones(&switch.clones, |clone| clone.switch(switch, top()))
     }
 
     /// Take a clone that is no longer in `exports` out of the maps by name and image.
@@ -168,9 +208,17 @@ impl State {
     }
 
     fn label_clones(&mut self, clones: &[ExportId], labels: &Arc<Labels>) -> Result<()> {
-        let labels = self.share(labels);
+        let labels = share(&mut self.label_sets, labels);
         self.edit_clones(clones, |clone| {
             clone.labels = labels.clone();
+            true
+        })
+    }
+
+    fn set_policy(&mut self, clones: &[ExportId], export: &Arc<ExportOverrides>, quota: Option<u64>) -> Result<()> {
+        let export = share(&mut self.policies, export);
+        self.edit_clones(clones, |clone| {
+            (clone.export, clone.quota) = (export.clone(), quota);
             true
         })
     }
@@ -178,22 +226,22 @@ impl State {
     /// Change the records of clones; `edit` says whether it did anything. Their names, images and ids
     /// stay.
     fn edit_clones(&mut self, ids: &[ExportId], mut edit: impl FnMut(&mut CloneRecord) -> bool) -> Result<()> {
-        let mut reads = Reads::default();
+        let mut uses = Uses::default();
         for id in ids {
             let Some(Exported::Clone(held)) = self.exports.get_mut(id) else { return Err(no_clone(*id)) };
             let mut clone = CloneRecord::clone(held);
             if edit(&mut clone) {
-                reads.add(&clone);
-                reads.subtract(held);
+                uses.add(&clone);
+                uses.subtract(held);
                 *held = Arc::new(clone);
             }
         }
-        self.count_readers(reads)
+        self.count(uses)
     }
 
-    /// Bring the readers of versions up to date, after all records are.
-    fn count_readers(&mut self, reads: Reads) -> Result<()> {
-        for (key, change) in reads.0 {
+    /// Bring the readers of versions and the marks of overlays up to date, after all records are.
+    fn count(&mut self, uses: Uses) -> Result<()> {
+        for (key, change) in uses.versions.into_iter().filter(|(_, change)| *change != 0) {
             if !self.versions.contains_key(&key) {
                 return Err(no_version(key));
             }
@@ -206,40 +254,62 @@ impl State {
                 None => return Err(impossible(format!("fewer than no readers of {}", name_of(key)))),
             }
         }
+        for (mark, change) in uses.marks.into_iter().filter(|(_, change)| *change != 0) {
+            match self.marks.get(&mark).copied().unwrap_or(0).checked_add_signed(change) {
+                Some(0) => drop(self.marks.remove(&mark)),
+                Some(names) => drop(self.marks.insert(mark, names)),
+                None => return Err(impossible(format!("fewer than no names of a position of overlay {}", mark.0.0))),
+            }
+        }
         Ok(())
-    }
-
-    /// The one `Arc` for these labels.
-    fn share(&mut self, labels: &Arc<Labels>) -> Arc<Labels> {
-        if let Some(known) = self.label_sets.get(labels) {
-            return known.clone();
-        }
-        if self.label_sets.len() >= MAX_LABEL_SETS {
-            self.label_sets.clear();
-        }
-        self.label_sets.insert(labels.clone());
-        labels.clone()
     }
 }
 
-/// By how much the readers of versions change. Few, however many clones: a set of clones reads few
-/// versions.
-#[derive(Default)]
-struct Reads(BTreeMap<VersionKey, i64>);
+/// The one `Arc` for this value.
+fn share<T: Ord>(table: &mut OrdSet<Arc<T>>, value: &Arc<T>) -> Arc<T> {
+    if let Some(known) = table.get(value) {
+        return known.clone();
+    }
+    if table.len() >= MAX_SHARED {
+        table.clear();
+    }
+    table.insert(value.clone());
+    value.clone()
+}
 
-impl Reads {
+/// By how much the readers of versions and the names of overlays' positions change. Few, however many
+/// clones: a set of clones reads few versions, and most have no private writes.
+#[derive(Default)]
+struct Uses {
+    versions: BTreeMap<VersionKey, i64>,
+    marks: BTreeMap<(OverlayId, Position), i64>,
+}
+
+impl Uses {
     fn add(&mut self, clone: &CloneRecord) {
-        self.change(clone, 1);
+        self.clone(clone, 1);
     }
 
     fn subtract(&mut self, clone: &CloneRecord) {
-        self.change(clone, -1);
+        self.clone(clone, -1);
     }
 
-    fn change(&mut self, clone: &CloneRecord, by: i64) {
-        for number in clone.versions_read() {
-            *self.0.entry((clone.image, number)).or_insert(0) += by;
-        }
+    fn clone(&mut self, clone: &CloneRecord, by: i64) {
+        clone.versions_read().for_each(|number| self.version((clone.image, number), by));
+        clone.layers_named().for_each(|layer| self.layer(layer, by));
+    }
+
+    fn snapshot(&mut self, clone: &CloneRecord, snapshot: &SnapshotRecord, by: i64) {
+        self.version((clone.image, snapshot.version), by);
+        snapshot.layers.iter().for_each(|layer| self.layer(layer, by));
+    }
+
+    fn version(&mut self, key: VersionKey, by: i64) {
+        *self.versions.entry(key).or_insert(0) += by;
+    }
+
+    fn layer(&mut self, layer: &Layer, by: i64) {
+        *self.marks.entry((layer.overlay, layer.upto)).or_insert(0) += by;
     }
 }
 

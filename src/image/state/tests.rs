@@ -4,7 +4,10 @@ use super::*;
 use crate::chunk::ChunkId;
 use crate::env::Time;
 use crate::image::change::{Change, ChangeSet};
-use crate::image::record::{OperationId, View};
+use crate::image::record::Turn;
+use crate::image::record::{OperationId, SnapshotId, View};
+use crate::image::switch::{Sealed, ViewSwitch};
+use crate::overlay::{Counts, Layer};
 
 const IMAGE: ImageId = ImageId(1);
 
@@ -46,14 +49,58 @@ fn clone(id: u64, name: &str, labels: &[&str]) -> Change {
         image: IMAGE,
         created: Time::new(5, 0),
         labels: Arc::new(Labels::parse(labels).unwrap()),
-        view: View::of(1, 1),
+        view: View::of(1, 1, OverlayId(id)),
         pins: Vec::new(),
         switched: Time::new(5, 0),
+        turns: Vec::new(),
+        loose: Vec::new(),
+        export: Arc::default(),
+        quota: None,
+        lagging: None,
+        depth: 0,
+    })
+}
+
+fn layer(overlay: u64, upto: Position) -> Layer {
+    Layer { overlay: OverlayId(overlay), upto, counts: Counts { bytes: 10 * upto, inodes: upto } }
+}
+
+/// The next top is 1000 for the switch at second 0, 1001 for that at second 1, ...
+fn switch_of(number: u32, secs: i64, layers: Vec<Layer>, sealed: Vec<Layer>) -> Change {
+    Change::Switch(ViewSwitch {
+        clones: vec![ExportId(500)],
+        number,
+        layers,
+        at: Time::new(secs, 0),
+        operation: OperationId(9),
+        first_overlay: 1000 + secs as u64,
+        sealed: Sealed::from_layers(sealed),
     })
 }
 
 fn switch(number: u32, secs: i64) -> Change {
-    Change::Switch { clones: vec![ExportId(500)], number, at: Time::new(secs, 0), operation: OperationId(9) }
+    switch_of(number, secs, Vec::new(), Vec::new())
+}
+
+fn snapshot(clone: u64, name: &str, version: u32, layers: Vec<Layer>) -> Change {
+    Change::PutSnapshot(SnapshotRecord {
+        id: SnapshotId(7),
+        clone: ExportId(clone),
+        name: name.into(),
+        created: Time::new(6, 0),
+        labels: Arc::default(),
+        version,
+        layers,
+        operation: None,
+    })
+}
+
+fn remove_snapshot(clone: u64, name: &str) -> Change {
+    Change::RemoveSnapshot { clone: ExportId(clone), name: name.into() }
+}
+
+fn drop_pins(clones: &[u64], sealed: Vec<Layer>) -> Change {
+    Change::DropPins { clones: clones.iter().copied().map(ExportId).collect(), sealed: Sealed::from_layers(sealed) }
 }
 
 /// Image 1 with versions v1, v2, v3 and clone 500.
@@ -77,13 +124,13 @@ fn pinned(state: &State) -> Vec<(u64, u32)> {
 fn a_switch_pins_the_former_view_and_never_pins_the_same_content_twice() {
     let mut state = sample();
     state.apply(&switch(2, 10)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(2, 2), vec![(1, 1)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(2, 2, OverlayId(1010)), vec![(1, 1)]));
     state.apply(&switch(1, 20)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(3, 1), vec![(2, 2)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(3, 1, OverlayId(1020)), vec![(2, 2)]));
     state.apply(&switch(3, 30)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(4, 3), vec![(3, 1), (2, 2)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(4, 3, OverlayId(1030)), vec![(3, 1), (2, 2)]));
     state.apply(&switch(2, 40)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(5, 2), vec![(4, 3), (3, 1)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(5, 2, OverlayId(1040)), vec![(4, 3), (3, 1)]));
 }
 
 #[test]
@@ -121,7 +168,7 @@ fn a_removed_version_is_kept_exactly_while_it_is_read() {
     assert!(state.find_version(&VersionRef::newest("os")).is_err());
     assert!(state.find_version(&VersionRef::number("os", 2)).is_err());
 
-    state.apply(&Change::DropPins { clones: vec![ExportId(500)] }).unwrap();
+    state.apply(&drop_pins(&[500], vec![])).unwrap();
     assert_eq!(kept(&state), [false, true, false]);
     state.apply(&Change::RemoveClone(ExportId(500))).unwrap();
     assert_eq!(kept(&state), [false; 3]);
@@ -150,12 +197,12 @@ fn impossible_changes_are_errors() {
     let unknown = ExportId(999);
     let foreign = |id, name: &str, image, version| {
         let Change::PutClone(record) = clone(id, name, &[]) else { unreachable!() };
-        Change::PutClone(CloneRecord { image: ImageId(image), view: View::of(1, version), ..record })
+        Change::PutClone(CloneRecord { image: ImageId(image), view: View::of(1, version, OverlayId(9)), ..record })
     };
     for change in [
         Change::RemoveClone(unknown),
         Change::RemoveClone(ExportId(101)),
-        Change::DropPins { clones: vec![unknown] },
+        drop_pins(&[999], vec![]),
         switch(4, 10),
         Change::RemoveVersion { image: IMAGE, number: 9 },
         Change::RemoveImage(IMAGE),
@@ -166,6 +213,10 @@ fn impossible_changes_are_errors() {
         foreign(101, "on-an-export", 1, 1),
         foreign(502, "of-no-image", 2, 1),
         foreign(503, "of-no-version", 1, 4),
+        snapshot(999, "of-no-clone", 1, vec![]),
+        snapshot(500, "of-no-version", 4, vec![]),
+        remove_snapshot(500, "unknown"),
+        Change::SetLagging { clones: vec![unknown], number: None },
     ] {
         let error = state.clone().apply(&change).unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Internal, "{change:?}");
@@ -202,4 +253,110 @@ fn a_renamed_clone_leaves_its_old_name() {
     state.apply(&clone(500, "renamed", &[])).unwrap();
     assert!(state.clone_named("desk").is_none());
     assert_eq!((state.clone_count(), state.readers(IMAGE, 1)), (1, 1));
+}
+
+#[test]
+fn the_former_view_keeps_what_its_top_held_and_a_turn_names_both_sides() {
+    let mut state = sample();
+    state.apply(&switch_of(2, 10, vec![], vec![layer(500, 7)])).unwrap();
+    assert_eq!(desk(&state).pins[0].sealed, Some(layer(500, 7)));
+    assert_eq!(desk(&state).turns, [turn(2, vec![layer(500, 7)])]);
+    // Back to version 1 without the writes: another line of content, so the pin of it stays.
+    state.apply(&switch(1, 20)).unwrap();
+    assert_eq!((desk(&state).turns.len(), pinned(&state)), (1, vec![(2, 2), (1, 1)]));
+    // The pin was written meanwhile, and the new view has layers.
+    state.apply(&switch_of(1, 30, vec![layer(500, 7)], vec![layer(500, 9)])).unwrap();
+    assert_eq!(desk(&state).turns[1], turn(4, vec![layer(500, 7), layer(500, 9)]));
+    assert_eq!(desk(&state).view.layers, [layer(500, 7)]);
+    assert_eq!(desk(&state).pins[2].sealed, Some(layer(500, 9)));
+    // What was named once is not named again.
+    state.apply(&switch_of(3, 40, vec![], vec![layer(500, 9)])).unwrap();
+    assert_eq!(desk(&state).turns[2], turn(5, vec![layer(500, 7)]));
+}
+
+fn turn(view: u64, layers: Vec<Layer>) -> Turn {
+    Turn { view, all: false, layers }
+}
+
+#[test]
+fn what_was_written_into_dropped_pins_is_named_by_the_next_turn() {
+    let mut state = sample();
+    state.apply(&switch(2, 10)).unwrap();
+    state.apply(&drop_pins(&[500], vec![layer(500, 3)])).unwrap();
+    assert_eq!(state.marks(OverlayId(500)), [3]);
+    state.apply(&switch(1, 20)).unwrap();
+    assert_eq!(desk(&state).turns, [turn(3, vec![layer(500, 3)])]);
+    assert!(desk(&state).loose.is_empty());
+}
+
+#[test]
+fn marks_are_the_positions_that_anything_names() {
+    let mut state = sample();
+    let marks = |state: &State| state.marks(OverlayId(500));
+    state.apply(&snapshot(500, "b", 1, vec![layer(500, 4)])).unwrap();
+    state.apply(&snapshot(500, "a", 1, vec![layer(500, 4)])).unwrap();
+    state.apply(&snapshot(500, "c", 1, vec![layer(500, 6)])).unwrap();
+    assert_eq!(marks(&state), [4, 6]);
+    state.apply(&remove_snapshot(500, "b")).unwrap();
+    assert_eq!(marks(&state), [4, 6], "another snapshot names the same position");
+    state.apply(&remove_snapshot(500, "a")).unwrap();
+    assert_eq!(marks(&state), [6]);
+    state.apply(&switch_of(2, 10, vec![], vec![layer(500, 8)])).unwrap();
+    assert_eq!(marks(&state), [6, 8]);
+    let roots = state.overlay_roots();
+    assert_eq!(roots[&OverlayId(500)], OverlayRoot { open: true, marks: vec![6, 8] });
+    assert_eq!(roots[&OverlayId(1010)], OverlayRoot { open: true, marks: vec![] });
+    assert_eq!(state.marked_overlays(), [(OverlayId(500), vec![6, 8])].into());
+    state.apply(&Change::RemoveClone(ExportId(500))).unwrap();
+    assert!(state.overlay_roots().is_empty() && state.marks.is_empty() && state.snapshots.is_empty());
+}
+
+#[test]
+fn a_fork_keeps_its_layers_when_its_source_goes() {
+    let mut state = sample();
+    let Change::PutClone(mut fork) = clone(501, "fork", &[]) else { unreachable!() };
+    fork.view.layers = vec![layer(500, 4)];
+    state.apply(&Change::PutClone(fork)).unwrap();
+    state.apply(&Change::RemoveClone(ExportId(500))).unwrap();
+    assert_eq!(state.overlay_roots()[&OverlayId(500)], OverlayRoot { open: false, marks: vec![4] });
+}
+
+#[test]
+fn snapshots_are_found_by_clone_and_name_and_read_their_version() {
+    let mut state = sample();
+    state.apply(&clone(501, "other", &[])).unwrap();
+    for name in ["nightly", "first", "a"] {
+        state.apply(&snapshot(500, name, 2, vec![])).unwrap();
+    }
+    state.apply(&snapshot(501, "nightly", 3, vec![])).unwrap();
+    let names: Vec<_> = state.snapshots_of(ExportId(500)).map(|s| s.name.to_string()).collect();
+    assert_eq!(names, ["a", "first", "nightly"]);
+    assert_eq!((state.snapshot_count(), state.readers(IMAGE, 2), state.readers(IMAGE, 3)), (4, 3, 1));
+    assert_eq!(state.find_snapshot(state.clone_named("other").unwrap(), "nightly").unwrap().version, 3);
+    assert!(state.find_snapshot(desk(&state), "gone").unwrap_err().what().contains("\"gone\""));
+    state.apply(&Change::RemoveVersion { image: IMAGE, number: 2 }).unwrap();
+    for name in ["a", "nightly"] {
+        state.apply(&remove_snapshot(500, name)).unwrap();
+        assert!(state.version(IMAGE, 2).is_some());
+    }
+    state.apply(&remove_snapshot(500, "first")).unwrap();
+    assert!(state.version(IMAGE, 2).is_none(), "nobody reads it any more");
+}
+
+#[test]
+fn policies_are_stored_once_and_lagging_ends_with_the_switch_that_was_meant() {
+    let mut state = sample();
+    state.apply(&clone(501, "other", &[])).unwrap();
+    let export = ExportOverrides { read_only: Some(true), ..Default::default() };
+    for id in [500, 501] {
+        let change = Change::SetPolicy { clones: vec![ExportId(id)], export: Arc::new(export.clone()), quota: Some(5) };
+        state.apply(&change).unwrap();
+    }
+    let other = state.clone_named("other").unwrap();
+    assert!(Arc::ptr_eq(&desk(&state).export, &other.export) && other.quota == Some(5));
+    state.apply(&Change::SetLagging { clones: vec![ExportId(500)], number: Some(3) }).unwrap();
+    state.apply(&switch(2, 10)).unwrap();
+    assert_eq!(desk(&state).lagging, Some(3));
+    state.apply(&switch(3, 20)).unwrap();
+    assert_eq!(desk(&state).lagging, None);
 }

@@ -39,7 +39,7 @@ fn use_all(source: &Lying, id: &ManifestId, other: &ManifestId) -> Result<()> {
     for ino in 0..40 {
         let inode = read(source, |f| manifest.inode(f, Ino(ino)));
         if let Ok(Some(inode)) = &inode {
-            results.push(read(source, |f| manifest.extents(f, inode, 0..u64::MAX)).map(drop));
+            results.push(read(source, |f| manifest.extents(f, &inode.content, 0..u64::MAX)).map(drop));
             results.push(read(source, |f| manifest.xattrs(f, inode)).map(drop));
         }
         results.push(inode.map(drop));

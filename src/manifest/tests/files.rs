@@ -138,7 +138,7 @@ fn extents_of_any_range() {
             let hits =
                 |e: &&Extent| e.offset < range.end && range.start < e.offset + u64::from(e.len) && !range.is_empty();
             let expected: Vec<_> = all.iter().filter(hits).copied().collect();
-            let found = read(&source, |f| manifest.extents(f, &inode, range.clone())).unwrap();
+            let found = read(&source, |f| manifest.extents(f, &inode.content, range.clone())).unwrap();
             assert_eq!(found.to_vec(), expected, "{range:?}");
         }
     }

@@ -7,7 +7,7 @@
 use nfsserve::nfs::nfsstat3;
 
 use super::super::args;
-use super::super::dispatch::{Answer, Context, Halt};
+use super::super::dispatch::{Answered, Context, Halt};
 use super::super::encode::EncodeReply;
 use super::super::handle::HANDLE;
 use super::super::reply::Replies;
@@ -186,7 +186,7 @@ fn entries<V: Vfs>(
     dir: args::Handle<'_>,
     after: u64,
     budget: &Budget,
-) -> Answer<(Object, Listing)> {
+) -> Answered<(Object, Listing)> {
     let window = budget.window(if after <= COOKIE_DOTDOT { 0 } else { after });
     cx.on(dir, |vfs, request, dir| {
         let answer = match vfs.list(request, dir, window)? {

@@ -8,17 +8,12 @@ use super::super::encode::{EncodeReply, fattr};
 use super::super::reply::Replies;
 use super::super::xdr::Encode;
 use super::{Done, put_failure, put_ok};
-use crate::vfs::{Attr, MAX_READ, Vfs};
+use crate::vfs::{Attr, MAX_FILE_BYTES, MAX_LINKS, MAX_READ, MAX_WRITE, Vfs};
 
-/// Largest WRITE taken, in bytes.
-const MAX_WRITE: u32 = 1024 * 1024;
 /// Transfers are best a multiple of this, in bytes.
 const BLOCK: u32 = 4096;
 /// Preferred size of a READDIR, in bytes.
 const LISTING: u32 = 64 * 1024;
-const MAX_FILE_SIZE: u64 = i64::MAX as u64;
-/// Links that a file can have.
-const MAX_LINKS: u32 = 65_000;
 /// Longest name, in bytes.
 pub const MAX_NAME: u32 = 255;
 
@@ -65,7 +60,7 @@ fn limits(attr: &Attr) -> fsinfo3 {
         wtpref: MAX_WRITE,
         wtmult: BLOCK,
         dtpref: LISTING,
-        maxfilesize: MAX_FILE_SIZE,
+        maxfilesize: MAX_FILE_BYTES,
         time_delta: nfstime3 { seconds: 0, nseconds: 1 },
         properties: FSF_LINK | FSF_SYMLINK | FSF_HOMOGENEOUS | FSF_CANSETTIME,
     }

@@ -4,10 +4,12 @@
 //! one answers its status and the attributes that its result carries on failure.
 
 mod attr;
+mod change;
 mod dir;
 mod info;
 mod io;
-mod modify;
+mod names;
+mod write;
 
 use nfsserve::nfs::nfsstat3;
 
@@ -16,12 +18,42 @@ use super::encode::EncodeReply;
 use super::reply::Replies;
 use super::rpc::{Call, Reject};
 use super::status::Failure;
+use super::xdr::Encode;
 use crate::vfs::Vfs;
 
 pub const PROGRAM: u32 = 100_003;
 pub const VERSION: u32 = 3;
-/// Procedure number of READ.
 pub const READ: u32 = 6;
+const SETATTR: u32 = 2;
+const CREATE: u32 = 8;
+const MKDIR: u32 = 9;
+const SYMLINK: u32 = 10;
+const MKNOD: u32 = 11;
+const REMOVE: u32 = 12;
+const RMDIR: u32 = 13;
+const RENAME: u32 = 14;
+const LINK: u32 = 15;
+
+/// Whether a second run of the same call might answer otherwise, or undo what came between.
+pub fn runs_once(procedure: u32) -> bool {
+    matches!(procedure, SETATTR | CREATE | MKDIR | SYMLINK | MKNOD | REMOVE | RMDIR | RENAME | LINK)
+}
+
+/// Whether these results answer their call for good: not if it is to be tried again.
+pub fn is_final(results: &[u8]) -> bool {
+    !results.starts_with(&(nfsstat3::NFS3ERR_JUKEBOX as u32).to_be_bytes())
+}
+
+/// The failure of a procedure that changes something, without attributes.
+pub fn put_bare_failure(out: &mut Replies, procedure: u32, status: nfsstat3) {
+    let attributes = match procedure {
+        RENAME => 4,
+        LINK => 3,
+        _ => 2,
+    };
+    out.head().put_status(status);
+    (0..attributes).for_each(|_| out.head().put_bool(false));
+}
 
 /// What a procedure answers: its results are in the reply, or it halted.
 type Done = Result<(), Halt>;
@@ -30,25 +62,26 @@ pub fn run<V: Vfs>(cx: &mut Context<'_, '_, V>, call: &Call<'_>, out: &mut Repli
     match call.procedure {
         0 => Ok(call.arguments::<()>()?),
         1 => attr::getattr(cx, call.arguments()?, out),
-        2 => modify::setattr(cx, call.arguments()?, out),
+        SETATTR => write::setattr(cx, call.arguments()?, out),
         3 => dir::lookup(cx, call.arguments()?, out),
         4 => attr::access(cx, call.arguments()?, out),
         5 => io::readlink(cx, call.arguments()?, out),
         READ => io::read(cx, call.arguments()?, out),
-        7 => modify::write(cx, call.arguments()?, out),
-        8 => modify::create(cx, call.arguments()?, out),
-        9 => modify::mkdir(cx, call.arguments()?, out),
-        10 => modify::symlink(cx, call.arguments()?, out),
-        11 => modify::mknod(cx, call.arguments()?, out),
-        12 | 13 => modify::remove(cx, call.arguments()?, out),
-        14 => modify::rename(cx, call.arguments()?, out),
-        15 => modify::link(cx, call.arguments()?, out),
+        7 => write::write(cx, call.arguments()?, out),
+        CREATE => names::create(cx, call.arguments()?, out),
+        MKDIR => names::mkdir(cx, call.arguments()?, out),
+        SYMLINK => names::symlink(cx, call.arguments()?, out),
+        MKNOD => names::mknod(cx, call.arguments()?, out),
+        REMOVE => names::remove(cx, call.arguments()?, out),
+        RMDIR => names::rmdir(cx, call.arguments()?, out),
+        RENAME => names::rename(cx, call.arguments()?, out),
+        LINK => names::link(cx, call.arguments()?, out),
         16 => dir::readdir(cx, call.arguments()?, out),
         17 => dir::readdirplus(cx, call.arguments()?, out),
         18 => info::fsstat(cx, call.arguments()?, out),
         19 => info::fsinfo(cx, call.arguments()?, out),
         20 => info::pathconf(cx, call.arguments()?, out),
-        21 => modify::commit(cx, call.arguments()?, out),
+        21 => write::commit(cx, call.arguments()?, out),
         _ => Err(Reject::ProcedureUnavailable.into()),
     }
 }

@@ -1,0 +1,220 @@
+//! Whatever needs both the catalog and the overlays: switches, snapshots, forks, removals.
+//!
+//! Owns the way to an instant. A change that names what overlays hold goes like this: choose the
+//! clones; freeze their overlays; sync the log, if any was written; commit one change set, unless a
+//! chosen clone was switched meanwhile (then all of it again); tell the overlays which positions must
+//! stay; thaw. Who waited with a write finds the new view and writes there.
+//!
+//! Invariants: what a sealed layer names is on stable storage before the catalog names it, and is
+//! protected in the overlays before anything is written over it; the marks that the overlays have
+//! are those of the newest state, or more.
+//!
+//! Failure story: before the commit nothing has changed but a few marks too many; a crash after it
+//! finds all marks in the catalog at the next start.
+
+mod fork;
+mod repoint;
+mod snapshots;
+#[cfg(test)]
+mod tests;
+
+pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
+pub use repoint::{RepointDone, RepointPlan, Writes};
+pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use super::catalog::{Catalog, Draft};
+use super::change::Change;
+use super::clones::CloneTarget;
+use super::record::{CloneRecord, MAX_LAYERS, View};
+use super::state::State;
+use super::switch::Sealed;
+use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::{Counts, Layer, OverlayId, OverlayStore};
+
+/// How often clones may be switched by others while a change is made ready.
+const MAX_PLANS: usize = 16;
+
+/// All clones of a store, with what they hold.
+pub struct Fleet {
+    catalog: Arc<Catalog>,
+    overlays: Arc<OverlayStore>,
+    /// Held while the overlays are told marks, so that those of an older state never come last.
+    marking: Mutex<()>,
+    max_fork_depth: u32,
+}
+
+/// Which overlays of the chosen clones stand still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Freeze {
+    Nothing,
+    /// Those that take the writes of the current views.
+    Views,
+    /// Those of the former views too.
+    ViewsAndPins,
+}
+
+/// Clones, and what their overlays hold, at one instant.
+struct Instant {
+    clones: Vec<Arc<CloneRecord>>,
+    sealed: Sealed,
+}
+
+impl Instant {
+    /// The clones as they are in the draft; `None` if one was switched or removed since.
+    fn clones(&self, draft: &Draft) -> Option<Vec<Arc<CloneRecord>>> {
+        let now = |planned: &Arc<CloneRecord>| {
+            draft.clone_by_id(planned.id).filter(|clone| clone.view.number == planned.view.number).cloned()
+        };
+        self.clones.iter().map(now).collect()
+    }
+}
+
+impl Fleet {
+    /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
+    pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
+        Self { catalog, overlays, marking: Mutex::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
+    }
+
+    /// Let forks of forks be at most this deep.
+    #[must_use]
+    pub fn with_fork_depth(self, max_fork_depth: u32) -> Self {
+        Self { max_fork_depth, ..self }
+    }
+
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// What a view holds in private, over all its layers.
+    pub fn counts(&self, view: &View) -> Counts {
+        let (sealed, open) = (view.sealed_counts(), self.overlays.counts(view.top));
+        Counts { bytes: sealed.bytes + open.bytes, inodes: sealed.inodes + open.inodes }
+    }
+
+    /// Remove clones with their snapshots, all or none; answers what they were. Handles into them are
+    /// dead from then on. Forks of them live on.
+    pub async fn remove_clones(&self, target: CloneTarget) -> Result<Vec<Arc<CloneRecord>>> {
+        let removed = self.catalog.transact("remove clones", move |draft| {
+            let clones = target.named_or_selected(draft)?;
+            let mut layers = Vec::new();
+            for clone in &clones {
+                layers.extend(clone.layers_named().copied());
+                layers.extend(draft.snapshots_of(clone.id).flat_map(|snapshot| snapshot.layers.iter().copied()));
+                draft.apply(Change::RemoveClone(clone.id))?;
+            }
+            Ok((clones, layers))
+        });
+        let (clones, layers) = removed.await?;
+        self.release(&layers);
+        Ok(clones)
+    }
+
+    /// Drop the pins of clones; answers how many there were. Handles into the former views that the
+    /// clone no longer shows are dead from then on. `All` and `Select` take clones of every image.
+    pub async fn drop_pins(&self, target: CloneTarget) -> Result<usize> {
+        let pinned = move |state: &State| {
+            let mut clones = target.choose(state)?;
+            clones.retain(|clone| !clone.pins.is_empty());
+            Ok(clones)
+        };
+        let drop = |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
+            let pinned: Vec<_> = clones.iter().filter(|clone| !clone.pins.is_empty()).collect();
+            if !pinned.is_empty() {
+                let clones = pinned.iter().map(|clone| clone.id).collect();
+                draft.apply(Change::DropPins { clones, sealed: sealed.clone() })?;
+            }
+            Ok(pinned.iter().map(|clone| clone.pins.len()).sum())
+        };
+        self.at_one_instant("drop pins", Freeze::ViewsAndPins, pinned, drop).await
+    }
+
+    /// Run `work` on clones while the overlays stand still, and commit what it changes. `choose` runs
+    /// again, and then `work`, if a chosen clone was switched meanwhile.
+    async fn at_one_instant<T, W>(
+        &self,
+        label: &'static str,
+        freeze: Freeze,
+        choose: impl Fn(&State) -> Result<Vec<Arc<CloneRecord>>>,
+        work: W,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<T> + Clone + Send + 'static,
+    {
+        for _ in 0..MAX_PLANS {
+            let clones = choose(&self.catalog.state())?;
+            let tops = tops(&clones, freeze);
+            let frozen = self.overlays.freeze(tops.clone()).await;
+            let sealed = Sealed::from_layers(tops.into_iter().filter_map(|top| frozen.layer(top)));
+            if !sealed.layers().is_empty() {
+                self.overlays.sync().await?;
+            }
+            self.protect(sealed.layers());
+            let instant = Arc::new(Instant { clones, sealed });
+            let (planned, work) = (instant.clone(), work.clone());
+            let outcome = self.catalog.transact(label, move |draft| match planned.clones(draft) {
+                Some(clones) => work(draft, &clones, &planned.sealed).map(Some),
+                None => Ok(None),
+            });
+            let outcome = outcome.await;
+            self.settle(&instant);
+            drop(frozen);
+            if let Some(done) = outcome? {
+                return Ok(done);
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("{label}: the clones were switched by others every time"))
+            .remedy("try again"))
+    }
+
+    /// Before a commit may name these positions.
+    fn protect(&self, layers: &[Layer]) {
+        let _marking = self.marking.lock();
+        layers.iter().for_each(|layer| self.overlays.protect(layer.overlay, layer.upto));
+    }
+
+    /// After a commit: keep what it named, whoever told marks meanwhile, and let go of the rest.
+    fn settle(&self, instant: &Instant) {
+        let (named, rest): (Vec<Layer>, Vec<Layer>) = {
+            let state = self.catalog.state();
+            instant.sealed.layers().iter().partition(|layer| state.is_marked(layer))
+        };
+        self.protect(&named);
+        let former = instant.clones.iter().flat_map(|clone| clone.layers_named().copied());
+        self.release(&rest.into_iter().chain(former).collect::<Vec<_>>());
+    }
+
+    /// Let the overlays forget those of these positions that nothing names any more.
+    fn release(&self, layers: &[Layer]) {
+        let _marking = self.marking.lock();
+        let state = self.catalog.state();
+        let unnamed = layers.iter().filter(|layer| !state.is_marked(layer));
+        let overlays: BTreeSet<OverlayId> = unnamed.map(|layer| layer.overlay).collect();
+        for overlay in overlays {
+            self.overlays.set_marks(overlay, state.marks(overlay));
+        }
+    }
+}
+
+fn tops(clones: &[Arc<CloneRecord>], freeze: Freeze) -> Vec<OverlayId> {
+    match freeze {
+        Freeze::Nothing => Vec::new(),
+        Freeze::Views => clones.iter().map(|clone| clone.view.top).collect(),
+        Freeze::ViewsAndPins => clones.iter().flat_map(|clone| clone.tops()).collect(),
+    }
+}
+
+/// Refuse more sealed layers than a view may have. `what` is to get them.
+fn check_layers(what: &str, layers: &[Layer]) -> Result<()> {
+    if layers.len() <= MAX_LAYERS {
+        return Ok(());
+    }
+    let many = layers.len();
+    Err(Error::new(ErrorKind::Conflict, format!("{what} would have {many} layers, more than {MAX_LAYERS}"))
+        .remedy("promote it to a version (mimeo clone promote) and make a clone of that"))
+}

@@ -1,0 +1,156 @@
+//! The view switch: what repoint, restore, discard and rollback have in common.
+//!
+//! Owns what a switch makes of one clone's record: the new view under a new number with an overlay of
+//! its own, the former view as a pin, and the turn that gives everything with private state a new
+//! generation. A pure function of the record and the switch, replayed from the log as it is.
+//!
+//! Invariants: a handle that resolved before resolves afterwards, to the same line of content; so a
+//! pin goes only if the new view serves all that it has under the same generations. A turn goes only
+//! when no view that is left resolves anything by it. View numbers and switch times grow strictly.
+//!
+//! Failure story: none of its own; whether the clone may be switched is checked before.
+
+use serde::{Deserialize, Serialize};
+
+use super::record::{CloneRecord, ExportId, MAX_TURNS, OperationId, Pin, Turn, VersionNumber, View};
+use crate::env::Time;
+use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::{Layer, OverlayId};
+
+#[cfg(test)]
+mod tests;
+
+/// After so many turns that name layers the next one is for all objects. At most half of
+/// [`MAX_TURNS`], so that dropping a clone's pins always makes room for turns.
+const TURNS_BETWEEN_ALL: usize = MAX_TURNS / 2 - 1;
+
+/// What open overlays held at one instant: one layer for each that was ever written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sealed(Vec<Layer>);
+
+impl Sealed {
+    pub fn from_layers(layers: impl IntoIterator<Item = Layer>) -> Self {
+        let mut layers: Vec<_> = layers.into_iter().collect();
+        layers.sort_unstable_by_key(|layer| layer.overlay);
+        Self(layers)
+    }
+
+    /// What `top` held; `None` if it was never written.
+    pub fn layer(&self, top: OverlayId) -> Option<Layer> {
+        self.0.binary_search_by_key(&top, |layer| layer.overlay).ok().map(|at| self.0[at])
+    }
+
+    pub fn layers(&self) -> &[Layer] {
+        &self.0
+    }
+
+    /// Whether the view holds private writes.
+    pub fn is_private(&self, view: &View) -> bool {
+        !view.layers.is_empty() || self.layer(view.top).is_some()
+    }
+
+    /// The view as sealed layers, bottom first.
+    pub fn stack(&self, view: &View) -> Vec<Layer> {
+        view.layers.iter().copied().chain(self.layer(view.top)).collect()
+    }
+}
+
+/// A switch of any number of clones: one key in the log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewSwitch {
+    pub clones: Vec<ExportId>,
+    /// The version that they show from then on.
+    pub number: VersionNumber,
+    /// Over it, bottom first.
+    pub layers: Vec<Layer>,
+    pub at: Time,
+    pub operation: OperationId,
+    /// The new views' tops: this one for the first clone, the next for the second, ...
+    pub first_overlay: u64,
+    /// What the tops of the clones' views and pins held at that instant.
+    pub sealed: Sealed,
+}
+
+impl CloneRecord {
+    /// Show what `switch` says from then on, or from just after the last switch where the clock
+    /// stepped back. `false` if the clone shows exactly that already.
+    pub(super) fn switch(&mut self, switch: &ViewSwitch, top: OverlayId) -> bool {
+        let sealed = switch.sealed.layer(self.view.top);
+        let view = View { layers: switch.layers.clone(), ..View::of(self.view.number + 1, switch.number, top) };
+        if sealed.is_none() && view.same_content(&self.view) {
+            return false;
+        }
+        let turn = self.turn_for(switch);
+        for pin in &mut self.pins {
+            pin.sealed = switch.sealed.layer(pin.view.top).or(pin.sealed);
+        }
+        self.switched = switch.at.max(self.switched.next());
+        let former = std::mem::replace(&mut self.view, view);
+        self.turns.extend(turn);
+        self.loose.clear();
+        let (view, last_turn) = (&self.view, self.turns.last().map_or(0, |turn| turn.view));
+        self.pins.retain(|pin| pin.view.number < last_turn || !pin.view.same_content(view));
+        self.pins.insert(0, Pin { view: former, since: self.switched, operation: switch.operation, sealed });
+        if self.lagging == Some(switch.number) {
+            self.lagging = None;
+        }
+        self.forget_turns();
+        true
+    }
+
+    /// Refuse a switch that the clone has no room for.
+    pub(super) fn check_switch(&self, switch: &ViewSwitch) -> Result<()> {
+        if self.turns.len() < MAX_TURNS || self.turn_for(switch).is_none() {
+            return Ok(());
+        }
+        let name = &self.name;
+        let what = format!(
+            "clone {name:?} has {} pinned views, and {MAX_TURNS} switches of private writes to tell apart",
+            self.pins.len()
+        );
+        Err(Error::new(ErrorKind::Conflict, what)
+            .remedy(format!("drop pins that no client needs any more: mimeo pins --drop --clone {name}")))
+    }
+
+    /// Drop the former views, whose tops hold what `sealed` says; `false` if there are none.
+    pub(super) fn drop_pins(&mut self, sealed: &Sealed) -> bool {
+        let written: Vec<_> = self.written_pins(sealed).collect();
+        self.loose.extend(written);
+        let any = !std::mem::take(&mut self.pins).is_empty();
+        self.forget_turns();
+        any
+    }
+
+    /// What the tops of pins hold that were written since the last switch.
+    fn written_pins(&self, sealed: &Sealed) -> impl Iterator<Item = Layer> {
+        let written = |pin: &Pin| sealed.layer(pin.view.top).filter(|now| pin.sealed != Some(*now));
+        self.pins.iter().filter_map(written)
+    }
+
+    /// The turn that a switch makes: what has private state on either side of it, and what was written
+    /// into pins since the last one (the new view may have the same objects, without that).
+    fn turn_for(&self, switch: &ViewSwitch) -> Option<Turn> {
+        let mut layers = switch.sealed.stack(&self.view);
+        layers.extend(switch.layers.iter().chain(&self.loose).copied());
+        layers.extend(self.written_pins(&switch.sealed));
+        layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
+        layers.dedup();
+        if layers.is_empty() {
+            return None;
+        }
+        let all = self.turns.iter().rev().take(TURNS_BETWEEN_ALL).filter(|turn| !turn.all).count() == TURNS_BETWEEN_ALL;
+        if all {
+            layers.clear();
+        }
+        Some(Turn { view: self.view.number + 1, all, layers })
+    }
+
+    /// Forget the turns before one for all objects that no view is older than.
+    fn forget_turns(&mut self) {
+        let views = self.pins.iter().map(|pin| pin.view.number);
+        let oldest = views.fold(self.view.number, u64::min);
+        if let Some(last) = self.turns.iter().rposition(|turn| turn.all && turn.view <= oldest) {
+            self.turns.drain(..last);
+        }
+    }
+}

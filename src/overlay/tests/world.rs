@@ -1,0 +1,351 @@
+//! A store of overlays on a simulated disk, over one small manifest.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use super::model::{Model, Seen};
+use crate::chunk::{ChunkSink, Fetch, MemoryChunks, Step};
+use crate::env::{Env, ManualClock, SeededRng, SimDisk, Time};
+use crate::error::Result;
+use crate::manifest::{
+    ContentBuilder, Cookie, Entry, Extent, FileKind, Ino, Inode, Manifest, ManifestBuilder, ManifestId, NameSeed,
+    test_inode,
+};
+use crate::meta::Durability;
+use crate::meta::MemoryKv;
+use crate::overlay::log::{LocalLog, LogOptions};
+use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Tree};
+
+/// The files of the image: name, number, length.
+pub const FILES: [(&str, Ino, usize); 3] = [("a", Ino(10), 100), ("b", Ino(11), 70_000), ("c", Ino(12), 200_000)];
+const SEED: NameSeed = NameSeed([7; 16]);
+const NOW: Time = Time::new(1000, 0);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ViewId(usize);
+
+#[derive(Clone)]
+struct View {
+    layers: Vec<Layer>,
+    /// `None`: sealed.
+    top: Option<OverlayId>,
+}
+
+pub struct World {
+    disk: Arc<SimDisk>,
+    env: Env,
+    kv: Arc<MemoryKv>,
+    chunks: Arc<MemoryChunks>,
+    manifest: ManifestId,
+    store: Option<Arc<OverlayStore>>,
+    views: Vec<View>,
+    next_id: AtomicU64,
+}
+
+fn image_content(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i % 251) as u8 + 1).collect()
+}
+
+fn manifest(chunks: &MemoryChunks) -> ManifestId {
+    let mut builder = ManifestBuilder::new(chunks, SEED);
+    let mut root = test_inode(FileKind::Directory, 0o755);
+    (root.nlink, root.size) = (2, 4096);
+    builder.add_inode(Ino::ROOT, &root).unwrap();
+    let mut entries = BTreeMap::new();
+    let mut all_chunks = BTreeMap::new();
+    for (name, ino, len) in FILES {
+        let mut file = ContentBuilder::new(chunks);
+        let bytes = image_content(len);
+        for (n, block) in bytes.chunks(65_536).enumerate() {
+            let stored = chunks.put(block).unwrap();
+            all_chunks.insert(stored.id, block.len() as u32);
+            file.push(Extent { offset: n as u64 * 65_536, len: block.len() as u32, chunk: stored.id }).unwrap();
+        }
+        let content = file.finish(len as u64).unwrap();
+        let inode = Inode {
+            size: len as u64,
+            used: content.used,
+            content: content.content,
+            ..test_inode(FileKind::Regular, 0o644)
+        };
+        builder.add_inode(ino, &inode).unwrap();
+        let cookie = SEED.choose_cookie(name.as_bytes(), |_| false).unwrap();
+        entries.insert(cookie, Entry { name: Bytes::from(name), cookie, ino, kind: FileKind::Regular });
+    }
+    for entry in entries.values() {
+        builder.add_entry(Ino::ROOT, entry).unwrap();
+    }
+    for (id, len) in all_chunks {
+        builder.add_chunk(id, len, len).unwrap();
+    }
+    builder.finish().unwrap().0
+}
+
+impl World {
+    pub async fn new(seed: u64) -> Self {
+        let disk = Arc::new(SimDisk::new(seed));
+        let clock = Arc::new(ManualClock::at_secs(1000));
+        let env = Env { disk: disk.clone(), clock, rng: Arc::new(SeededRng::new(seed)) };
+        let chunks = Arc::new(MemoryChunks::new());
+        let manifest = manifest(&chunks);
+        let kv = Arc::new(MemoryKv::new());
+        let mut world =
+            Self { disk, env, kv, chunks, manifest, store: None, views: Vec::new(), next_id: AtomicU64::new(100) };
+        world.open().await;
+        world
+    }
+
+    async fn open(&mut self) {
+        let mut marks: HashMap<OverlayId, Vec<Position>> = HashMap::new();
+        for layer in self.views.iter().flat_map(|view| &view.layers) {
+            marks.entry(layer.overlay).or_default().push(layer.upto);
+        }
+        let epoch = OverlayStore::next_epoch(&*self.kv).unwrap();
+        let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
+        let log = LocalLog::open(self.env.clone(), PathBuf::from("/log"), epoch, options).unwrap();
+        let options = OverlayOptions { cache_bytes: 300_000 };
+        let store = OverlayStore::open(log, self.kv.clone(), self.chunks.clone(), epoch, marks, options).await;
+        self.store = Some(store.unwrap());
+    }
+
+    pub fn store(&self) -> &Arc<OverlayStore> {
+        self.store.as_ref().unwrap()
+    }
+
+    /// Power cut; of the buffered batches of the index `kept` reached the disk.
+    pub async fn restart(&mut self, kept: usize) {
+        let store = self.store.take().unwrap();
+        self.disk.crash();
+        self.kv.crash_keeping(kept);
+        drop(store);
+        self.open().await;
+    }
+
+    pub async fn sync(&self) {
+        self.store().sync().await.unwrap();
+    }
+
+    pub async fn flush(&self) {
+        self.store().flush(Durability::Buffered).await.unwrap();
+    }
+
+    fn new_id(&self) -> u64 {
+        self.next_id.fetch_add(1, Ordering::Relaxed)
+    }
+
+    pub fn base_model(&self) -> Model {
+        Model {
+            names: FILES.iter().map(|(name, ino, _)| ((*name).to_owned(), *ino)).collect(),
+            files: FILES.iter().map(|(_, ino, len)| (*ino, image_content(*len))).collect(),
+        }
+    }
+
+    pub fn new_view(&mut self) -> ViewId {
+        self.add(View { layers: Vec::new(), top: Some(OverlayId(self.new_id())) })
+    }
+
+    fn add(&mut self, view: View) -> ViewId {
+        self.views.push(view);
+        ViewId(self.views.len() - 1)
+    }
+
+    pub fn top(&self, view: ViewId) -> OverlayId {
+        self.views[view.0].top.unwrap()
+    }
+
+    pub fn layers(&self, view: ViewId) -> usize {
+        self.views[view.0].layers.len()
+    }
+
+    pub async fn snapshot(&mut self, view: ViewId) -> ViewId {
+        let View { mut layers, top } = self.views[view.0].clone();
+        let top = top.unwrap();
+        let frozen = self.store().freeze(vec![top]).await;
+        self.store().sync().await.unwrap();
+        if let Some(layer) = frozen.layer(top) {
+            layers.push(layer);
+            self.store().protect(top, layer.upto);
+        }
+        drop(frozen);
+        self.add(View { layers, top: None })
+    }
+
+    pub fn fork(&mut self, sealed: ViewId) -> ViewId {
+        let layers = self.views[sealed.0].layers.clone();
+        let top = Some(OverlayId(self.new_id()));
+        self.add(View { layers, top })
+    }
+
+    async fn run<T>(&self, mut step: impl FnMut(&OverlayStore, &mut Fetch<'_>, Manifest) -> Step<T>) -> T {
+        let mut fetch = Fetch::new(&*self.chunks);
+        let run = fetch.run(|fetch| {
+            let manifest = Manifest::open(fetch, &self.manifest)?;
+            step(self.store(), fetch, manifest)
+        });
+        run.await.unwrap()
+    }
+
+    async fn change<T>(&self, view: ViewId, mut step: impl FnMut(&mut Tree<'_>, &mut Fetch<'_>) -> Step<T>) -> T {
+        let view = &self.views[view.0];
+        self.run(|store, fetch, manifest| {
+            let mut tree = Tree::open_for_change(store, fetch, manifest, &view.layers, view.top.unwrap())?;
+            let done = step(&mut tree, fetch)?;
+            tree.commit(None)?;
+            Ok(done)
+        })
+        .await
+    }
+
+    pub async fn write(&self, view: ViewId, ino: Ino, offset: u64, data: &[u8]) {
+        let data = Bytes::copy_from_slice(data);
+        self.change(view, |tree, fetch| {
+            let mut node = tree.node(fetch, ino)?.unwrap();
+            tree.write(fetch, ino, &mut node, offset, data.clone())?;
+            tree.put(fetch, ino, node)
+        })
+        .await;
+    }
+
+    pub async fn truncate(&self, view: ViewId, ino: Ino, size: u64) {
+        self.change(view, |tree, fetch| {
+            let mut node = tree.node(fetch, ino)?.unwrap();
+            tree.truncate(fetch, ino, &mut node, size)?;
+            tree.put(fetch, ino, node)
+        })
+        .await;
+    }
+
+    fn touch_root(tree: &mut Tree<'_>, fetch: &mut Fetch<'_>) -> Step<()> {
+        let root = tree.node(fetch, Ino::ROOT)?.unwrap();
+        tree.put(fetch, Ino::ROOT, root)
+    }
+
+    pub async fn create(&self, view: ViewId, name: &str) -> Ino {
+        let ino = Ino(self.new_id());
+        self.change(view, |tree, fetch| {
+            tree.add_entry(fetch, Ino::ROOT, name.as_bytes(), ino, FileKind::Regular)?;
+            tree.put(fetch, ino, Node::new(FileKind::Regular, Ino::ROOT, NOW))?;
+            Self::touch_root(tree, fetch)
+        })
+        .await;
+        ino
+    }
+
+    pub async fn remove(&self, view: ViewId, name: &str) {
+        self.change(view, |tree, fetch| {
+            let entry = tree.lookup(fetch, Ino::ROOT, name.as_bytes())?.unwrap();
+            tree.remove_entry(fetch, Ino::ROOT, &entry)?;
+            tree.remove(fetch, entry.ino)?;
+            Self::touch_root(tree, fetch)
+        })
+        .await;
+    }
+
+    pub async fn rename(&self, view: ViewId, from: &str, to: &str) {
+        self.change(view, |tree, fetch| {
+            let entry = tree.lookup(fetch, Ino::ROOT, from.as_bytes())?.unwrap();
+            tree.remove_entry(fetch, Ino::ROOT, &entry)?;
+            tree.add_entry(fetch, Ino::ROOT, to.as_bytes(), entry.ino, entry.kind)?;
+            Self::touch_root(tree, fetch)
+        })
+        .await;
+    }
+
+    /// Everything that a view shows, read back; names by listing and by lookup.
+    pub async fn seen(&self, view: ViewId) -> Seen {
+        let view = &self.views[view.0];
+        let files = self.run(|store, fetch, manifest| {
+            let tree = match view.top {
+                Some(top) => Tree::open(store, fetch, manifest, &view.layers, top)?,
+                None => Tree::open_sealed(store, manifest, &view.layers),
+            };
+            let mut entries = Vec::new();
+            tree.list(fetch, Ino::ROOT, Cookie(0), &mut |entry| -> Result<_> {
+                entries.push(entry);
+                Ok(ControlFlow::Continue(()))
+            })?;
+            assert!(entries.is_sorted_by_key(|entry| entry.cookie));
+            let mut files = BTreeMap::new();
+            for entry in entries {
+                assert_eq!(tree.lookup(fetch, Ino::ROOT, &entry.name)?.as_ref(), Some(&entry));
+                let node = tree.node(fetch, entry.ino)?.expect("an entry's inode");
+                let slices = tree.read(fetch, entry.ino, &node, 0, node.size)?;
+                files.insert(String::from_utf8(entry.name.to_vec()).unwrap(), slices.concat());
+            }
+            Ok(files)
+        });
+        Seen { files: files.await }
+    }
+
+    /// Drop all other views, and what only they showed.
+    pub async fn keep_only(&mut self, kept: &[ViewId]) {
+        for at in (0..self.views.len()).filter(|at| !kept.contains(&ViewId(*at))) {
+            self.views[at] = View { layers: Vec::new(), top: None };
+        }
+        let mut marks: BTreeMap<OverlayId, Vec<Position>> = BTreeMap::new();
+        for layer in self.views.iter().flat_map(|view| &view.layers) {
+            marks.entry(layer.overlay).or_default().push(layer.upto);
+        }
+        let roots = self.views.iter().filter_map(|view| view.top).chain(marks.keys().copied()).collect();
+        let store = self.store();
+        store.flush(Durability::Buffered).await.unwrap();
+        store.purge_overlays(&roots).await.unwrap();
+        let all: Vec<_> = store.all().iter().map(|overlay| overlay.id).collect();
+        for id in all {
+            store.set_marks(id, marks.remove(&id).unwrap_or_default());
+            store.purge_history(id).await.unwrap();
+        }
+    }
+
+    pub async fn flatten(&mut self, view: ViewId) {
+        let (layers, into) = (self.views[view.0].layers.clone(), OverlayId(self.new_id()));
+        let layer = self.store().flatten(layers, into).await.unwrap();
+        self.views[view.0].layers = vec![layer];
+    }
+
+    /// All private data of the view's open overlay goes to the chunk store.
+    pub async fn dedup(&self, view: ViewId) {
+        let (id, store) = (self.top(view), self.store());
+        let mut next = Some(IdleCursor::default());
+        while let Some(from) = next {
+            let (found, more) = store.idle_buckets(id, Position::MAX, from, 1 << 20).await.unwrap();
+            for idle in found {
+                let chunks: Vec<_> = idle.runs.iter().map(|(_, run)| self.chunks.put(run).unwrap().id).collect();
+                assert!(store.adopt_chunks(id, &idle, &chunks).await.unwrap());
+            }
+            next = more;
+        }
+    }
+
+    pub async fn compact(&self) {
+        self.store().compact().await.unwrap();
+    }
+
+    /// Nothing is left but the open segment, and what replay would begin in.
+    pub async fn check_empty(&self) {
+        let index = &self.store().index;
+        assert!(index.overlays().unwrap().is_empty());
+        assert_eq!(index.recount_live().unwrap().values().sum::<i64>(), 0);
+        assert!(self.store().log.segments().len() <= 2, "{:?}", self.store().log.segments());
+    }
+
+    fn is_named(&self, id: OverlayId) -> bool {
+        self.views.iter().any(|view| view.top == Some(id) || view.layers.iter().any(|layer| layer.overlay == id))
+    }
+
+    /// The counts that are kept are those that can be counted; of overlays that nobody names, some may
+    /// have been purged before a crash.
+    pub async fn check_counts(&self) {
+        self.flush().await;
+        let index = &self.store().index;
+        for (id, row) in index.overlays().unwrap().into_iter().filter(|(id, _)| self.is_named(*id)) {
+            assert_eq!(index.recount(id).unwrap(), row.counts, "overlay {id:?}");
+        }
+        assert_eq!(index.recount_live().unwrap(), index.live().into_iter().filter(|(_, bytes)| *bytes != 0).collect());
+    }
+}

@@ -1,0 +1,65 @@
+//! WRITE and COMMIT.
+
+use bytes::Bytes;
+
+use super::super::read::check_regular;
+use super::super::resolve::{Ended, Found, Run};
+use super::super::{Changed, MAX_FILE_BYTES, Object, Refusal, Wcc, access};
+use crate::overlay::Tree;
+
+impl<'s> Run<'s, '_> {
+    /// Put `data` at `offset`. The answer waits for stable storage only where `stable` asks for it.
+    pub fn write(&mut self, file: Object, offset: u64, data: &[u8], stable: bool) -> Ended<Changed> {
+        let (mut tree, mut file) = self.find_to_change(file)?;
+        self.check_writable(&file)?;
+        let end = offset.checked_add(data.len() as u64).filter(|end| *end <= MAX_FILE_BYTES);
+        if end.is_none() {
+            return Err(file.refuse(Refusal::FileTooBig));
+        }
+        let before = file.attr().before();
+        if data.is_empty() {
+            return Ok(Changed { object: None, wcc: file.unchanged(), to: None, durable: None });
+        }
+        self.check_space(&file)?;
+        self.put_data(&mut tree, &mut file, offset, data)?;
+        if !self.identity(&file.scope).is_root() {
+            file.node.mode = access::without_privileges(file.node.mode);
+        }
+        file.touch_content(self.vfs.now());
+        self.put(&mut tree, &file)?;
+        let wcc = Wcc { before, after: file.attr() };
+        let mut changed = self.take_effect(tree, Changed { object: None, wcc, to: None, durable: None })?;
+        changed.durable = changed.durable.filter(|_| stable);
+        Ok(changed)
+    }
+
+    /// Put the data, unless the clone's private bytes would then grow beyond its quota.
+    fn put_data(&mut self, tree: &mut Tree<'s>, file: &mut Found<'s>, offset: u64, data: &[u8]) -> Ended<()> {
+        let quota = file.scope.clone.and_then(|(clone, _)| clone.quota);
+        let held = quota.map_or(0, |_| tree.counts().bytes);
+        let refused = file.refuse(Refusal::Quota);
+        tree.write(self.fetch, file.ino, &mut file.node, offset, Bytes::copy_from_slice(data))?;
+        match quota {
+            Some(quota) if tree.counts().bytes > quota.max(held) => Err(refused),
+            _ => Ok(()),
+        }
+    }
+
+    /// Everything written to `file` so far. Nothing is looked for: it is all in one log.
+    pub fn commit(&mut self, file: Object) -> Ended<Changed> {
+        let (tree, file) = self.find(file)?;
+        if file.scope.rules.read_only {
+            return Err(file.refuse(Refusal::ReadOnly));
+        }
+        self.check_writable(&file)?;
+        let changed = Changed { object: None, wcc: file.unchanged(), to: None, durable: None };
+        Ok(self.nothing_to_do(tree, &file, changed))
+    }
+
+    /// Refuse what is no file that the caller may write.
+    fn check_writable(&self, file: &Found<'s>) -> Ended<()> {
+        check_regular(file)?;
+        let may = access::may_write_data(&self.identity(&file.scope), &file.attr());
+        if may { Ok(()) } else { Err(file.refuse(Refusal::Access)) }
+    }
+}
