@@ -6,6 +6,7 @@
 //! | `reclaim` | overlays and older values that nothing names or shows any more |
 //! | `flatten` | clones with many sealed layers |
 //! | `dedup` | idle private data on its way into the chunk store |
+//! | `fsck` | the check of a whole store |
 //! | `compact` | sparse segments of the delta log |
 //!
 //! Nothing here changes what any client sees, and nothing that is acknowledged waits for it.
@@ -13,6 +14,7 @@
 mod compact;
 mod dedup;
 mod flatten;
+pub mod fsck;
 mod reclaim;
 mod worker;
 

@@ -35,7 +35,7 @@ impl Fleet {
             Ok(same)
         });
         let replaced = replaced.await?;
-        self.release(&layers);
+        self.release(layers.iter()).await;
         Ok(replaced)
     }
 }
