@@ -27,8 +27,6 @@ pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use super::catalog::{Catalog, Draft};
 use super::change::Change;
 use super::clones::CloneTarget;
@@ -45,8 +43,6 @@ const MAX_PLANS: usize = 16;
 pub struct Fleet {
     catalog: Arc<Catalog>,
     overlays: Arc<OverlayStore>,
-    /// Held while the overlays are told marks, so that those of an older state never come last.
-    marking: Mutex<()>,
     max_fork_depth: u32,
 }
 
@@ -79,7 +75,7 @@ impl Instant {
 impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
-        Self { catalog, overlays, marking: Mutex::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
+        Self { catalog, overlays, max_fork_depth: DEFAULT_FORK_DEPTH }
     }
 
     /// Let forks of forks be at most this deep.
@@ -112,7 +108,7 @@ impl Fleet {
             Ok((clones, layers))
         });
         let (clones, layers) = removed.await?;
-        self.release(&layers);
+        self.release(layers.iter()).await;
         Ok(clones)
     }
 
@@ -156,7 +152,9 @@ impl Fleet {
             if !sealed.layers().is_empty() {
                 self.overlays.sync().await?;
             }
-            self.protect(sealed.layers());
+            for layer in sealed.layers() {
+                self.overlays.protect(layer.overlay, layer.upto);
+            }
             let instant = Arc::new(Instant { clones, sealed });
             let (planned, work) = (instant.clone(), work.clone());
             let outcome = self.catalog.transact(label, move |draft| match planned.clones(draft) {
@@ -164,11 +162,12 @@ impl Fleet {
                 None => Ok(None),
             });
             let outcome = outcome.await;
+            drop(frozen);
             // A change that failed in the log may yet turn up there: what it names stays protected.
             if !outcome.as_ref().is_err_and(|error| is_unsettled(error.kind())) {
-                self.settle(&instant);
+                let former = instant.clones.iter().flat_map(|clone| clone.layers_named());
+                self.release(former.chain(instant.sealed.layers())).await;
             }
-            drop(frozen);
             if let Some(done) = outcome? {
                 return Ok(done);
             }
@@ -177,32 +176,19 @@ impl Fleet {
             .remedy("try again"))
     }
 
-    /// Before a commit may name these positions.
-    fn protect(&self, layers: &[Layer]) {
-        let _marking = self.marking.lock();
-        layers.iter().for_each(|layer| self.overlays.protect(layer.overlay, layer.upto));
-    }
-
-    /// After a commit and before the thaw: keep what it named, whoever told marks meanwhile, and let
-    /// go of the rest.
-    fn settle(&self, instant: &Instant) {
-        let state = self.catalog.state();
-        let (named, rest): (Vec<Layer>, Vec<Layer>) =
-            instant.sealed.layers().iter().partition(|layer| state.is_marked(layer));
-        self.protect(&named);
-        let former = instant.clones.iter().flat_map(|clone| clone.layers_named().copied());
-        self.release(&rest.into_iter().chain(former).collect::<Vec<_>>());
-    }
-
     /// Let the overlays forget those of these positions that nothing names any more.
-    fn release(&self, layers: &[Layer]) {
-        let _marking = self.marking.lock();
+    async fn release(&self, layers: impl Iterator<Item = &Layer>) {
         let state = self.catalog.state();
-        let unnamed = layers.iter().filter(|layer| !state.is_marked(layer));
+        let unnamed = layers.filter(|layer| !state.is_marked(layer));
         let overlays: BTreeSet<OverlayId> = unnamed.map(|layer| layer.overlay).collect();
-        for overlay in overlays {
-            self.overlays.set_marks(overlay, state.marks(overlay));
+        if overlays.is_empty() {
+            return;
         }
+        let marks = || {
+            let state = self.catalog.state();
+            overlays.into_iter().map(|overlay| (overlay, state.marks(overlay))).collect()
+        };
+        self.overlays.update_marks(marks).await;
     }
 }
 
