@@ -11,6 +11,7 @@
 //! | [`overlay`] | private writes of clones: the log |
 //! | [`image`] | images, versions, clones, the catalog, the view switch, import |
 //! | [`vfs`] | the file service without a protocol |
+//! | [`maintain`] | background work (reclaiming, flattening, deduplication, compaction); checking a store |
 //! | [`nfs`], [`admin`] | the NFSv3 front end; the HTTP API |
 //! | [`daemon`] | composition: open, serve, drain |
 //! | [`cli`] | the command line |
@@ -23,6 +24,7 @@ pub mod daemon;
 pub mod env;
 pub mod error;
 pub mod image;
+pub mod maintain;
 pub mod manifest;
 pub mod meta;
 pub mod metrics;

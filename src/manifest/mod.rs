@@ -34,6 +34,7 @@ mod shared;
 mod tests;
 mod tree;
 mod values;
+mod verify;
 mod xattrs;
 
 pub use builder::ManifestBuilder;
@@ -46,6 +47,7 @@ pub use names::{Cookie, FIRST_COOKIE, MAX_TIES, NameSeed};
 pub use page::{FORMAT_VERSION, TreeKind};
 pub use read::{Entry, Extents, MAX_DEPTH, Manifest};
 pub use tree::{Tree, TreeRoot, Visit};
+pub use verify::NamedChunk;
 pub use xattrs::{MAX_INLINE_XATTRS, Xattrs, decode_xattrs, encode_xattrs};
 
 use bytes::Bytes;

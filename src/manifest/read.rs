@@ -267,7 +267,7 @@ impl Manifest {
             let id = ChunkId::from_slice(item.key());
             match id.zip(decode_chunk(item.value()?)) {
                 Some((id, (raw, stored))) => visit(id, raw, stored),
-                None => Err(Error::corrupt(format!("a chunk record of manifest {} is damaged", self.id))),
+                None => Err(self.bad_chunk()),
             }
         };
         self.chunks.walk(source, &[0; 32]..=&[0xff; 32], &mut each).await
@@ -275,6 +275,14 @@ impl Manifest {
 
     pub(super) fn inode_tree(&self) -> &Tree {
         &self.inodes
+    }
+
+    pub(super) fn link_tree(&self) -> &Tree {
+        &self.links
+    }
+
+    pub(super) fn chunk_tree(&self) -> &Tree {
+        &self.chunks
     }
 
     /// A position before the first entry of `dir`.
@@ -294,7 +302,11 @@ impl Manifest {
         decode_extent(offset, item.value()?).ok_or_else(damaged)
     }
 
-    fn bad_inode(&self, ino: Ino) -> Error {
+    pub(super) fn bad_chunk(&self) -> Error {
+        Error::corrupt(format!("a chunk record of manifest {} is damaged", self.id))
+    }
+
+    pub(super) fn bad_inode(&self, ino: Ino) -> Error {
         Error::corrupt(format!("inode {} of manifest {} is missing or damaged", ino.0, self.id))
     }
 

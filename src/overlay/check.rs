@@ -8,7 +8,7 @@
 //! exactly that value gets `Corrupt`.
 
 use std::collections::BTreeMap;
-use std::ops::{ControlFlow, RangeInclusive};
+use std::ops::ControlFlow;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -30,6 +30,8 @@ use crate::meta::{KvStore, Table, prefix_end};
 
 /// Bytes of the key of a receipt's row in front of its answer.
 const RECEIPT_KEY: usize = 16;
+/// Keys that are looked at together.
+const KEYS: usize = 512;
 
 /// What a private value is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -293,19 +295,21 @@ impl OverlayStore {
 
     /// How many bytes of a file the overlay's bucket `number` covers as of `upto`.
     pub fn layer_data(&self, id: OverlayId, upto: Position, ino: Ino, number: u64) -> Result<u64> {
-        let bucket = self.bucket_at(id, upto, ino, number)?;
-        Ok(bucket.fragments.iter().map(|fragment| u64::from(fragment.len)).sum())
+        Ok(self.bucket_at(id, upto, ino, number)?.covered())
     }
 
     /// Whether the overlay has data of a file, as of `upto`, at or beyond byte `size`.
     pub fn layer_has_data_beyond(&self, id: OverlayId, upto: Position, ino: Ino, size: u64) -> Result<bool> {
-        let keys = Key::bucket(ino, size / BUCKET)..=Key::bucket(ino, u64::MAX);
-        for number in self.keys(id, &keys)?.into_iter().map(|key| key.b) {
-            let bucket = self.bucket_at(id, upto, ino, number)?;
-            let end = bucket.fragments.last().map_or(0, |fragment| u64::from(fragment.end()));
-            if end > 0 && number.saturating_mul(BUCKET).saturating_add(end) > size {
-                return Ok(true);
+        let mut from = Some(Key::bucket(ino, size / BUCKET));
+        while let Some(first) = from {
+            let keys = self.index.keys(id, first, Key::bucket(ino, u64::MAX), KEYS)?;
+            for number in keys.iter().map(|key| key.b) {
+                let end = self.bucket_at(id, upto, ino, number)?.fragments.last().map(Fragment::end);
+                if end.is_some_and(|end| number.saturating_mul(BUCKET).saturating_add(end.into()) > size) {
+                    return Ok(true);
+                }
             }
+            from = keys.get(KEYS - 1).and_then(Key::next).filter(|next| next.a == ino.0);
         }
         Ok(false)
     }
@@ -316,30 +320,10 @@ impl OverlayStore {
         Bucket::decode(&bytes).ok_or_else(damaged)
     }
 
-    /// The keys of a range that the overlay has.
-    fn keys(&self, id: OverlayId, range: &RangeInclusive<Key>) -> Result<Vec<Key>> {
-        let mut to = range.end().head(id).to_vec();
-        to.push(0);
-        let mut keys = Vec::new();
-        self.index.kv().scan(HEADS, &range.start().head(id), &to, &mut |key, _| {
-            keys.extend(Key::parse(key).map(|(_, key)| key));
-            ControlFlow::Continue(())
-        })?;
-        Ok(keys)
-    }
-
-    /// The newest value not after `upto`, as reading finds it.
     fn value_at(&self, id: OverlayId, upto: Position, key: &Key) -> Result<Option<Bytes>> {
-        let head = self.index.head(id, key)?;
-        if let Some(version) = head.filter(|version| version.position <= upto) {
-            return Ok(version.value);
+        if upto == 0 {
+            return Ok(None);
         }
-        let (from, to) = (key.version(id, upto), prefix_end(&key.head(id)));
-        let mut found = None;
-        self.index.kv().scan(HISTORY, &from, &to, &mut |key, row| {
-            found = Some(decode_version(key, row));
-            ControlFlow::Break(())
-        })?;
-        Ok(found.transpose()?.and_then(|version| version.value))
+        Ok(self.index.at(id, key, upto)?.and_then(|version| version.value))
     }
 }

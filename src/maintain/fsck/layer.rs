@@ -1,0 +1,99 @@
+//! What one overlay changed between two of its positions, judged by itself: data against nodes, names
+//! against directories. What was right before need not be looked at again.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{LayerFlaw, Store};
+use crate::error::Result;
+use crate::manifest::{Cookie, FileKind, Ino, MAX_FILE_SIZE, MAX_SYMLINK};
+use crate::overlay::check::{About, LayerNode};
+use crate::overlay::{Node, OverlayId, Position};
+
+/// A part of the life of an overlay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Span {
+    pub overlay: OverlayId,
+    /// Everything up to there is right.
+    pub after: Position,
+    pub upto: Position,
+}
+
+impl Span {
+    /// Judge an object of which the node or data changed. `gained`: bytes that its data cover more than
+    /// before.
+    fn object(&self, store: &Store<'_>, ino: Ino, gained: i64, found: &mut Vec<LayerFlaw>) -> Result<()> {
+        let node = |at| store.overlays.layer_node(self.overlay, at, ino);
+        let former = match node(self.after)? {
+            LayerNode::Present { own, .. } => own,
+            LayerNode::Removed | LayerNode::Nothing => 0,
+        };
+        let counted = (former as i64).saturating_add(gained);
+        let LayerNode::Present { node, own: kept, below } = node(self.upto)? else {
+            found.extend((counted != 0).then_some(LayerFlaw::StrayData { ino }));
+            return Ok(());
+        };
+        if node.kind != FileKind::Regular && counted != 0 {
+            found.push(LayerFlaw::StrayData { ino });
+        } else if i64::try_from(kept) != Ok(counted) {
+            found.push(LayerFlaw::Own { ino, kept, counted });
+        } else if kept > 0 && store.overlays.layer_has_data_beyond(self.overlay, self.upto, ino, node.size)? {
+            found.push(LayerFlaw::BeyondEnd { ino, size: node.size });
+        }
+        found.extend(shape(ino, &node, below));
+        Ok(())
+    }
+
+    /// By how many bytes a bucket covers more than before.
+    fn gained(&self, store: &Store<'_>, ino: Ino, bucket: u64) -> Result<i64> {
+        let covered = |at| store.overlays.layer_data(self.overlay, at, ino, bucket);
+        // A bucket covers 64 KiB at most.
+        Ok(covered(self.upto)? as i64 - covered(self.after)? as i64)
+    }
+
+    /// Judge a name that changed: who reads a directory asks only layers that have it.
+    fn name(&self, store: &Store<'_>, dir: Ino, cookie: Cookie, found: &mut Vec<LayerFlaw>) -> Result<()> {
+        let has_name = store.overlays.layer_has_name(self.overlay, self.upto, dir, cookie)?;
+        if has_name && store.overlays.layer_node(self.overlay, self.upto, dir)? == LayerNode::Nothing {
+            found.push(LayerFlaw::StrayName { dir, cookie });
+        }
+        Ok(())
+    }
+}
+
+/// What of a node cannot be, whatever its data are.
+fn shape(ino: Ino, node: &Node, below: u64) -> impl Iterator<Item = LayerFlaw> {
+    let size = node.size;
+    let target = match node.kind {
+        FileKind::Symlink => size == node.target.len() as u64 && (1..=MAX_SYMLINK as u64).contains(&size),
+        _ => node.target.is_empty(),
+    };
+    let flaws = [
+        (size > MAX_FILE_SIZE).then_some(LayerFlaw::Size { ino, size }),
+        (!target).then_some(LayerFlaw::Target { ino }),
+        (below > size).then_some(LayerFlaw::Below { ino, below }),
+    ];
+    flaws.into_iter().flatten()
+}
+
+/// Judge `changes`, which are those of `span`. Answers what is wrong, and what could not be read.
+pub fn check(store: &Store<'_>, span: &Span, changes: &BTreeSet<About>) -> (Vec<LayerFlaw>, Vec<crate::error::Error>) {
+    let (mut found, mut failed) = (Vec::new(), Vec::new());
+    let mut objects: BTreeMap<Ino, i64> = BTreeMap::new();
+    for about in changes {
+        let outcome = match *about {
+            About::Node(ino) => {
+                objects.entry(ino).or_insert(0);
+                Ok(())
+            }
+            About::Name(dir, cookie) => span.name(store, dir, cookie, &mut found),
+            About::Data(ino, bucket) => {
+                span.gained(store, ino, bucket).map(|gained| *objects.entry(ino).or_insert(0) += gained)
+            }
+        };
+        failed.extend(outcome.err());
+    }
+    for (ino, gained) in objects {
+        failed.extend(span.object(store, ino, gained, &mut found).err());
+    }
+    (found, failed)
+}
