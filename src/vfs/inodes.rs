@@ -108,3 +108,51 @@ impl Pool {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::chunk::MemoryChunks;
+    use crate::env::Env;
+    use crate::image::MemoryCatalogLog;
+
+    /// Takers on several threads empty range after range: all get what they ask for, none twice.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn no_number_is_given_twice_and_nobody_is_left_without() {
+        const EACH: usize = GRANT as usize;
+        let catalog = Catalog::open(Arc::new(MemoryCatalogLog::new()), Env::real()).await.unwrap();
+        let inodes = Arc::new(Inodes::new(catalog.clone()));
+        let takers: Vec<_> = (0..3)
+            .map(|_| {
+                let inodes = inodes.clone();
+                tokio::spawn(async move {
+                    let chunks = MemoryChunks::new();
+                    let mut taken = Vec::with_capacity(EACH);
+                    while taken.len() < EACH {
+                        taken.push(Fetch::new(&chunks).run(|fetch| inodes.take(fetch)).await.unwrap());
+                    }
+                    taken
+                })
+            })
+            .collect();
+        let mut all = HashSet::new();
+        for taker in takers {
+            for ino in taker.await.unwrap() {
+                assert!(all.insert(ino), "{ino:?} twice");
+            }
+        }
+        assert_eq!(all.len(), 3 * EACH);
+        catalog.close().await.unwrap();
+        let chunks = MemoryChunks::new();
+        let mut fetch = Fetch::new(&chunks);
+        let refused = loop {
+            match inodes.take(&mut fetch) {
+                Ok(_) => {}
+                Err(_) => break fetch.fill().await,
+            }
+        };
+        assert!(refused.is_err(), "a closed catalog grants none");
+    }
+}
