@@ -34,7 +34,28 @@ pub struct Config {
     pub import: ImportConfig,
     pub clones: ClonesConfig,
     pub admin: AdminConfig,
+    pub maintenance: MaintenanceConfig,
     pub log: LogConfig,
+}
+
+/// Background work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MaintenanceConfig {
+    /// Pause between two rounds, in seconds.
+    pub interval_secs: u64,
+    /// Private data that was not written for so long is deduplicated, in seconds.
+    pub idle_secs: u64,
+    /// How long what nothing names any more is kept for requests that still run, in seconds.
+    pub grace_secs: u64,
+    /// Data that background work moves at most, in bytes a second.
+    pub bytes_per_sec: u64,
+}
+
+impl Default for MaintenanceConfig {
+    fn default() -> Self {
+        Self { interval_secs: 10, idle_secs: 600, grace_secs: 120, bytes_per_sec: 8 * MIB }
+    }
 }
 
 /// The NFS front end.

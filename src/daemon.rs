@@ -32,6 +32,7 @@ use crate::config::{Config, Squash};
 use crate::env::Env;
 use crate::error::{Error, Result};
 use crate::image::Fleet;
+use crate::maintain;
 use crate::metrics::ImportCounters;
 use crate::nfs;
 use crate::vfs::{self, ExportPolicy, ImageVfs};
@@ -72,6 +73,7 @@ struct Servers {
     context: admin::Context,
     socket: PathBuf,
     stop: watch::Sender<bool>,
+    background: JoinHandle<()>,
     /// How long the front ends may take to end.
     drain: Duration,
 }
@@ -89,6 +91,14 @@ impl Servers {
         let (stop, stopped) = watch::channel(false);
         let fleet = Fleet::new(stores.catalog.clone(), stores.overlays.clone());
         let fleet = Arc::new(fleet.with_fork_depth(config.clones.max_fork_depth));
+        let background = maintain::spawn(
+            fleet.clone(),
+            stores.overlays.clone(),
+            stores.chunks.clone(),
+            env,
+            &config.maintenance,
+            stopped.clone(),
+        );
         let context = admin::Context {
             catalog: stores.catalog.clone(),
             fleet,
@@ -102,7 +112,7 @@ impl Servers {
             stop: stopped,
         };
         let drain = Duration::from_secs(config.nfs.drain_secs);
-        Ok(Self { nfs, addrs, admin, context, socket, stop, drain })
+        Ok(Self { nfs, addrs, admin, context, socket, stop, background, drain })
     }
 
     /// The line that scripts wait for.
@@ -116,7 +126,7 @@ impl Servers {
 
     /// Serve until a signal, or until one of the two fails; then drain both.
     async fn run(self, signals: &mut Signals) -> Result<()> {
-        let Self { nfs, admin, context, stop, drain, .. } = self;
+        let Self { nfs, admin, context, stop, background, drain, .. } = self;
         let mut stopped = stop.subscribe();
         let until_stop = async move {
             // The sender lives until both have ended.
@@ -140,6 +150,7 @@ impl Servers {
             Some(end) => end,
             None => nfs.await,
         };
+        background.await.map_err(|e| Error::internal("the background work died").because(e))?;
         admin_end.map_err(|e| Error::internal("the admin server died").because(e))??;
         nfs_end.map_err(|e| Error::internal("the NFS server died").because(e))?
     }

@@ -11,7 +11,7 @@
 //! | [`overlay`] | private writes of clones: the log |
 //! | [`image`] | images, versions, clones, the catalog, the view switch, import |
 //! | [`vfs`] | the file service without a protocol |
-//! | [`maintain`] | checking a store |
+//! | [`maintain`] | background work (reclaiming, flattening, deduplication, compaction); checking a store |
 //! | [`nfs`], [`admin`] | the NFSv3 front end; the HTTP API |
 //! | [`daemon`] | composition: open, serve, drain |
 //! | [`cli`] | the command line |

@@ -100,9 +100,9 @@ impl Outcome {
     }
 }
 
-const WARMING: u8 = 0;
-const MEASURING: u8 = 1;
-const STOPPED: u8 = 2;
+pub const WARMING: u8 = 0;
+pub const MEASURING: u8 = 1;
+pub const STOPPED: u8 = 2;
 
 /// Load the server at `address`, whose process is `server`, with one connection per script.
 pub fn run(address: SocketAddr, server: u32, scripts: &[Script], options: LoadOptions) -> Result<Outcome> {
@@ -115,7 +115,7 @@ pub fn run(address: SocketAddr, server: u32, scripts: &[Script], options: LoadOp
     }
     let limit = options.warm_up + options.measure + GRACE;
     let workers: Vec<_> = shares.into_iter().map(|share| std::thread::spawn(move || drive(share, limit))).collect();
-    let mut outcome = observe(server, &stage, options)?;
+    let mut outcome = observe(server, &stage, options.warm_up, options.measure)?;
     for worker in workers {
         let tally = worker.join().map_err(|_| anyhow!("a thread of the load generator failed"))??;
         outcome.ops += tally.ops;
@@ -126,13 +126,13 @@ pub fn run(address: SocketAddr, server: u32, scripts: &[Script], options: LoadOp
 }
 
 /// Let the load pass through its stages; what the processes spent in the one that counts.
-fn observe(server: u32, stage: &AtomicU8, options: LoadOptions) -> Result<Outcome> {
+pub fn observe(server: u32, stage: &AtomicU8, warm_up: Duration, measure: Duration) -> Result<Outcome> {
     let own = std::process::id();
-    std::thread::sleep(options.warm_up);
+    std::thread::sleep(warm_up);
     let before = (process::cpu_time(server)?, process::cpu_time(own)?);
     let start = Instant::now();
     stage.store(MEASURING, Ordering::Relaxed);
-    std::thread::sleep(options.measure);
+    std::thread::sleep(measure);
     stage.store(STOPPED, Ordering::Relaxed);
     let elapsed = start.elapsed();
     let (server_cpu, generator_cpu) = (process::cpu_time(server)? - before.0, process::cpu_time(own)? - before.1);
@@ -167,7 +167,7 @@ impl Tally {
 }
 
 /// 1 ns to 100 s, to 1 %.
-fn new_histogram() -> Histogram<u64> {
+pub fn new_histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, 100_000_000_000, 2).expect("the bounds are in order")
 }
 

@@ -14,4 +14,5 @@ pub mod process;
 pub mod report;
 pub mod tree;
 pub mod wire;
+pub mod writers;
 pub mod zipf;

@@ -19,7 +19,11 @@ pub const GETATTR: u32 = 1;
 pub const LOOKUP: u32 = 3;
 pub const ACCESS: u32 = 4;
 pub const READ: u32 = 6;
+pub const WRITE: u32 = 7;
+pub const CREATE: u32 = 8;
+pub const REMOVE: u32 = 12;
 pub const FSSTAT: u32 = 18;
+pub const COMMIT: u32 = 21;
 pub const MNT: u32 = 1;
 
 /// The mark of a record in one fragment: its length below this bit.
@@ -113,6 +117,56 @@ pub fn read(handle: &[u8], offset: u64, count: u32) -> Vec<u8> {
     })
 }
 
+/// `stable_how`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stable {
+    Unstable = 0,
+    FileSync = 2,
+}
+
+pub fn write(handle: &[u8], offset: u64, stable: Stable, data: &[u8]) -> Vec<u8> {
+    call(NFS, WRITE, |out| {
+        put_opaque(out, handle);
+        out.extend_from_slice(&offset.to_be_bytes());
+        put_u32(out, data.len() as u32);
+        put_u32(out, stable as u32);
+        put_opaque(out, data);
+    })
+}
+
+/// Where a WRITE of `len` bytes, a multiple of 4, has its data and its offset in its record.
+pub fn write_places(record: &[u8], len: usize) -> (usize, usize) {
+    let data = record.len() - len;
+    (data, data - 4 - 4 - 4 - 8)
+}
+
+/// Of the whole file.
+pub fn commit(handle: &[u8]) -> Vec<u8> {
+    call(NFS, COMMIT, |out| {
+        put_opaque(out, handle);
+        out.extend_from_slice(&[0; 12]);
+    })
+}
+
+/// GUARDED, with mode 644.
+pub fn create(dir: &[u8], name: &str) -> Vec<u8> {
+    const GUARDED: u32 = 1;
+    call(NFS, CREATE, |out| {
+        put_opaque(out, dir);
+        put_opaque(out, name.as_bytes());
+        for word in [GUARDED, 1, 0o644, 0, 0, 0, 0, 0] {
+            put_u32(out, word);
+        }
+    })
+}
+
+pub fn remove(dir: &[u8], name: &str) -> Vec<u8> {
+    call(NFS, REMOVE, |out| {
+        put_opaque(out, dir);
+        put_opaque(out, name.as_bytes());
+    })
+}
+
 /// One connection, used by one caller.
 pub struct Client {
     stream: TcpStream,
@@ -157,7 +211,15 @@ impl Client {
         Ok(())
     }
 
-    fn receive(&mut self) -> Result<(u32, Vec<u8>)> {
+    /// Send a call under an id of its own, without waiting.
+    pub fn send(&mut self, record: &mut [u8]) -> Result<()> {
+        record[XID_AT..XID_AT + 4].copy_from_slice(&self.next_xid.to_be_bytes());
+        self.next_xid = self.next_xid.wrapping_add(1);
+        Ok(self.stream.write_all(record)?)
+    }
+
+    /// The next reply, of a call that succeeded: its id, and what comes after the status.
+    pub fn receive(&mut self) -> Result<(u32, Vec<u8>)> {
         let mut mark = [0; 4];
         self.stream.read_exact(&mut mark)?;
         let mark = u32::from_be_bytes(mark);

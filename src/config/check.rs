@@ -10,6 +10,8 @@ use super::{Config, MIB, Squash};
 use crate::error::{Error, Result};
 
 /// Below this the pages of a manifest push each other out.
+/// Slowest background work, in bytes a second.
+const MIN_RATE: u64 = 64 * 1024;
 const MIN_CACHE_BYTES: u64 = 64 * MIB;
 const PACK_BYTES: std::ops::RangeInclusive<u64> = MIB..=64 * MIB;
 const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 0..=19;
@@ -66,6 +68,7 @@ impl Config {
         self.check_exports(&mut found);
         self.check_reach(&mut found);
         self.check_store(&mut found);
+        self.check_maintenance(&mut found);
         self.check_clones(&mut found);
         self.check_log(&mut found);
         found.0
@@ -162,6 +165,20 @@ impl Config {
             self.import.threads > MAX_THREADS,
             format!("import.threads is {}", self.import.threads),
             "set at most 1024, or 0 for one per core",
+        );
+    }
+
+    fn check_maintenance(&self, found: &mut Findings) {
+        let maintenance = &self.maintenance;
+        found.error(
+            maintenance.interval_secs == 0 || maintenance.grace_secs == 0,
+            "maintenance.interval_secs or maintenance.grace_secs is 0".to_owned(),
+            "set both to 1 or more",
+        );
+        found.error(
+            maintenance.bytes_per_sec < MIN_RATE,
+            format!("maintenance.bytes_per_sec is {}", maintenance.bytes_per_sec),
+            "set it to 65536 (64 KiB) or more",
         );
     }
 

@@ -10,6 +10,7 @@ use super::record::{
     VersionRecord,
 };
 use super::switch::{Sealed, ViewSwitch};
+use crate::overlay::Layer;
 
 /// One change. Applying it is a pure function of the state before and the change itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,6 +66,11 @@ pub enum Change {
         clones: Vec<ExportId>,
         number: Option<VersionNumber>,
     },
+    /// The sealed layers of a clone's view are this one from now on, which shows the same.
+    Flatten {
+        clone: ExportId,
+        layer: Layer,
+    },
 }
 
 impl Change {
@@ -72,7 +78,7 @@ impl Change {
     pub(super) fn clones(&self) -> &[ExportId] {
         match self {
             Self::PutClone(clone) => std::slice::from_ref(&clone.id),
-            Self::RemoveClone(id) => std::slice::from_ref(id),
+            Self::RemoveClone(id) | Self::Flatten { clone: id, .. } => std::slice::from_ref(id),
             Self::Switch(switch) => &switch.clones,
             Self::LabelClones { clones, .. }
             | Self::DropPins { clones, .. }

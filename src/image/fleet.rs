@@ -12,20 +12,20 @@
 //! Failure story: before the commit nothing has changed but a few marks too many; a crash after it
 //! finds all marks in the catalog at the next start.
 
+mod flatten;
 mod fork;
 mod repoint;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 
+pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use repoint::{RepointDone, RepointPlan, Writes};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-
-use parking_lot::Mutex;
 
 use super::catalog::{Catalog, Draft};
 use super::change::Change;
@@ -43,8 +43,6 @@ const MAX_PLANS: usize = 16;
 pub struct Fleet {
     catalog: Arc<Catalog>,
     overlays: Arc<OverlayStore>,
-    /// Held while the overlays are told marks, so that those of an older state never come last.
-    marking: Mutex<()>,
     max_fork_depth: u32,
 }
 
@@ -77,7 +75,7 @@ impl Instant {
 impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
-        Self { catalog, overlays, marking: Mutex::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
+        Self { catalog, overlays, max_fork_depth: DEFAULT_FORK_DEPTH }
     }
 
     /// Let forks of forks be at most this deep.
@@ -110,7 +108,7 @@ impl Fleet {
             Ok((clones, layers))
         });
         let (clones, layers) = removed.await?;
-        self.release(&layers);
+        self.release(layers.iter()).await;
         Ok(clones)
     }
 
@@ -154,7 +152,9 @@ impl Fleet {
             if !sealed.layers().is_empty() {
                 self.overlays.sync().await?;
             }
-            self.protect(sealed.layers());
+            for layer in sealed.layers() {
+                self.overlays.protect(layer.overlay, layer.upto);
+            }
             let instant = Arc::new(Instant { clones, sealed });
             let (planned, work) = (instant.clone(), work.clone());
             let outcome = self.catalog.transact(label, move |draft| match planned.clones(draft) {
@@ -162,8 +162,12 @@ impl Fleet {
                 None => Ok(None),
             });
             let outcome = outcome.await;
-            self.settle(&instant);
             drop(frozen);
+            // A change that failed in the log may yet turn up there: what it names stays protected.
+            if !outcome.as_ref().is_err_and(|error| is_unsettled(error.kind())) {
+                let former = instant.clones.iter().flat_map(|clone| clone.layers_named());
+                self.release(former.chain(instant.sealed.layers())).await;
+            }
             if let Some(done) = outcome? {
                 return Ok(done);
             }
@@ -172,33 +176,25 @@ impl Fleet {
             .remedy("try again"))
     }
 
-    /// Before a commit may name these positions.
-    fn protect(&self, layers: &[Layer]) {
-        let _marking = self.marking.lock();
-        layers.iter().for_each(|layer| self.overlays.protect(layer.overlay, layer.upto));
-    }
-
-    /// After a commit: keep what it named, whoever told marks meanwhile, and let go of the rest.
-    fn settle(&self, instant: &Instant) {
-        let (named, rest): (Vec<Layer>, Vec<Layer>) = {
-            let state = self.catalog.state();
-            instant.sealed.layers().iter().partition(|layer| state.is_marked(layer))
-        };
-        self.protect(&named);
-        let former = instant.clones.iter().flat_map(|clone| clone.layers_named().copied());
-        self.release(&rest.into_iter().chain(former).collect::<Vec<_>>());
-    }
-
     /// Let the overlays forget those of these positions that nothing names any more.
-    fn release(&self, layers: &[Layer]) {
-        let _marking = self.marking.lock();
+    async fn release(&self, layers: impl Iterator<Item = &Layer>) {
         let state = self.catalog.state();
-        let unnamed = layers.iter().filter(|layer| !state.is_marked(layer));
+        let unnamed = layers.filter(|layer| !state.is_marked(layer));
         let overlays: BTreeSet<OverlayId> = unnamed.map(|layer| layer.overlay).collect();
-        for overlay in overlays {
-            self.overlays.set_marks(overlay, state.marks(overlay));
+        if overlays.is_empty() {
+            return;
         }
+        let marks = || {
+            let state = self.catalog.state();
+            overlays.into_iter().map(|overlay| (overlay, state.marks(overlay))).collect()
+        };
+        self.overlays.update_marks(marks).await;
     }
+}
+
+/// Whether an error leaves open if the change is in the log.
+fn is_unsettled(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Io | ErrorKind::Internal | ErrorKind::Unavailable)
 }
 
 fn tops(clones: &[Arc<CloneRecord>], freeze: Freeze) -> Vec<OverlayId> {

@@ -1,5 +1,53 @@
-//! Looking after a store that is not in anybody's way.
+//! Work in the background: giving space back and keeping reads short.
 //!
-//! Owns the check of a store ([`fsck`]). Nothing in here is on the path of a request.
+//! | file | owns |
+//! |---|---|
+//! | `worker` | the one task that runs all workers, and its pace |
+//! | `reclaim` | overlays and older values that nothing names or shows any more |
+//! | `flatten` | clones with many sealed layers |
+//! | `dedup` | idle private data on its way into the chunk store |
+//! | `fsck` | the check of a whole store |
+//! | `compact` | sparse segments of the delta log |
+//!
+//! Nothing here changes what any client sees, and nothing that is acknowledged waits for it.
 
+mod compact;
+mod dedup;
+mod flatten;
 pub mod fsck;
+mod reclaim;
+mod worker;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use self::worker::{Pace, Worker};
+use crate::chunk::ChunkStore;
+use crate::config::MaintenanceConfig;
+use crate::env::Env;
+use crate::image::Fleet;
+use crate::overlay::OverlayStore;
+
+/// Start the background work; it ends when `stop` changes.
+pub fn spawn(
+    fleet: Arc<Fleet>,
+    overlays: Arc<OverlayStore>,
+    chunks: Arc<ChunkStore>,
+    env: &Env,
+    config: &MaintenanceConfig,
+    stop: watch::Receiver<bool>,
+) -> JoinHandle<()> {
+    let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
+    let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
+    let workers: Vec<Box<dyn Worker>> = vec![
+        Box::new(flatten::Flatten::new(fleet)),
+        Box::new(reclaim),
+        Box::new(dedup::Dedup::new(overlays.clone(), chunks, env.clone(), idle)),
+        Box::new(compact::Compact::new(overlays)),
+    ];
+    let pace = Pace { interval: Duration::from_secs(config.interval_secs), bytes_per_sec: config.bytes_per_sec };
+    tokio::spawn(worker::run(workers, pace, stop))
+}

@@ -253,9 +253,8 @@ async fn run_slow<V: Vfs>(
     let mut broken = None;
     let mut rounds = 0;
     loop {
-        match attempt(core, origin, call, claim.as_ref(), &mut request, broken, out) {
-            Ok(done) => return settle(core, call, claim, done, out),
-            Err(Missing) => {}
+        if let Ok(done) = attempt(core, origin, call, claim.as_ref(), &mut request, broken, out) {
+            return settle(core, call, claim, done, out);
         }
         rounds += 1;
         let loaded = request.fetch().fill().await;

@@ -134,7 +134,8 @@ pub enum Health {
 pub trait DeltaLog: Send + Sync + 'static {
     /// Append in memory. Cheap, may be called under locks: no I/O, no waiting, and no bound on what
     /// waits to be written: ask for [`room`](Self::room) before. `ReadOnly` when poisoned, `NoSpace`
-    /// while the disk is full, `Unavailable` when closed.
+    /// while the disk is full, `Unavailable` when closed. Places that never became durable are given
+    /// again after the next start: keep none on the disk before it is.
     fn append(&self, record: Record) -> Result<Appended>;
 
     /// The end of what was appended.

@@ -285,11 +285,14 @@ impl OverlayStore {
         self.find(id).is_some_and(|overlay| overlay.lock().position > 0)
     }
 
-    /// Replace the positions of `id` that must stay readable although it is written further. Who protects
-    /// one for a freeze protects it again before the freeze ends, since this may come between.
-    pub fn set_marks(&self, id: OverlayId, marks: Vec<Position>) {
-        if let Some(overlay) = self.find(id) {
-            overlay.lock().set_marks(marks);
+    /// Replace the positions of overlays that must stay readable although they are written further.
+    /// `marks` is asked while nothing is frozen, so that it knows every position that was protected.
+    pub async fn update_marks(&self, marks: impl FnOnce() -> Vec<(OverlayId, Vec<Position>)>) {
+        let _turn = self.switching.lock().await;
+        for (id, marks) in marks() {
+            if let Some(overlay) = self.find(id) {
+                overlay.lock().set_marks(marks);
+            }
         }
     }
 

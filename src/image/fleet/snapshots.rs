@@ -89,8 +89,7 @@ impl Fleet {
             Ok(snapshots)
         });
         let snapshots = removed.await?;
-        let layers: Vec<_> = snapshots.iter().flat_map(|snapshot| snapshot.layers.iter().copied()).collect();
-        self.release(&layers);
+        self.release(snapshots.iter().flat_map(|snapshot| &snapshot.layers)).await;
         Ok(snapshots)
     }
 

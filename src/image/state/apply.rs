@@ -46,6 +46,10 @@ impl State {
                 clone.lagging = *number;
                 true
             })?,
+            Change::Flatten { clone, layer } => self.edit_clones(&[*clone], |clone| {
+                clone.view.layers = vec![*layer];
+                true
+            })?,
         }
         Ok(())
     }

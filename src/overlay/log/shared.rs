@@ -102,6 +102,8 @@ pub struct Shared {
 impl Shared {
     /// A log that goes on in the new segment `next` and is durable up to `durable`.
     pub fn new(options: LogOptions, next: SegmentId, durable: Lsn) -> Self {
+        // A full buffer is written also if nobody waits for a sync: somebody waits for room.
+        let options = LogOptions { write_after: options.write_after.min(options.buffer_bytes), ..options };
         let buffer = Buffer::new(next, options.segment_bytes);
         let (order, health) = (Order::Work, Health::Good);
         let state = State { buffer, wanted: Lsn::default(), order, ready: false, health };
@@ -255,9 +257,14 @@ impl Shared {
     /// The oldest `groups` of the round are in the file.
     pub fn written(&self, groups: usize) {
         let mut state = self.state.lock();
+        // Else nobody waits for room, and who waits for a sync need not wake up for this.
+        let crowded = state.buffer.unwritten() >= self.options.buffer_bytes as u64;
         state.buffer.forget(groups);
         let written = state.buffer.written();
-        self.progress.send_modify(|p| p.written = written);
+        self.progress.send_if_modified(|p| {
+            p.written = written;
+            crowded
+        });
     }
 
     /// Whether somebody waits for a sync.

@@ -126,6 +126,13 @@ fn wait<F: Future>(future: F) -> F::Output {
     RUNTIME.with(|runtime| runtime.block_on(future))
 }
 
+/// Poll for something that the writer does by itself.
+#[track_caller]
+fn until(met: impl Fn() -> bool) {
+    let polls = (0..50_000_000).take_while(|_| !met()).inspect(|_| std::thread::yield_now()).count();
+    assert!(polls < 50_000_000, "it never happened");
+}
+
 fn append_all(log: &LocalLog, records: &[Record]) -> Vec<Appended> {
     records.iter().map(|record| log.append(record.clone()).unwrap()).collect()
 }
@@ -237,14 +244,14 @@ fn waiters_share_syncs() {
     let gated = GatedDisk::new(world.disk.clone());
     let log = world.open_on(gated.clone(), SMALL).unwrap();
     let before = world.disk.count_syncs();
-    gated.shut(Call::Sync);
+    let gate = gated.shut(Call::Sync);
     let mut syncs = vec![log.sync(log.append(record(b"first", &[])).unwrap().lsn)];
-    gated.until_reached();
+    gate.until_reached();
     for _ in 0..100 {
         syncs.push(log.sync(log.append(record(b"later", &[])).unwrap().lsn));
     }
     assert!(syncs.iter_mut().all(|sync| sync.now_or_never().is_none()), "nobody is told early");
-    gated.open_up();
+    drop(gate);
     assert!(wait(join_all(syncs)).into_iter().all(|synced| synced.is_ok()));
     assert_eq!(world.disk.count_syncs() - before, 2);
     sync_all(&log);
@@ -259,9 +266,7 @@ fn much_is_written_in_the_background() {
     let (durable, syncs) = (log.durable(), world.disk.count_syncs());
     append_all(&log, &[record(b"", &[&[1; 5000]])]);
     let written = u64::from(log.end().offset());
-    while log.segments() != [(SegmentId(1), written)] {
-        std::thread::yield_now();
-    }
+    until(|| log.segments() == [(SegmentId(1), written)]);
     assert_eq!((log.durable(), world.disk.count_syncs()), (durable, syncs));
     sync_all(&log);
     assert_eq!(world.disk.count_syncs(), syncs + 1);
@@ -273,10 +278,10 @@ fn a_full_buffer_has_no_room_until_it_is_written() {
     let world = World::new(1);
     let gated = GatedDisk::new(world.disk.clone());
     let log = world.open_on(gated.clone(), LogOptions { buffer_bytes: 8000, ..SMALL }).unwrap();
-    gated.shut(Call::Append);
+    let gate = gated.shut(Call::Append);
     let first = log.append(record(b"", &[&[1; 5000]])).unwrap();
     let synced = log.sync(first.lsn);
-    gated.until_reached();
+    gate.until_reached();
     assert!(log.room().is_none());
     let second = log.append(record(b"", &[&[2; 5000]])).unwrap();
     let mut room = log.room().expect("more than the buffer takes");
@@ -285,13 +290,25 @@ fn a_full_buffer_has_no_room_until_it_is_written() {
         let read = log.read(appended.segment, appended.pieces[0], 5000).now_or_never();
         assert_eq!(read.expect("in memory").unwrap(), vec![byte; 5000]);
     }
-    gated.open_up();
+    drop(gate);
     wait(async {
         room.await;
         synced.await.unwrap();
     });
     assert!(log.room().is_none());
     sync_all(&log);
+}
+
+/// Who waits for room need not wait for somebody's sync.
+#[test]
+fn a_full_buffer_is_written_although_nobody_syncs() {
+    let log = World::new(1).open(LogOptions { buffer_bytes: 1000, ..SMALL }).unwrap();
+    for _ in 0..100 {
+        if let Some(room) = log.room() {
+            wait(room);
+        }
+        append_all(&log, &[record(&[0; 600], &[])]);
+    }
 }
 
 /// Segments are filled in their turn, sealed, visited one by one, removed one by one.
@@ -398,14 +415,14 @@ fn a_dropped_log_leaves_nobody_waiting() {
     let world = World::new(1);
     let gated = GatedDisk::new(world.disk.clone());
     let log = world.open_on(gated.clone(), LogOptions { buffer_bytes: 100, ..SMALL }).unwrap();
-    gated.shut(Call::Append);
+    let gate = gated.shut(Call::Append);
     let sync = log.sync(append_all(&log, &[record(&[0; 200], &[])])[0].lsn);
-    gated.until_reached();
+    gate.until_reached();
     let later = log.sync(append_all(&log, &[record(b"", &[])])[0].lsn);
     let room = log.room().unwrap();
     let dropping = std::thread::spawn(move || drop(log));
     wait(room);
-    gated.open_up();
+    drop(gate);
     assert_eq!(wait(later).unwrap_err().kind(), ErrorKind::Unavailable);
     // Was under way: may be told either.
     drop(wait(sync));
@@ -427,9 +444,7 @@ fn a_full_disk_stalls_and_nothing_is_lost() {
         let places = append_all(&log, &more);
         records.extend(more);
         let mut syncs: Vec<_> = places.iter().map(|place| log.sync(place.lsn)).collect();
-        while log.health() == Health::Good {
-            std::thread::yield_now();
-        }
+        until(|| log.health() != Health::Good);
         let Health::Full(why) = log.health() else { panic!("seed {seed}: {:?}", log.health()) };
         assert!(why.contains("segment 0000000"), "{why}");
         let refused = log.append(Record::default()).unwrap_err();
@@ -455,11 +470,11 @@ fn a_full_disk_ends_the_wait_for_room() {
     let gated = GatedDisk::new(world.disk.clone());
     let log = world.open_on(gated.clone(), LogOptions { buffer_bytes: 100, write_after: 1, ..SMALL }).unwrap();
     world.disk.set_capacity(100);
-    gated.shut(Call::Append);
+    let gate = gated.shut(Call::Append);
     append_all(&log, &[record(&[0; 200], &[])]);
-    gated.until_reached();
+    gate.until_reached();
     let room = log.room().unwrap();
-    gated.open_up();
+    drop(gate);
     wait(room);
     assert_eq!(log.append(Record::default()).unwrap_err().kind(), ErrorKind::NoSpace);
     let error = log.close().unwrap_err();
@@ -489,9 +504,7 @@ fn a_log_opens_on_a_full_disk() {
     log.remove(SegmentId(1)).unwrap();
     log.remove(SegmentId(2)).unwrap();
     wait(synced).unwrap();
-    while log.health() != Health::Good {
-        std::thread::yield_now();
-    }
+    until(|| log.health() == Health::Good);
     append_all(&log, &[Record::default()]);
     sync_all(&log);
 }

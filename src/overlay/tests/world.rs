@@ -296,8 +296,8 @@ impl World {
         store.flush(Durability::Buffered).await.unwrap();
         store.purge_overlays(&roots).await.unwrap();
         let all: Vec<_> = store.all().iter().map(|overlay| overlay.id).collect();
+        store.update_marks(|| all.iter().map(|id| (*id, marks.remove(id).unwrap_or_default())).collect()).await;
         for id in all {
-            store.set_marks(id, marks.remove(&id).unwrap_or_default());
             store.purge_history(id).await.unwrap();
         }
     }

@@ -60,15 +60,15 @@ fn the_reserve_of_the_disk_is_for_removing() {
     let world = World::new();
     let (mut client, root) = world.desk();
     let hello = client.find(&root, "hello");
-    client.write(&hello, 0, b"x", FILE_SYNC).unwrap();
-    world.machine.disk.set_capacity(1);
+    client.write(&hello, 0, &[b'x'; 20_000], FILE_SYNC).unwrap();
+    world.machine.disk.set_capacity(10_000);
     world.machine.clock.advance(Duration::from_secs(2));
     assert_eq!(status(client.write(&hello, 0, b"y", FILE_SYNC)), NOSPC);
     assert_eq!(status(client.create(&root, "new", &mode(0o644))), NOSPC);
     assert_eq!(status(client.mkdir(&root, "new", &mode(0o755))), NOSPC);
     assert_eq!(status(client.symlink(&root, "new", b"x")), NOSPC);
     assert_eq!(client.link(&hello, &root, "new").unwrap_err().0, NOSPC);
-    assert_eq!(client.read_all(&hello), b"xello, world\n");
+    assert_eq!(client.read_all(&hello), [b'x'; 20_000]);
     world.machine.disk.set_capacity(1 << 40);
     assert_eq!(status(client.write(&hello, 0, b"y", FILE_SYNC)), NOSPC, "the disk is asked once in a second");
     world.machine.clock.advance(Duration::from_secs(1));

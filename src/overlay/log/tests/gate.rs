@@ -42,24 +42,35 @@ impl GatedDisk {
         Arc::new(Self { disk, gate: Arc::default() })
     }
 
-    pub fn shut(&self, call: Call) {
+    /// Hold the writer in front of its next such call.
+    pub fn shut(&self, call: Call) -> Shut {
         *self.gate.shut.lock() = (Some(call), false);
-    }
-
-    pub fn until_reached(&self) {
-        let mut shut = self.gate.shut.lock();
-        while !shut.1 {
-            self.gate.changed.wait(&mut shut);
-        }
-    }
-
-    pub fn open_up(&self) {
-        *self.gate.shut.lock() = (None, false);
-        self.gate.changed.notify_all();
+        Shut(self.gate.clone())
     }
 
     fn gated(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
         Arc::new(GatedFile { file, gate: self.gate.clone() })
+    }
+}
+
+/// A gate that opens when this is dropped, also by a test that fails: else its log would wait for the
+/// writer for ever.
+pub struct Shut(Arc<Gate>);
+
+impl Shut {
+    /// Wait until the writer is held.
+    pub fn until_reached(&self) {
+        let mut shut = self.0.shut.lock();
+        while !shut.1 {
+            self.0.changed.wait(&mut shut);
+        }
+    }
+}
+
+impl Drop for Shut {
+    fn drop(&mut self) {
+        *self.0.shut.lock() = (None, false);
+        self.0.changed.notify_all();
     }
 }
 
