@@ -60,6 +60,15 @@ impl DataDir {
         Ok(Self { path: path.to_owned(), id, _lock: lock })
     }
 
+    /// Open a directory that was opened before: makes none, and `NotFound` where there is none.
+    pub fn open_existing(path: &Path, env: &Env) -> Result<Self> {
+        if read_format(path, env)?.is_some() {
+            return Self::open(path, env);
+        }
+        Err(Error::not_found(format!("there is no mimeo data directory at {}", path.display()))
+            .remedy("name one with --data"))
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }
