@@ -12,7 +12,7 @@ use crate::overlay::index::{Flush, Index, OverlayRow};
 use crate::overlay::log::Lsn;
 use crate::overlay::memtable::Memtable;
 use crate::overlay::record::Receipt;
-use crate::overlay::state::Overlay;
+use crate::overlay::state::{Overlay, Touched};
 
 /// Longest that a change stays in memory alone, about.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -78,7 +78,8 @@ impl OverlayStore {
         let parts = dirty.into_iter().filter_map(|id| self.find(id)).map(|overlay| {
             let mut state = overlay.lock();
             let (table, row) = state.begin_flush();
-            let sealed = state.sealed;
+            // What was replayed into an overlay that nobody read may erase what has older versions.
+            let sealed = state.sealed || matches!(state.touched, Touched::Unread);
             drop(state);
             Part { overlay, table, row, sealed }
         });
