@@ -16,12 +16,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use mimeo::chunk::ChunkId;
+use mimeo::config::Config;
+use mimeo::daemon::{DataDir, Stores};
 use mimeo::env::Env;
 use mimeo::image::{
-    CATALOG_TABLES, Catalog, KvCatalogLog, Labels, NewClones, NewVersion, RepointPlan, RepointTarget, VersionNumber,
-    VersionRef,
+    Catalog, CloneTarget, Fleet, Labels, NewClones, NewVersion, RepointPlan, VersionNumber, VersionRef, Writes,
 };
-use mimeo::meta::{RocksKv, RocksOptions};
 use tokio::task::JoinSet;
 
 use common::args::CommonArgs;
@@ -71,28 +71,29 @@ fn main() -> Result<()> {
 }
 
 async fn through_the_library(args: &Args, scratch: &Path, disk: FsyncTimes, report: &mut Report) -> Result<()> {
-    let catalog = open_catalog(&scratch.join("one-by-one")).await?;
+    let stores = open_stores(&scratch.join("one-by-one")).await?;
+    let fleet = Fleet::new(stores.catalog.clone(), stores.overlays.clone());
     let mut creating = Table::new("Creating clones");
-    create_one_by_one(&catalog, args.clones, &mut creating).await?;
-    create_alone(&catalog, args.clones, disk, &mut creating).await?;
-    let bulk = open_catalog(&scratch.join("bulk")).await?;
-    create_in_bulk(&bulk, args.clones, &mut creating).await?;
+    create_one_by_one(&stores.catalog, args.clones, &mut creating).await?;
+    create_alone(&fleet, args.clones, disk, &mut creating).await?;
+    let bulk = open_stores(&scratch.join("bulk")).await?;
+    create_in_bulk(&bulk.catalog, args.clones, &mut creating).await?;
     bulk.close().await?;
     report.add(creating);
     let mut switching = Table::new("Repoint to another version and back, not mounted: ms, median (least..greatest)");
     for count in [100, 1000, 10_000, 100_000].into_iter().filter(|count| *count <= args.clones) {
-        repoint(&catalog, count, disk, &mut switching).await?;
+        repoint(&fleet, count, disk, &mut switching).await?;
     }
     report.add(switching);
-    Ok(catalog.close().await?)
+    drop(fleet);
+    Ok(stores.close().await?)
 }
 
-/// A new catalog with one image in two versions, which are records only: no tree is behind them.
-async fn open_catalog(dir: &Path) -> Result<Arc<Catalog>> {
-    let kv = RocksKv::open(dir, &CATALOG_TABLES, RocksOptions::default())?;
-    let log = Arc::new(KvCatalogLog::open(Arc::new(kv))?);
+/// New stores with one image in two versions, which are records only: no tree is behind them.
+async fn open_stores(dir: &Path) -> Result<Stores> {
     let env = Env::real();
-    let catalog = Catalog::open(log, env.clone()).await?;
+    let stores = Stores::open(&DataDir::open(dir, &env)?, &Config::default(), &env).await?;
+    let catalog = &stores.catalog;
     let image = catalog.create_or_get_image(IMAGE, Labels::new()).await?;
     for number in 1..=2_u8 {
         let version = NewVersion {
@@ -110,7 +111,7 @@ async fn open_catalog(dir: &Path) -> Result<Arc<Catalog>> {
         };
         catalog.add_version(version).await?;
     }
-    Ok(catalog)
+    Ok(stores)
 }
 
 fn clones_of(version: VersionNumber, names: Vec<String>) -> NewClones {
@@ -172,16 +173,16 @@ async fn create_while_any(
 }
 
 /// Single clones by a single caller: what one person waits.
-async fn create_alone(catalog: &Catalog, there: usize, disk: FsyncTimes, table: &mut Table) -> Result<()> {
+async fn create_alone(fleet: &Fleet, there: usize, disk: FsyncTimes, table: &mut Table) -> Result<()> {
     const SAMPLES: usize = 300;
     let mut times = Vec::with_capacity(SAMPLES);
     for i in 0..SAMPLES {
         let begin = Instant::now();
-        catalog.create_clones(clones_of(1, vec![format!("alone-{i}")])).await?;
+        fleet.catalog().create_clones(clones_of(1, vec![format!("alone-{i}")])).await?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
     }
     let names = (0..SAMPLES).map(|i| format!("alone-{i}")).collect();
-    catalog.remove_clones(names).await?;
+    fleet.remove_clones(CloneTarget::Names(names)).await?;
     times.sort_by(f64::total_cmp);
     let (p50, p99) = (quantile(&times, 0.5), quantile(&times, 0.99));
     let target = 2.0 * disk.p99 + 1.0;
@@ -203,21 +204,22 @@ async fn create_in_bulk(catalog: &Catalog, count: usize, table: &mut Table) -> R
 }
 
 /// Switch the first `count` clones to version 2 and back, several times.
-async fn repoint(catalog: &Catalog, count: usize, disk: FsyncTimes, table: &mut Table) -> Result<()> {
+async fn repoint(fleet: &Fleet, count: usize, disk: FsyncTimes, table: &mut Table) -> Result<()> {
     let names: Vec<_> = (0..count).map(desk).collect();
     let mut times = Vec::new();
     for version in [2, 1].into_iter().cycle().take(2 * REPOINTS) {
         let plan = RepointPlan {
             image: IMAGE.into(),
             to: VersionRef::number(IMAGE, version),
-            target: RepointTarget::Names(names.clone()),
+            target: CloneTarget::Names(names.clone()),
+            writes: Writes::Refuse,
         };
         let begin = Instant::now();
-        let done = catalog.repoint(plan).await?;
+        let done = fleet.repoint(plan).await?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
         ensure!(done.switched == count, "{} clones were switched instead of {count}", done.switched);
     }
-    catalog.drop_pins(RepointTarget::Names(names)).await?;
+    fleet.drop_pins(CloneTarget::Names(names)).await?;
     let times = Spread::of(times);
     let target = REPOINT_TARGET_MS + 2.0 * disk.p99;
     let judged = count == 10_000;

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle};
 
 pub use data_dir::{DataDir, FORMAT};
-pub use stores::Stores;
+pub use stores::{Stores, open_private_index};
 
 use crate::admin;
 use crate::config::{Config, Squash};

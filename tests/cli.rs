@@ -1,10 +1,16 @@
 //! Goal: the command line is the contract that scripts rely on: names, flags, exit codes, `--json`.
 //! Method: run the real program against the real daemon, on a directory of its own per test.
 
+#[path = "common/mod.rs"]
+mod common;
 #[path = "cli/data_dir.rs"]
 mod data_dir;
+#[path = "cli/fsck.rs"]
+mod fsck;
 #[path = "cli/life.rs"]
 mod life;
+#[path = "cli/private.rs"]
+mod private;
 #[path = "cli/refusals.rs"]
 mod refusals;
 #[path = "cli/world.rs"]

@@ -1,7 +1,8 @@
 //! The command line.
 //!
 //! Owns the tree of commands, which is a contract (names, flags, exit codes, `--json`): scripts rely
-//! on it. `serve` runs the daemon in this process; every other command is a client of the admin API.
+//! on it. `serve` runs the daemon in this process, `fsck` reads the stores of one that
+//! does not run; every other command is a client of the admin API.
 //!
 //! Invariants: with `--json` exactly one document goes to standard output; progress and errors go to
 //! standard error. Exit 0: done, 1: failed, 2: not understood.
@@ -10,6 +11,7 @@
 
 mod client;
 mod clone;
+mod fsck;
 mod image;
 mod output;
 mod progress;
@@ -67,6 +69,8 @@ enum Command {
     Pins(repoint::Pins),
     /// Show what the store, its disk and the cache hold
     Df,
+    /// Check the store in the data directory, while no daemon runs on it
+    Fsck(fsck::Fsck),
 }
 
 /// Run the program on the process's arguments.
@@ -75,6 +79,7 @@ pub fn main() -> ExitCode {
     let mut output = Output::new(cli.global.json);
     let outcome = match cli.command {
         Command::Serve(serve) => serve::run(serve, &cli.global),
+        Command::Fsck(fsck) => fsck::run(fsck, &cli.global, &mut output),
         command => call(command, &cli.global, &mut output),
     };
     match outcome.and_then(|()| output.finish()) {
@@ -102,7 +107,7 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
     runtime.block_on(async {
         let mut client = Client::connect(global).await?;
         match command {
-            Command::Serve(_) => unreachable!("serve needs no daemon"),
+            Command::Serve(_) | Command::Fsck(_) => unreachable!("they need no daemon"),
             Command::Image(command) => image::run(command, &mut client, output).await,
             Command::Clone(command) => clone::run(command, &mut client, output).await,
             Command::Repoint(command) => repoint::run(command, &mut client, output).await,

@@ -18,8 +18,9 @@ use rustix::io::Errno;
 use crate::env::{Env, create_dir_durably};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The newest format of the data directory that this program reads, and the one that it writes.
-pub const FORMAT: u32 = 1;
+/// The format of the data directory that this program writes, and the only one that it reads: there
+/// was no release with an older one.
+pub const FORMAT: u32 = 2;
 
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.new";
@@ -57,6 +58,15 @@ impl DataDir {
             None => create_format(path, env)?,
         };
         Ok(Self { path: path.to_owned(), id, _lock: lock })
+    }
+
+    /// Open a directory that was opened before: makes none, and `NotFound` where there is none.
+    pub fn open_existing(path: &Path, env: &Env) -> Result<Self> {
+        if read_format(path, env)?.is_some() {
+            return Self::open(path, env);
+        }
+        Err(Error::not_found(format!("there is no mimeo data directory at {}", path.display()))
+            .remedy("name one with --data"))
     }
 
     pub fn path(&self) -> &Path {
@@ -145,6 +155,13 @@ fn parse_format(path: &Path, text: &str) -> Result<String> {
         ))
         .remedy("start that newer version, or name another directory with --data"));
     }
+    if format < FORMAT {
+        return Err(Error::invalid(format!(
+            "data directory {} has format {format}, this mimeo reads {FORMAT} only",
+            path.display()
+        ))
+        .remedy("start the mimeo that wrote it, or import into a new directory"));
+    }
     field("id").map(str::to_owned).ok_or_else(|| damaged(&file, "it names no id"))
 }
 
@@ -226,9 +243,10 @@ mod tests {
     #[test]
     fn a_newer_format_and_a_damaged_one_are_refused() {
         for (text, expected) in [
-            ("mimeo store\nformat = 2\nid = 00\n", "reads up to 1"),
+            ("mimeo store\nformat = 3\nid = 00\n", "reads up to 2"),
+            ("mimeo store\nformat = 1\nid = 00\n", "reads 2 only"),
             ("mimeo store\nid = 00\n", "names no format"),
-            ("mimeo store\nformat = 1\n", "names no id"),
+            ("mimeo store\nformat = 2\n", "names no id"),
             ("", "not that of a mimeo"),
             ("something else\n", "not that of a mimeo"),
         ] {

@@ -34,7 +34,7 @@ impl Stores {
         let log = open_kv(dir.path().join("catalog"), CATALOG_TABLES.to_vec(), &[]).await?;
         let log = blocking(move || KvCatalogLog::open(log)).await?;
         let catalog = Catalog::open(Arc::new(log), env.clone()).await?;
-        let kv = open_kv(dir.path().join("overlays"), OverlayStore::TABLES.to_vec(), &[]).await?;
+        let kv = open_private_index(dir).await?;
         let (epoch, log) = open_log(dir, env, kv.clone()).await?;
         let marks = catalog.state().marked_overlays().into_iter().collect();
         let options = OverlayOptions { cache_bytes: config.cache.private_bytes };
@@ -48,6 +48,11 @@ impl Stores {
         blocking(move || self.log.close()).await?;
         self.catalog.close().await
     }
+}
+
+/// The index of private writes alone.
+pub async fn open_private_index(dir: &DataDir) -> Result<Arc<dyn KvStore>> {
+    open_kv(dir.path().join("overlays"), OverlayStore::TABLES.to_vec(), &[]).await
 }
 
 async fn open_log(dir: &DataDir, env: &Env, kv: Arc<dyn KvStore>) -> Result<(u64, Arc<LocalLog>)> {

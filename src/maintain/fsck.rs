@@ -53,11 +53,17 @@ pub async fn check(
     chunks: Arc<dyn ChunkSource>,
     options: Options,
 ) -> Result<Report> {
-    overlays.flush(Durability::Buffered).await?;
+    let flushed = overlays.flush(Durability::Buffered).await;
     let (state, overlays) = (catalog.state(), overlays.clone());
-    let work = move || {
-        let store = Store { state: &state, overlays: &overlays, chunks: &chunks, read_data: options.read_data };
-        store.check()
+    let work = move || match flushed {
+        Ok(()) => Store { state: &state, overlays: &overlays, chunks: &chunks, read_data: options.read_data }.check(),
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            let mut report = Report::default();
+            overlays.scan_rows(&mut |row| note_undecodable(&row, &mut report))?;
+            report.add(Violation::unopenable(&error));
+            Ok(report)
+        }
+        Err(error) => Err(error),
     };
     let checked = tokio::task::spawn_blocking(work).await;
     checked.map_err(|e| Error::internal("the check of the store died").because(e))?
@@ -66,12 +72,14 @@ pub async fn check(
 /// Look at the rows alone of an index of private writes: for a store that does not open. Blocks.
 pub fn check_rows(index: &dyn KvStore) -> Result<Report> {
     let mut report = Report::default();
-    scan(index, &mut |row| {
-        if let Row::Undecodable { table, key } = row {
-            report.add(Violation::Row { table, key: key.to_vec() });
-        }
-    })?;
+    scan(index, &mut |row| note_undecodable(&row, &mut report))?;
     Ok(report)
+}
+
+fn note_undecodable(row: &Row<'_>, report: &mut Report) {
+    if let Row::Undecodable { table, key } = row {
+        report.add(Violation::Row { table, key: key.to_vec() });
+    }
 }
 
 /// What is checked, on a thread that may block.
@@ -112,13 +120,21 @@ fn damage(error: Error) -> Result<String> {
     if !matches!(error.kind(), ErrorKind::Corrupt | ErrorKind::Io | ErrorKind::NotFound | ErrorKind::Invalid) {
         return Err(error);
     }
+    Ok(what(&error))
+}
+
+/// An error without its remedy: what to do is the violation's to say.
+fn what(error: &Error) -> String {
     let mut what = error.what().to_owned();
-    let mut cause = std::error::Error::source(&error);
+    let mut cause = std::error::Error::source(error);
     while let Some(next) = cause {
-        what = format!("{what}: {next}");
+        let text = next.to_string();
+        if !what.contains(&text) {
+            what = format!("{what}: {text}");
+        }
         cause = next.source();
     }
-    Ok(what)
+    what
 }
 
 /// Run a future on a thread that may block.

@@ -21,7 +21,7 @@ fn the_ready_line_names_both_addresses() {
     assert!(daemon.ready.ends_with(&format!(", admin on unix:{}\n", socket.display())), "{}", daemon.ready);
     assert_eq!(daemon.stop(), 0);
     assert!(!socket.exists());
-    assert!(std::fs::read_to_string(data.join("FORMAT")).unwrap().starts_with("mimeo store\nformat = 1\nid = "));
+    assert!(std::fs::read_to_string(data.join("FORMAT")).unwrap().starts_with("mimeo store\nformat = 2\nid = "));
 }
 
 #[test]
@@ -44,7 +44,7 @@ fn a_foreign_directory_is_left_alone() {
 fn a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("FORMAT"), "mimeo store\nformat = 7\nid = 00\n").unwrap();
-    serve(dir.path(), &[]).refused(1, &["newer mimeo", "format 7", "up to 1"]);
+    serve(dir.path(), &[]).refused(1, &["newer mimeo", "format 7", "up to 2"]);
 }
 
 #[test]

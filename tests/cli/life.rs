@@ -66,6 +66,10 @@ fn labels_are_set_and_removed() {
     world.run(&["clone", "create", "base", "a", "--label", "x=1"]).ok();
     let labelled = world.json(&["clone", "label", "a", "y=2", "x-"]);
     assert_eq!(labelled["clones"][0]["labels"], json!({"y": "2"}));
+    world.run(&["clone", "create", "base", "b", "--label", "y=2"]).ok();
+    let both = world.json(&["clone", "label", "--select", "y=2", "z=3"]);
+    assert_eq!(column(&both["clones"], "name"), ["a", "b"]);
+    assert_eq!(both["clones"][1]["labels"], json!({"y": "2", "z": "3"}));
     assert_eq!(world.json(&["image", "set", "base", "os=debian"])["labels"], json!({"os": "debian"}));
     assert_eq!(world.json(&["image", "set", "base", "os-"])["labels"], json!({}));
 }

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
-use mimeo::chunk::ChunkId;
-use mimeo::env::{Env, ManualClock, RealDisk, SeededRng, Time};
+use mimeo::chunk::{ChunkId, MemoryChunks};
+use mimeo::env::{Env, ManualClock, RealDisk, SeededRng, SimDisk, Time};
 use mimeo::error::Result;
 use mimeo::image::{
-    CATALOG_TABLES, Catalog, CatalogLog, Change, ChangeSet, KvCatalogLog, LabelEdits, Labels, MemoryCatalogLog,
-    NewClones, NewVersion, Outcome, RepointPlan, RepointTarget, Rev, State, VersionRef, WatchError,
+    CATALOG_TABLES, Catalog, CatalogLog, Change, ChangeSet, CloneTarget, Fleet, KvCatalogLog, LabelEdits, Labels,
+    MemoryCatalogLog, NewClones, NewFork, NewSnapshot, NewVersion, Outcome, PolicyEdits, RepointPlan, Rev,
+    SnapshotTarget, State, VersionRef, WatchError, Writes,
 };
 use mimeo::meta::{Batch, Durability, KvStore, MemoryKv, RocksKv, RocksOptions};
+use mimeo::overlay::log::{LocalLog, LogOptions};
+use mimeo::overlay::{OverlayOptions, OverlayStore};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
@@ -165,9 +168,27 @@ async fn racing_commits_make_one_order(storage: &Storage) {
 /// A catalog with repeatable time and randomness, and a fixed list of things to do with it.
 struct World {
     catalog: Arc<Catalog>,
+    fleet: Fleet,
 }
 
-const STEPS: usize = 14;
+/// Clones of this catalog that nobody has written to.
+async fn unwritten(catalog: &Arc<Catalog>, env: Env) -> Result<Fleet> {
+    let env = Env { disk: Arc::new(SimDisk::new(1)), ..env };
+    let log = LocalLog::open(env, "/log".into(), 1, LogOptions::default())?;
+    let (kv, chunks) = (Arc::new(MemoryKv::new()), Arc::new(MemoryChunks::new()));
+    let (marks, options) = (catalog.state().marked_overlays(), OverlayOptions { cache_bytes: 0 });
+    Ok(Fleet::new(catalog.clone(), OverlayStore::open(log, kv, chunks, 1, marks, options).await?))
+}
+
+fn names(names: &[&str]) -> CloneTarget {
+    CloneTarget::Names(names.iter().map(|&name| name.to_owned()).collect())
+}
+
+fn policy() -> PolicyEdits {
+    PolicyEdits { read_only: Some(true), quota: Some(Some(4096)), ..PolicyEdits::default() }
+}
+
+const STEPS: usize = 22;
 
 impl World {
     async fn open(log: Log, seed: u64) -> Self {
@@ -177,7 +198,8 @@ impl World {
     async fn try_open(log: Log, seed: u64) -> Result<Self> {
         let clock = Arc::new(ManualClock::at_secs(1_800_000_000));
         let env = Env { disk: Arc::new(RealDisk), clock, rng: Arc::new(SeededRng::new(seed)) };
-        Ok(Self { catalog: Catalog::open(log, env).await? })
+        let catalog = Catalog::open(log, env.clone()).await?;
+        Ok(Self { fleet: unwritten(&catalog, env).await?, catalog })
     }
 
     /// Every step is one change set.
@@ -187,14 +209,26 @@ impl World {
             1 | 2 | 8 => self.add_version("os").await,
             3 => self.create_clones("os@v1", 0..5).await,
             4 => self.create_clones("os", 5..8).await,
-            5 => self.repoint(2, RepointTarget::All).await,
-            6 => self.repoint(1, RepointTarget::Names(vec!["c1".into(), "c6".into()])).await,
+            5 => self.repoint(2, CloneTarget::All).await,
+            6 => self.repoint(1, CloneTarget::Names(vec!["c1".into(), "c6".into()])).await,
             7 => self.catalog.tag("os@v2".parse()?, "stable").await.map(drop),
             9 => self.catalog.remove_version("os@v1".parse()?).await.map(drop),
-            10 => self.repoint(3, RepointTarget::Select("pool=a".parse()?)).await,
-            11 => self.catalog.label_clones(vec!["c2".into()], LabelEdits::parse(["pool-", "x=y"])?).await.map(drop),
-            12 => self.catalog.remove_clones(vec!["c0".into(), "c7".into()]).await.map(drop),
-            _ => self.catalog.drop_pins(RepointTarget::All).await.map(drop),
+            10 => self.repoint(3, CloneTarget::Select("pool=a".parse()?)).await,
+            11 => self.catalog.label_clones(names(&["c2"]), LabelEdits::parse(["pool-", "x=y"])?).await.map(drop),
+            12 => self.fleet.remove_clones(names(&["c0", "c7"])).await.map(drop),
+            13 => self.fleet.drop_pins(CloneTarget::All).await.map(drop),
+            14 => self.snapshot(names(&["c1", "c2", "c3"]), "s").await,
+            15 => self
+                .fleet
+                .fork(NewFork { source: "c1@s".parse()?, name: "f1".into(), labels: Labels::new() })
+                .await
+                .map(drop),
+            16 => self.catalog.set_clones(names(&["c1", "f1"]), policy()).await.map(drop),
+            17 => self.fleet.restore("c2", "s").await.map(drop),
+            18 => self.fleet.label_snapshot("c1", "s", LabelEdits::parse(["a=b"])?).await.map(drop),
+            19 => self.fleet.remove_snapshots("c3", SnapshotTarget::Names(vec!["s".into()])).await.map(drop),
+            20 => self.fleet.remove_clones(names(&["c1"])).await.map(drop),
+            _ => self.create_image("another").await,
         }
     }
 
@@ -226,9 +260,13 @@ impl World {
         self.catalog.create_clones(NewClones { version: version.parse()?, names, labels }).await.map(drop)
     }
 
-    async fn repoint(&self, number: u32, target: RepointTarget) -> Result<()> {
-        let plan = RepointPlan { image: "os".into(), to: VersionRef::number("os", number), target };
-        self.catalog.repoint(plan).await.map(drop)
+    async fn repoint(&self, number: u32, target: CloneTarget) -> Result<()> {
+        let to = VersionRef::number("os", number);
+        self.fleet.repoint(RepointPlan { image: "os".into(), to, target, writes: Writes::Stay }).await.map(drop)
+    }
+
+    async fn snapshot(&self, target: CloneTarget, name: &str) -> Result<()> {
+        self.fleet.snapshot(NewSnapshot { target, name: name.into(), labels: Labels::new() }).await.map(drop)
     }
 }
 
@@ -300,7 +338,7 @@ async fn ten_thousand_clones_are_repointed_by_one_key() {
     world.create_clones("os@v1", 0..10_000).await.unwrap();
     let writes = kv.count_writes();
     let keys = log_keys(&*kv);
-    world.repoint(2, RepointTarget::All).await.unwrap();
+    world.repoint(2, CloneTarget::All).await.unwrap();
     assert_eq!((kv.count_writes() - writes, log_keys(&*kv) - keys), (1, 1));
     let reopened = KvCatalogLog::open(kv).unwrap().checkpoint().await.unwrap();
     assert_eq!(reopened.clones().filter(|clone| clone.view.version == 2).count(), 10_000);
@@ -355,12 +393,12 @@ async fn a_damaged_store_is_told_by_the_name_of_what_is_damaged() {
     };
     let log_key = |rev: u64| rev.to_be_bytes().to_vec();
     for (batch, named) in [
-        (damage("log", log_key(14), None), "change set 14 is missing"),
-        (damage("log", log_key(14), Some(vec![1, 0xff])), "change set 14 cannot be read"),
-        (damage("log", log_key(14), Some(vec![9])), "has format 9"),
+        (damage("log", log_key(22), None), "change set 22 is missing"),
+        (damage("log", log_key(22), Some(vec![2, 0xff])), "change set 22 cannot be read"),
+        (damage("log", log_key(22), Some(vec![1])), "has format 1"),
         (damage("meta", b"applied".to_vec(), Some(vec![])), "checkpoint is empty"),
-        (damage("records", vec![4, 0, 7], Some(vec![1])), "record 040007"),
-        (damage("records", vec![77], Some(vec![1])), "record 4d is of no known kind"),
+        (damage("records", vec![4, 0, 7], Some(vec![2])), "record 040007"),
+        (damage("records", vec![77], Some(vec![2])), "record 4d is of no known kind"),
     ] {
         let kv = Arc::new(MemoryKv::new());
         assert_eq!(run(&kv).await.len(), STEPS + 2);
@@ -400,23 +438,35 @@ async fn random_histories_survive_reopening() {
 }
 
 async fn random_step(world: &World, rng: &mut SmallRng) -> Result<()> {
-    let catalog = &world.catalog;
+    let (catalog, fleet) = (&world.catalog, &world.fleet);
     let image = ["os", "db"][rng.random_range(0..2)];
     let version = VersionRef::number(image, rng.random_range(1..6));
     let first = rng.random_range(0..12);
-    let names: Vec<_> = (first..first + rng.random_range(1..3)).map(|i: u64| format!("c{i}")).collect();
-    match rng.random_range(0..12) {
+    let some: Vec<_> = (first..first + rng.random_range(1..3)).map(|i: u64| format!("c{i}")).collect();
+    let (clone, names) = (some[0].clone(), CloneTarget::Names(some));
+    let snapshot = format!("s{}", rng.random_range(0..3));
+    match rng.random_range(0..18) {
         0 => world.create_image(image).await,
         1 | 2 => world.add_version(image).await,
         3 | 4 => world.create_clones(&version.to_string(), first..first + 3).await,
         5 | 6 => {
-            let target = if rng.random() { RepointTarget::All } else { RepointTarget::Names(names) };
-            catalog.repoint(RepointPlan { image: image.into(), to: version, target }).await.map(drop)
+            let target = if rng.random() { CloneTarget::All } else { names };
+            let writes = if rng.random() { Writes::Stay } else { Writes::Discard };
+            fleet.repoint(RepointPlan { image: image.into(), to: version, target, writes }).await.map(drop)
         }
         7 => catalog.remove_version(version).await.map(drop),
-        8 => catalog.remove_clones(names).await.map(drop),
+        8 => fleet.remove_clones(names).await.map(drop),
         9 => catalog.label_clones(names, LabelEdits::parse([format!("n={first}")])?).await.map(drop),
-        10 => catalog.drop_pins(RepointTarget::Names(names)).await.map(drop),
+        10 => fleet.drop_pins(names).await.map(drop),
+        11 | 12 => world.snapshot(names, &snapshot).await,
+        13 => fleet.restore(&clone, &snapshot).await.map(drop),
+        14 => {
+            let source = format!("{clone}@{snapshot}").parse()?;
+            let name = format!("c{}", rng.random_range(0..15));
+            fleet.fork(NewFork { source, name, labels: Labels::new() }).await.map(drop)
+        }
+        15 => fleet.remove_snapshots(&clone, SnapshotTarget::Names(vec![snapshot])).await.map(drop),
+        16 => catalog.set_clones(names, policy()).await.map(drop),
         _ if rng.random() => catalog.remove_image(image).await.map(drop),
         _ => catalog.tag(version, "stable").await.map(drop),
     }

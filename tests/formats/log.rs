@@ -40,14 +40,14 @@ async fn the_logs_segments_are_frozen() {
     }
     log.close().unwrap();
     let dump = hex(&read(&*env.disk, SEGMENT.as_ref())) + "\n";
-    assert_frozen(&fixture(1, "log-segment.hex"), &dump);
+    assert_frozen(&fixture("log-segment.hex"), &dump);
 }
 
 #[tokio::test]
 async fn a_frozen_segment_is_read() {
     let env = env();
     create_dir_durably(&*env.disk, DIR.as_ref()).unwrap();
-    let text = std::fs::read_to_string(fixture(1, "log-segment.hex")).unwrap();
+    let text = std::fs::read_to_string(fixture("log-segment.hex")).unwrap();
     env.disk.create(SEGMENT.as_ref()).unwrap().append(&unhex(text.trim())).unwrap();
 
     let log = LocalLog::open(env, DIR.into(), 8, LogOptions::default()).unwrap();

@@ -4,17 +4,21 @@
 //! every blob is dumped and compared with the frozen dump; then the dump alone is opened and asked.
 //! `MIMEO_BLESS=1` writes the dumps anew, for a new format version.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
 use mimeo::chunk::blob::{BlobStore, MemoryBlobs};
-use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, ChunkStore, ChunkStoreOptions};
+use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, ChunkStore, ChunkStoreOptions, MemoryChunks};
 use mimeo::env::{Env, ManualClock, SeededRng, SimDisk};
 use mimeo::image::{
-    CATALOG_TABLES, Catalog, KvCatalogLog, Labels, NewClones, NewVersion, RepointPlan, RepointTarget, VersionRef,
+    CATALOG_TABLES, Catalog, Change, CloneTarget, Draft, Fleet, KvCatalogLog, Labels, NewClones, NewFork, NewSnapshot,
+    NewVersion, OperationId, PolicyEdits, RepointPlan, Sealed, Squash, VersionRef, ViewSwitch, Writes,
 };
 use mimeo::meta::{Batch, Durability, KvStore, MemoryKv, Table};
+use mimeo::overlay::log::{LocalLog, LogOptions};
+use mimeo::overlay::{Counts, Layer, OverlayOptions, OverlayStore};
 
 use super::{fixture, unhex};
 
@@ -64,7 +68,15 @@ pub fn assert_frozen(path: &Path, dump: &str) {
     assert!(frozen == dump, "the bytes of {} are not those that are written now:\n{dump}", path.display());
 }
 
-async fn history(catalog: &Catalog) {
+/// Real overlays, in which nothing was written.
+async fn fleet(catalog: &Arc<Catalog>) -> Fleet {
+    let kv = Arc::new(MemoryKv::new());
+    let log = LocalLog::open(env(), "/log".into(), 1, LogOptions::default()).unwrap();
+    let (chunks, options) = (Arc::new(MemoryChunks::new()), OverlayOptions { cache_bytes: 0 });
+    Fleet::new(catalog.clone(), OverlayStore::open(log, kv, chunks, 1, HashMap::new(), options).await.unwrap())
+}
+
+async fn history(catalog: &Arc<Catalog>) {
     let labels = |pair: &str| Labels::parse([pair]).unwrap();
     let image = catalog.create_or_get_image("os", labels("tier=gold")).await.unwrap();
     for manifest in [[0x11; 32], [0x22; 32]] {
@@ -90,8 +102,45 @@ async fn history(catalog: &Catalog) {
         labels: labels("pool=demo"),
     };
     catalog.create_clones(clones).await.unwrap();
-    let target = RepointTarget::Names(vec!["b".into()]);
-    catalog.repoint(RepointPlan { image: "os".into(), to: VersionRef::number("os", 2), target }).await.unwrap();
+    let fleet = fleet(catalog).await;
+    let (b, to) = (CloneTarget::Names(vec!["b".into()]), VersionRef::number("os", 2));
+    let plan = RepointPlan { image: "os".into(), to, target: b.clone(), writes: Writes::Refuse };
+    fleet.repoint(plan).await.unwrap();
+    let edits = PolicyEdits {
+        allow: Some(vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]),
+        read_only: Some(true),
+        squash: Some(Squash::Root),
+        privileged_port: Some(false),
+        quota: Some(Some(1 << 30)),
+        ..PolicyEdits::default()
+    };
+    catalog.set_clones(b, edits).await.unwrap();
+    private_writes(catalog).await;
+    let target = CloneTarget::Names(vec!["a".into()]);
+    let new = NewSnapshot { target, name: "nightly".into(), labels: labels("keep=yes") };
+    fleet.snapshot(new).await.unwrap();
+    let fork = NewFork { source: "a@nightly".parse().unwrap(), name: "c".into(), labels: Labels::new() };
+    fleet.fork(fork).await.unwrap();
+}
+
+/// Clone `a` as if it had been written, restored, and left behind.
+async fn private_writes(catalog: &Catalog) {
+    let layer = |overlay, upto, bytes| Layer { overlay, upto, counts: Counts { bytes, inodes: 3 } };
+    let switch = move |draft: &mut Draft| {
+        let clone = draft.find_clone("a")?.clone();
+        let switch = ViewSwitch {
+            clones: vec![clone.id],
+            number: 1,
+            layers: vec![layer(clone.view.top, 5, 4096)],
+            at: draft.now(),
+            operation: OperationId(draft.new_id()?),
+            first_overlay: draft.new_id()?,
+            sealed: Sealed::from_layers([layer(clone.view.top, 300, 1 << 20)]),
+        };
+        draft.apply(Change::Switch(switch))?;
+        draft.apply(Change::SetLagging { clones: vec![clone.id], number: Some(2) })
+    };
+    catalog.transact("write and restore", switch).await.unwrap();
 }
 
 async fn open_catalog(kv: Arc<MemoryKv>) -> Arc<Catalog> {
@@ -101,7 +150,17 @@ async fn open_catalog(kv: Arc<MemoryKv>) -> Arc<Catalog> {
 fn assert_history(catalog: &Catalog) {
     let state = catalog.state();
     let (a, b) = (state.clone_named("a").unwrap(), state.clone_named("b").unwrap());
-    assert_eq!((a.view.version, a.pins.len()), (1, 0));
+    assert_eq!((a.view.version, a.view.layers.len(), a.view.layers[0].upto), (1, 1, 5));
+    assert_eq!(
+        (a.pins[0].sealed.unwrap().upto, a.turns[0].view, a.turns[0].layers.len(), a.lagging),
+        (300, 2, 2, Some(2))
+    );
+    assert_eq!(
+        (b.export.squash, b.export.allow.as_ref().unwrap().len(), b.quota),
+        (Some(Squash::Root), 2, Some(1 << 30))
+    );
+    let (c, nightly) = (state.clone_named("c").unwrap(), state.find_snapshot(a, "nightly").unwrap());
+    assert_eq!((c.depth, &c.view.layers, nightly.labels.get("keep")), (1, &nightly.layers, Some("yes")));
     assert_eq!((b.view.version, b.view.number, b.pins[0].view.version), (2, 2, 1));
     assert_eq!(b.labels.get("pool"), Some("demo"));
     let stable = state.find_version(&"os@stable".parse().unwrap()).unwrap();
@@ -114,15 +173,15 @@ async fn the_catalogs_log_and_records_are_frozen() {
     let kv = Arc::new(MemoryKv::new());
     let catalog = open_catalog(kv.clone()).await;
     history(&catalog).await;
-    assert_frozen(&fixture(1, "catalog-log.hex"), &rows(&kv, &CATALOG_TABLES));
+    assert_frozen(&fixture("catalog-log.hex"), &rows(&kv, &CATALOG_TABLES));
     catalog.close().await.unwrap();
-    assert_frozen(&fixture(1, "catalog-records.hex"), &rows(&kv, &CATALOG_TABLES));
+    assert_frozen(&fixture("catalog-records.hex"), &rows(&kv, &CATALOG_TABLES));
 }
 
 #[tokio::test]
 async fn a_frozen_catalog_opens_from_its_log_and_from_its_records() {
     for name in ["catalog-log.hex", "catalog-records.hex"] {
-        let text = std::fs::read_to_string(fixture(1, name)).unwrap();
+        let text = std::fs::read_to_string(fixture(name)).unwrap();
         assert_history(&*open_catalog(restore(&text, &CATALOG_TABLES)).await);
     }
 }
@@ -147,12 +206,12 @@ async fn packs_and_the_chunk_index_are_frozen() {
         let len = blobs.len(&name).await.unwrap().unwrap();
         dump += &format!("blob {name} {}\n", hex(&blobs.get_range(&name, 0..len).await.unwrap()));
     }
-    assert_frozen(&fixture(1, "packs.hex"), &dump);
+    assert_frozen(&fixture("packs.hex"), &dump);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn frozen_packs_are_read() {
-    let text = std::fs::read_to_string(fixture(1, "packs.hex")).unwrap();
+    let text = std::fs::read_to_string(fixture("packs.hex")).unwrap();
     let blobs = Arc::new(MemoryBlobs::new());
     for line in text.lines().filter_map(|line| line.strip_prefix("blob ")) {
         let (name, bytes) = line.split_once(' ').unwrap();

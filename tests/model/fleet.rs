@@ -61,6 +61,8 @@ pub struct Held {
 
 pub struct CloneModel {
     pub view: View,
+    /// Counts the views, from 1.
+    pub number: u64,
     /// Newest first.
     pub pins: Vec<View>,
     pub snapshots: BTreeMap<String, View>,
@@ -88,6 +90,7 @@ impl CloneModel {
     pub fn new(view: View, depth: usize) -> Self {
         Self {
             view,
+            number: 1,
             pins: Vec::new(),
             snapshots: BTreeMap::new(),
             label: None,
@@ -103,6 +106,7 @@ impl CloneModel {
 
     /// The view switch: `view` is shown from now on, and the former one is a pin.
     pub fn switch(&mut self, mut view: View) {
+        self.number += 1;
         let former = &self.view.tree;
         for (id, identity) in &former.seen {
             self.latest.insert(*id, identity.clone());
@@ -117,7 +121,13 @@ impl CloneModel {
         }
         self.name_objects(&mut view.tree, &touched);
         self.pins.insert(0, std::mem::replace(&mut self.view, view));
-        self.lagging = None;
+    }
+
+    /// What was written into pins is no content that a later view may have under the same handle.
+    pub fn drop_pins(&mut self) {
+        for pin in std::mem::take(&mut self.pins) {
+            self.ever_touched.extend(pin.tree.touched());
+        }
     }
 
     /// Who keeps its handle: directories; what was never touched. Who must have another: what is touched on

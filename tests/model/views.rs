@@ -102,7 +102,12 @@ impl World {
         self.keep(&name, done["before"].as_str().expect("a snapshot's name"));
         let clone = self.clones.get_mut(&name).expect("in the model");
         let view = clone.snapshots[&snapshot].clone();
-        clone.switch(view);
+        if done["view"] == clone.number {
+            assert!(!clone.view.tree.changed, "{}: only what is shown already is not switched to", self.driver.who);
+        } else {
+            clone.lagging = clone.lagging.filter(|meant| *meant != view.version);
+            clone.switch(view);
+        }
         self.compare(&name);
     }
 
@@ -195,6 +200,7 @@ impl World {
             clone.lagging = Some(version).filter(|to| *to != clone.view.version);
             return;
         }
+        clone.lagging = None;
         if private && writes.is_none() {
             return;
         }
@@ -223,6 +229,6 @@ impl World {
     fn drop_pins_of(&mut self, name: &str) {
         self.driver.note(format!("pins --drop --clone {name}"));
         self.daemon.must(&["pins", "--drop", "--clone", name]);
-        self.clones.get_mut(name).expect("in the model").pins.clear();
+        self.clones.get_mut(name).expect("in the model").drop_pins();
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{LayerFlaw, Store};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::manifest::{Cookie, FileKind, Ino, MAX_FILE_SIZE, MAX_SYMLINK};
 use crate::overlay::check::{About, LayerNode};
 use crate::overlay::{Node, OverlayId, Position};
@@ -75,25 +75,32 @@ fn shape(ino: Ino, node: &Node, below: u64) -> impl Iterator<Item = LayerFlaw> {
     flaws.into_iter().flatten()
 }
 
-/// Judge `changes`, which are those of `span`. Answers what is wrong, and what could not be read.
-pub fn check(store: &Store<'_>, span: &Span, changes: &BTreeSet<About>) -> (Vec<LayerFlaw>, Vec<crate::error::Error>) {
-    let (mut found, mut failed) = (Vec::new(), Vec::new());
-    let mut objects: BTreeMap<Ino, i64> = BTreeMap::new();
+/// What a judgement found.
+#[derive(Default)]
+pub struct Judged {
+    pub flaws: Vec<LayerFlaw>,
+    /// What could not be read, and so was not judged.
+    pub errors: Vec<Error>,
+}
+
+/// Judge `changes`, which are those of `span`.
+pub fn check(store: &Store<'_>, span: &Span, changes: &BTreeSet<About>) -> Judged {
+    let mut judged = Judged::default();
+    // By how many bytes the data of an object cover more than before; `None` if that cannot be told.
+    let mut objects: BTreeMap<Ino, Option<i64>> = BTreeMap::new();
     for about in changes {
-        let outcome = match *about {
-            About::Node(ino) => {
-                objects.entry(ino).or_insert(0);
-                Ok(())
-            }
-            About::Name(dir, cookie) => span.name(store, dir, cookie, &mut found),
+        match *about {
+            About::Node(ino) => drop(objects.entry(ino).or_insert(Some(0))),
+            About::Name(dir, cookie) => judged.errors.extend(span.name(store, dir, cookie, &mut judged.flaws).err()),
             About::Data(ino, bucket) => {
-                span.gained(store, ino, bucket).map(|gained| *objects.entry(ino).or_insert(0) += gained)
+                let gained = span.gained(store, ino, bucket).map_err(|error| judged.errors.push(error)).ok();
+                let sum = objects.entry(ino).or_insert(Some(0));
+                *sum = sum.zip(gained).map(|(sum, gained)| sum + gained);
             }
-        };
-        failed.extend(outcome.err());
+        }
     }
-    for (ino, gained) in objects {
-        failed.extend(span.object(store, ino, gained, &mut found).err());
+    for (ino, gained) in objects.into_iter().filter_map(|(ino, gained)| Some((ino, gained?))) {
+        judged.errors.extend(span.object(store, ino, gained, &mut judged.flaws).err());
     }
-    (found, failed)
+    judged
 }

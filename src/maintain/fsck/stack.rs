@@ -110,9 +110,6 @@ impl Collector<'_> {
         if layers.len() > MAX_LAYERS {
             self.add(&by, ViewFlaw::TooManyLayers { layers: layers.len() });
         }
-        if self.store.state.version(image, version).is_none() {
-            return self.add(&by, ViewFlaw::NoVersion { version: self.store.version_name(image, version) });
-        }
         let top = top.filter(|top| self.overlays.contains_key(top)).map(|top| (top, Position::MAX));
         let layers = layers.iter().map(|layer| (layer.overlay, layer.upto)).chain(top).collect();
         let pinned = matches!(by, ViewName::Pin { .. });

@@ -59,9 +59,9 @@ fn check(
     let mut diff = Diff::new(Shape::new(store, manifest, base), Shape::new(store, manifest, Some(stack)), shown.pinned);
     for span in spans(stack, base) {
         let changed = changes.within(&span)?;
-        let (flaws, failed) = layer::check(store, &span, &changed);
-        flaws.into_iter().for_each(|flaw| tell(ViewFlaw::Layer { overlay: span.overlay, flaw }));
-        for error in failed {
+        let judged = layer::check(store, &span, &changed);
+        judged.flaws.into_iter().for_each(|flaw| tell(ViewFlaw::Layer { overlay: span.overlay, flaw }));
+        for error in judged.errors {
             tell(ViewFlaw::Unreadable { what: damage(error)? });
         }
         changed.into_iter().for_each(|about| diff.add(about));
@@ -114,7 +114,8 @@ impl<'a> Shape<'a> {
     fn new(store: &'a Store<'a>, manifest: Manifest, stack: Option<&Stack>) -> Self {
         let layers = stack.map_or(&[][..], |stack| &stack.layers);
         let (open, sealed) = match layers.split_last() {
-            Some(((top, Position::MAX), lower)) => (Some(*top), lower),
+            // A tree holds the lock of its open overlay: nobody may ask for the same one below it.
+            Some(((top, Position::MAX), lower)) if lower.iter().all(|(id, _)| id != top) => (Some(*top), lower),
             _ => (None, layers),
         };
         let layer = |(overlay, upto): &(OverlayId, Position)| Layer {

@@ -6,6 +6,7 @@ mod text;
 use std::sync::Arc;
 
 use crate::chunk::ChunkId;
+use crate::error::Error;
 use crate::manifest::{Cookie, FileKind, Ino};
 use crate::meta::Table;
 use crate::overlay::check::About;
@@ -15,7 +16,7 @@ use crate::overlay::{Counts, OverlayId, Position};
 /// One thing that does not fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Violation {
-    /// The stores cannot be opened.
+    /// The stores cannot be opened, or cannot be brought up to their log.
     Unopenable { what: String },
     /// A row of the index of private writes does not decode.
     Row { table: Table, key: Vec<u8> },
@@ -132,9 +133,6 @@ pub enum ViewName {
 /// What is wrong with what a view shows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ViewFlaw {
-    NoVersion {
-        version: String,
-    },
     TooManyLayers {
         layers: usize,
     },
@@ -221,6 +219,10 @@ pub enum NodeFlaw {
 }
 
 impl Violation {
+    pub fn unopenable(error: &Error) -> Self {
+        Self::Unopenable { what: super::what(error) }
+    }
+
     /// What kind of violation it is: a word that stays the same from release to release.
     pub fn kind(&self) -> &'static str {
         match self {
@@ -274,7 +276,6 @@ impl SegmentFlaw {
 impl ViewFlaw {
     fn kind(&self) -> &'static str {
         match self {
-            Self::NoVersion { .. } => "no_version",
             Self::TooManyLayers { .. } => "too_many_layers",
             Self::LayerAhead { .. } => "layer_ahead",
             Self::LayerCounts { .. } => "layer_counts",

@@ -35,12 +35,9 @@ pub(super) fn spawn(store: &Arc<OverlayStore>) {
 
 /// Until there is something to flush; `None` if the store is gone.
 async fn wait(weak: &Weak<OverlayStore>) -> Option<Arc<OverlayStore>> {
-    {
-        let store = weak.upgrade()?;
-        let wanted = store.flush_wanted.notified();
-        // The store stays alive for one period at most.
-        let _ = tokio::time::timeout(PERIOD, wanted).await;
-    }
+    // Without the store: who drops it wants its files closed.
+    let wanted = weak.upgrade()?.flush_wanted.clone();
+    let _ = tokio::time::timeout(PERIOD, wanted.notified()).await;
     weak.upgrade()
 }
 

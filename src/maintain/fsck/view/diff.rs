@@ -61,11 +61,15 @@ impl<'a> Diff<'a> {
         }
     }
 
-    /// Judge everything that was added.
+    /// Judge everything that was added. If a name cannot be read, objects are not judged: nobody knows
+    /// which of them has a name less.
     pub fn run(mut self) -> Result<Vec<ViewFlaw>> {
         for (dir, cookie) in std::mem::take(&mut self.names) {
             let outcome = self.name(dir, cookie);
             self.unless_damaged(outcome)?;
+        }
+        if self.flaws.iter().any(|flaw| matches!(flaw, ViewFlaw::Unreadable { .. })) {
+            return Ok(self.flaws);
         }
         for (ino, gain) in std::mem::take(&mut self.gains) {
             let outcome = self.object(ino, gain);

@@ -156,7 +156,6 @@ impl fmt::Display for Owner {
 impl fmt::Display for ViewFlaw {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoVersion { version } => write!(f, "it shows version {version}, which is not there"),
             Self::TooManyLayers { layers } => write!(f, "it has {layers} sealed layers"),
             Self::LayerAhead { overlay, upto, last } => {
                 write!(f, "it shows overlay {} up to position {upto}, but that has only {last}", overlay.0)
