@@ -173,11 +173,17 @@ fn a_change_that_a_switch_overtakes_is_made_in_the_new_view() {
         world.machine.trap.release();
         call.join().unwrap();
     };
-    overtaken(|client, root, _| drop(client.create(root, "new", &mode(0o644)).unwrap()));
+    overtaken(|client, root, _| {
+        client.create(root, "new", &mode(0o644)).unwrap();
+    });
     assert!(client.lookup(&root, "new").is_ok());
-    overtaken(|client, root, _| drop(client.remove(root, "hello").unwrap()));
+    overtaken(|client, root, _| {
+        client.remove(root, "hello").unwrap();
+    });
     assert_eq!(client.lookup(&root, "hello").unwrap_err(), NOENT);
-    overtaken(|client, _, big| drop(client.write(big, 0, b"written", UNSTABLE).unwrap()));
+    overtaken(|client, _, big| {
+        client.write(big, 0, b"written", UNSTABLE).unwrap();
+    });
     assert_eq!(client.read(&big, 0, 7).unwrap().0, b"written");
     assert_eq!(client.find(&root, "big"), big, "nobody had written to it before the switch");
 }
