@@ -28,6 +28,7 @@ impl ImageVfs {
         rq: &mut Request<'_>,
         verb: impl Fn(&mut Run<'_, '_>) -> Ended<Changed>,
     ) -> Verb<Changed> {
+        self.reserve().refresh()?;
         for _ in 0..MAX_RUNS {
             rq.state = self.newest();
             match verb(&mut self.run(rq)) {
@@ -73,7 +74,7 @@ impl<'s> Run<'s, '_> {
 
     /// Refuse to add something while the disk has no more than its reserve.
     fn check_space(&self, found: &Found<'s>) -> Ended<()> {
-        if self.vfs.is_full()? { Err(found.refuse(Refusal::NoSpace)) } else { Ok(()) }
+        if self.vfs.reserve().is_touched() { Err(found.refuse(Refusal::NoSpace)) } else { Ok(()) }
     }
 
     /// Put the node of an object that is there.
@@ -108,9 +109,9 @@ impl<'s> Run<'s, '_> {
 
     /// The answer of a change that had nothing to do. What it saw may be another's change that is not
     /// on stable storage yet, and must be before this is answered.
-    fn nothing_to_do(&self, tree: Tree<'s>, scope_of: &Found<'s>, changed: Changed) -> Changed {
+    fn nothing_to_do(&self, tree: Tree<'s>, found: &Found<'s>, changed: Changed) -> Changed {
         drop(tree);
-        let top = scope_of.scope.clone.map(|(_, view)| view.top);
+        let top = found.scope.shown.map(|(_, view)| view.top);
         Changed { durable: top.and_then(|top| self.vfs.overlays().last_change(top)).map(Durable), ..changed }
     }
 }

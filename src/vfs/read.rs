@@ -168,10 +168,11 @@ impl<'s> Run<'s, '_> {
 
     pub fn fsstat(&mut self, object: Object) -> Ended<(Attr, FsStat)> {
         let (tree, found) = self.find(object)?;
-        let space = self.vfs.space()?;
         let held = tree.counts();
         let used = tree.manifest().stats().inodes.saturating_add(held.inodes).min(MAX_FILES);
-        let quota = found.scope.clone.and_then(|(clone, _)| clone.quota);
+        drop(tree);
+        let space = self.vfs.reserve().space()?;
+        let quota = found.scope.shown.and_then(|(clone, _)| clone.quota);
         let stat = FsStat {
             total_bytes: quota.unwrap_or(space.total),
             free_bytes: quota.map_or(space.free, |quota| quota.saturating_sub(held.bytes).min(space.free)),

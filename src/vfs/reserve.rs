@@ -1,9 +1,11 @@
 //! What must stay free on the disk, so that reading, removing and collecting go on when it is full.
 //!
-//! The disk is asked at most once in [`FRESH`], however many writes come: the reserve is far larger
-//! than what fits into that time, and the log has the last word.
+//! The disk is asked at most once in [`FRESH`], however many writes come, and never by who holds the
+//! lock of an overlay: the reserve is far larger than what fits into that time, and the log has the
+//! last word.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -17,31 +19,35 @@ const FRESH: Duration = Duration::from_secs(1);
 pub(super) struct Reserve {
     env: Env,
     dir: PathBuf,
-    /// When the disk was asked, and whether writes took from the reserve.
-    last: Mutex<Option<(Duration, bool)>>,
+    /// When the disk was asked, after the clock's start.
+    asked: Mutex<Option<Duration>>,
+    touched: AtomicBool,
 }
 
 impl Reserve {
     pub fn new(env: Env, dir: PathBuf) -> Self {
-        Self { env, dir, last: Mutex::new(None) }
+        Self { env, dir, asked: Mutex::new(None), touched: AtomicBool::new(false) }
     }
 
     pub fn space(&self) -> Result<Space> {
         self.env.disk.space(&self.dir).map_err(|e| Error::io(format!("the disk of {}", self.dir.display()), e))
     }
 
-    /// Whether less than the reserve is free.
-    pub fn is_touched(&self) -> Result<bool> {
+    /// Ask the disk, if the last answer is old.
+    pub fn refresh(&self) -> Result<()> {
         let now = self.env.clock.uptime();
-        let mut last = self.last.lock();
-        if let Some((asked, touched)) = *last
-            && now.saturating_sub(asked) < FRESH
-        {
-            return Ok(touched);
+        // Who finds somebody asking takes the last answer.
+        let Some(mut asked) = self.asked.try_lock() else { return Ok(()) };
+        if asked.is_none_or(|asked| now.saturating_sub(asked) >= FRESH) {
+            let space = self.space()?;
+            self.touched.store(space.free < space.reserve(), Ordering::Relaxed);
+            *asked = Some(now);
         }
-        let space = self.space()?;
-        let touched = space.free < space.reserve();
-        *last = Some((now, touched));
-        Ok(touched)
+        Ok(())
+    }
+
+    /// Whether less than the reserve was free.
+    pub fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
     }
 }

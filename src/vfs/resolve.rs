@@ -72,20 +72,21 @@ pub(super) struct Run<'s, 'f> {
     pub receipt: Option<&'s ReceiptMaker>,
 }
 
-/// A view of an export. Of a version there is no clone and no view of one.
+/// A view of an export.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'s> {
     pub export: ExportId,
     /// Directories serve no ctime before this: the time of the clone's last view switch.
     floor: Time,
     pub rules: Rules<'s>,
-    pub clone: Option<(&'s CloneRecord, &'s View)>,
+    /// The clone, and which of its views; `None`: a version.
+    pub shown: Option<(&'s CloneRecord, &'s View)>,
 }
 
 impl Scope<'_> {
     /// Whether it is what the export shows now, and no pin.
     pub fn is_current(&self) -> bool {
-        self.clone.is_none_or(|(clone, view)| clone.view.number == view.number)
+        self.shown.is_none_or(|(clone, view)| clone.view.number == view.number)
     }
 
     /// The attributes under which `node` is served.
@@ -189,22 +190,22 @@ impl<'s> Run<'s, '_> {
             None => return Err(Refusal::Stale.into()),
             Some(Export::Version(_)) => {
                 let rules = Rules { read_only: true, ..self.vfs.policy().rules() };
-                Scope { export, floor: Time::default(), rules, clone: None }
+                Scope { export, floor: Time::default(), rules, shown: None }
             }
             Some(Export::Clone(clone)) => {
                 let rules = self.vfs.policy().with(&clone.export);
-                Scope { export, floor: clone.switched, rules, clone: Some((clone, &clone.view)) }
+                Scope { export, floor: clone.switched, rules, shown: Some((clone, &clone.view)) }
             }
         };
         if scope.rules.admits(self.caller) { Ok(scope) } else { Err(Refusal::Access.into()) }
     }
 
     fn find_in(&mut self, scope: Scope<'s>, object: Object, why: Purpose) -> Ended<(Tree<'s>, Found<'s>)> {
-        let Some((clone, _)) = scope.clone else {
+        let Some((clone, _)) = scope.shown else {
             return self.find_in_view(scope, object, why)?.ok_or(Refusal::Stale.into());
         };
         for view in std::iter::once(&clone.view).chain(clone.pins.iter().map(|pin| &pin.view)) {
-            let scope = Scope { clone: Some((clone, view)), ..scope };
+            let scope = Scope { shown: Some((clone, view)), ..scope };
             if let Some(found) = self.find_in_view(scope, object, why)? {
                 return Ok(found);
             }
@@ -214,7 +215,7 @@ impl<'s> Run<'s, '_> {
 
     fn find_in_view(&mut self, scope: Scope<'s>, object: Object, why: Purpose) -> Ended<Option<(Tree<'s>, Found<'s>)>> {
         // A generation is the number of the view that it began with.
-        if object.generation > scope.clone.map_or(0, |(_, view)| view.number) {
+        if object.generation > scope.shown.map_or(0, |(_, view)| view.number) {
             return Ok(None);
         }
         let tree = self.open(&scope, why)?;
@@ -225,7 +226,7 @@ impl<'s> Run<'s, '_> {
 
     fn open(&mut self, scope: &Scope<'s>, why: Purpose) -> Ended<Tree<'s>> {
         let manifest = Manifest::open(self.fetch, &self.manifest(scope)?)?;
-        let Some((clone, view)) = scope.clone else { return Ok(Tree::of_version(manifest)) };
+        let Some((clone, view)) = scope.shown else { return Ok(Tree::of_version(manifest)) };
         let overlays = self.vfs.overlays();
         if why == Purpose::Read {
             return Ok(Tree::open(overlays, self.fetch, manifest, &view.layers, view.top)?);
@@ -235,7 +236,7 @@ impl<'s> Run<'s, '_> {
     }
 
     fn manifest(&self, scope: &Scope<'s>) -> Result<ManifestId, Error> {
-        let (image, number) = match (scope.clone, self.state.export(scope.export)) {
+        let (image, number) = match (scope.shown, self.state.export(scope.export)) {
             (Some((clone, view)), _) => (clone.image, view.version),
             (None, Some(Export::Version(version))) => return Ok(version.manifest),
             (None, _) => return Err(Error::internal("a scope without an export")),
@@ -247,7 +248,7 @@ impl<'s> Run<'s, '_> {
 
     /// The view that began the object's line of content in this view, if any did.
     pub fn generation(&mut self, scope: &Scope<'s>, ino: Ino, kind: FileKind) -> Step<u64> {
-        let Some((clone, view)) = scope.clone else { return Ok(0) };
+        let Some((clone, view)) = scope.shown else { return Ok(0) };
         if clone.turns.is_empty() || kind == FileKind::Directory {
             return Ok(0);
         }

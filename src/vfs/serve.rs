@@ -17,7 +17,7 @@ use super::{
     NewObject, Object, Place, ReadData, ReceiptKey, Refusal, Request, Rights, Verb, Vfs,
 };
 use crate::chunk::{ChunkSource, Fetch};
-use crate::env::{Env, Space, Time};
+use crate::env::{Env, Time};
 use crate::error::{Error, Result};
 use crate::image::{Catalog, CloneRecord, Export, ExportId, State, VersionRef, View};
 use crate::manifest::Ino;
@@ -69,13 +69,8 @@ impl ImageVfs {
         self.env.clock.now()
     }
 
-    /// The filesystem whose free space FSSTAT tells.
-    pub(super) fn space(&self) -> Result<Space> {
-        self.reserve.space()
-    }
-
-    pub(super) fn is_full(&self) -> Result<bool> {
-        self.reserve.is_touched()
+    pub(super) fn reserve(&self) -> &Reserve {
+        &self.reserve
     }
 
     /// Whether the newest revision still shows `view`, of a clone as it was: now, or in a pin.

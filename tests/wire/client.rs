@@ -30,6 +30,7 @@ pub const INVAL: u32 = 22;
 pub const FBIG: u32 = 27;
 pub const NOSPC: u32 = 28;
 pub const ROFS: u32 = 30;
+pub const MLINK: u32 = 31;
 pub const NAMETOOLONG: u32 = 63;
 pub const NOTEMPTY: u32 = 66;
 pub const DQUOT: u32 = 69;

@@ -112,6 +112,9 @@ pub struct Written {
     pub verifier: [u8; 8],
 }
 
+/// LINK's failure: the status, attributes of the file, `wcc_data` of the directory.
+pub type NotLinked = Box<(u32, Option<Fattr>, Wcc)>;
+
 pub const UNSTABLE: u32 = 0;
 pub const DATA_SYNC: u32 = 1;
 pub const FILE_SYNC: u32 = 2;
@@ -315,13 +318,12 @@ impl Client {
     }
 
     /// The file's attributes, and `wcc_data` of the directory.
-    #[allow(clippy::result_large_err, reason = "the failure of LINK has as much to say")]
-    pub fn link(&mut self, fh: &[u8], dir: &[u8], name: &str) -> Result<(Fattr, Wcc), (u32, Option<Fattr>, Wcc)> {
+    pub fn link(&mut self, fh: &[u8], dir: &[u8], name: &str) -> Result<(Fattr, Wcc), NotLinked> {
         let results = self.nfs(15, Xdr::new().opaque(fh).raw(&place(dir, name.as_bytes()).0));
         let mut body = Body(&results);
         let (status, file, wcc) = (body.u32(), body.post_op(), Wcc::of(&mut body));
         body.end();
-        if status == OK { Ok((file.unwrap(), wcc)) } else { Err((status, file, wcc)) }
+        if status == OK { Ok((file.unwrap(), wcc)) } else { Err(Box::new((status, file, wcc))) }
     }
 
     /// Every entry but the dots: name, fileid, and with it attributes and handle.

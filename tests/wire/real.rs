@@ -25,7 +25,7 @@ use mimeo::meta::MemoryKv;
 use mimeo::nfs::{Server, ServerOptions};
 use mimeo::overlay::log::{LocalLog, LogOptions};
 use mimeo::overlay::{OverlayOptions, OverlayStore};
-use mimeo::vfs::{ExportPolicy, ImageVfs};
+use mimeo::vfs::{ExportPolicy, ImageVfs, MAX_LINKS};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -33,6 +33,8 @@ use tokio::sync::oneshot;
 use crate::client::{Client, auth_sys};
 use crate::ops::Fh;
 
+/// A file that says to have as many names as a file can have.
+pub const POPULAR: &str = "popular";
 /// Owner of most things in the image.
 pub const USER: u32 = 1000;
 /// Its group.
@@ -449,6 +451,7 @@ fn items() -> Vec<Item> {
         Item { data: b"locked".to_vec(), ..item(17, 12, "locked", Regular, 0o444, user) },
         item(18, 12, "empty", Directory, 0o755, user),
         item(19, 1, "pipe", FileKind::Fifo, 0o666, user),
+        item(21, 1, POPULAR, Regular, 0o644, user),
     ]
 }
 
@@ -505,15 +508,18 @@ fn inode(chunks: &MemoryChunks, item: &Item, all: &[Item], stored: &mut BTreeMap
         at += block.len() as u64;
     }
     let content = content.finish(at).unwrap();
-    let directory = item.kind == FileKind::Directory;
     Inode {
         kind: item.kind,
         mode: item.mode,
         uid: item.owner.0,
         gid: item.owner.1,
-        nlink: if directory { 2 + subdirectories } else { 1 },
+        nlink: match item.kind {
+            FileKind::Directory => 2 + subdirectories,
+            _ if item.name == POPULAR => MAX_LINKS,
+            _ => 1,
+        },
         rdev: (0, 0),
-        size: if directory { 4096 } else { at },
+        size: if item.kind == FileKind::Directory { 4096 } else { at },
         used: content.used,
         atime: born,
         mtime: born,

@@ -35,7 +35,7 @@ impl<'s> Run<'s, '_> {
 
     /// Put the data, unless the clone's private bytes would then grow beyond its quota.
     fn put_data(&mut self, tree: &mut Tree<'s>, file: &mut Found<'s>, offset: u64, data: &[u8]) -> Ended<()> {
-        let quota = file.scope.clone.and_then(|(clone, _)| clone.quota);
+        let quota = file.scope.shown.and_then(|(clone, _)| clone.quota);
         let held = quota.map_or(0, |_| tree.counts().bytes);
         let refused = file.refuse(Refusal::Quota);
         tree.write(self.fetch, file.ino, &mut file.node, offset, Bytes::copy_from_slice(data))?;

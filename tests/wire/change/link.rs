@@ -1,9 +1,9 @@
 //! LINK.
 
 use super::assert_dir_changed;
-use crate::client::{ACCES, EXIST, ISDIR, NOTDIR, ROFS, STALE, XDEV};
+use crate::client::{ACCES, EXIST, ISDIR, MLINK, NOTDIR, ROFS, STALE, XDEV};
 use crate::ops::{FILE_SYNC, mode};
-use crate::real::World;
+use crate::real::{POPULAR, World};
 
 #[test]
 fn a_file_has_two_names_and_is_one() {
@@ -39,10 +39,10 @@ fn what_cannot_be_linked_is_told_with_both_attributes() {
     let (hello, hello_attr) = client.lookup(&root, "hello").unwrap();
     let (home, home_attr) = client.lookup(&root, "home").unwrap();
     let root_attr = client.attr(&root);
-    let (status, file, wcc) = client.link(&home, &root, "x").unwrap_err();
+    let (status, file, wcc) = *client.link(&home, &root, "x").unwrap_err();
     assert_eq!((status, file), (ISDIR, Some(home_attr)));
     wcc.assert_unchanged(&root_attr);
-    let (status, file, wcc) = client.link(&hello, &root, "big").unwrap_err();
+    let (status, file, wcc) = *client.link(&hello, &root, "big").unwrap_err();
     assert_eq!((status, file), (EXIST, Some(hello_attr)));
     wcc.assert_unchanged(&root_attr);
     assert_eq!(client.link(&hello, &hello, "x").unwrap_err().0, NOTDIR);
@@ -54,6 +54,8 @@ fn what_cannot_be_linked_is_told_with_both_attributes() {
     assert_eq!(client.link(&hello, &other, "x").unwrap_err().0, XDEV);
     let version = client.mount("/images/base@v1").unwrap();
     assert_eq!(client.link(&hello, &version, "x").unwrap_err().0, ROFS);
+    let popular = client.find(&root, POPULAR);
+    assert_eq!(client.link(&popular, &root, "x").unwrap_err().0, MLINK);
     let mut stranger = world.client_as(77, 77, &[]);
     assert_eq!(stranger.link(&hello, &root, "x").unwrap_err().0, ACCES);
 }

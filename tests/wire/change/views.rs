@@ -173,7 +173,9 @@ fn a_change_that_a_switch_overtakes_is_made_in_the_new_view() {
         world.machine.trap.release();
         call.join().unwrap();
     };
-    overtaken(|client, root, _| drop(client.create(root, "new", &mode(0o644)).unwrap()));
+    overtaken(|client, root, _| {
+        client.create(root, "new", &mode(0o644)).unwrap();
+    });
     assert!(client.lookup(&root, "new").is_ok());
     overtaken(|client, root, _| {
         client.remove(root, "hello").unwrap();
