@@ -6,6 +6,7 @@
 //! A failure prints its seed: `MIMEO_SEED=N cargo test --test model` repeats it. `MIMEO_OPS` is how many
 //! operations are run in each world.
 
+mod cases;
 #[path = "../common/mod.rs"]
 mod common;
 mod fleet;

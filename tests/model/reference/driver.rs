@@ -103,7 +103,7 @@ impl Driver {
         if call.must_not_run_twice() {
             self.last_once = Some((xid, call, results));
         }
-        self.settle(tree, &op, &answer);
+        self.settle(tree, &op, &answer, None);
         if answer.status == status::OK && self.made_stable(&op, &answer) {
             self.stable(tree);
         }
@@ -125,8 +125,9 @@ impl Driver {
         }
     }
 
-    /// Compare the answer with what the tree says, and bring the tree up to it.
-    fn settle(&mut self, tree: &mut Tree, op: &Op, answer: &Answer) {
+    /// Compare the answer with what the tree says, and bring the tree up to it. After a crash an object may
+    /// be in any of its states, and that narrows `window` down.
+    fn settle(&mut self, tree: &mut Tree, op: &Op, answer: &Answer, window: Option<&mut Window>) {
         let verdict = op.verdict(tree);
         if !verdict.contains(&answer.status) {
             self.fail(format!("status {}, must be one of {verdict:?}", answer.status));
@@ -136,7 +137,7 @@ impl Driver {
         if answer.status == status::OK {
             self.check_written(op, answer);
             self.check_data(tree, op, answer);
-            self.apply(tree, op, answer);
+            self.apply(tree, op, answer, window);
         }
         for (id, wcc) in wcc_of.into_iter().zip(&answer.wcc) {
             if let Some(after) = &wcc.after {
@@ -146,7 +147,7 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self, tree: &mut Tree, op: &Op, answer: &Answer) {
+    fn apply(&mut self, tree: &mut Tree, op: &Op, answer: &Answer, window: Option<&mut Window>) {
         let new = self.fresh_object();
         let object = tree.apply(op, answer, self.seq, new);
         if let (Some(id), Some(handle)) = (object, &answer.handle) {
@@ -154,7 +155,7 @@ impl Driver {
         }
         let object = object.or_else(|| subject(op));
         if let (Some(id), Some(attr)) = (object, &answer.attr) {
-            let seen = tree.observe(id, attr, None);
+            let seen = tree.observe(id, attr, window);
             self.check(|| format!("attributes of {}", tree.path(id)), seen);
         }
     }
@@ -254,38 +255,42 @@ impl Driver {
                     tree.apply(&open.op, &Answer::default(), self.seq, 0);
                 }
                 self.compare_after(tree, &mut window)?;
-                self.send_again(tree, open)?;
+                self.stable(tree);
+                return self.run_again(tree, open);
             }
-            Some(open) => {
-                self.send_again(tree, open)?;
-                self.compare_after(tree, &mut window)?;
-            }
-            None => {
-                self.repeat_last()?;
-                self.compare_after(tree, &mut window)?;
-            }
+            Some(open) => self.send_again(tree, open, &mut window)?,
+            None => self.repeat_last()?,
         }
+        self.compare_after(tree, &mut window)?;
         self.stable(tree);
         Ok(())
     }
 
-    fn send_again(&mut self, tree: &mut Tree, open: InFlight) -> io::Result<()> {
+    /// What must not run twice gets its first answer, or is run now.
+    fn send_again(&mut self, tree: &mut Tree, open: InFlight, window: &mut Window) -> io::Result<()> {
         self.note(format!("again: {:?}", open.op));
         let results = self.link.call_as(open.xid, &open.call)?;
         let answer = Answer::parse(open.call.procedure, &results);
-        if !open.op.may_run_twice() {
-            self.settle(tree, &open.op, &answer);
-            return Ok(());
-        }
-        // The answer may be the first one, whose attributes are from before the crash.
+        self.settle(tree, &open.op, &answer, Some(window));
+        Ok(())
+    }
+
+    /// What may run twice: the answer may be the first one, whose attributes are from before the crash.
+    fn run_again(&mut self, tree: &mut Tree, open: InFlight) -> io::Result<()> {
+        self.seq += 1;
+        self.note(format!("once more: {:?}", open.op));
+        let results = self.link.call_as(open.xid, &open.call)?;
+        let answer = Answer::parse(open.call.procedure, &results);
         let verdict = open.op.verdict(tree);
         if !verdict.contains(&answer.status) {
-            self.fail(format!("again: status {}, must be one of {verdict:?}", answer.status));
+            self.fail(format!("once more: status {}, must be one of {verdict:?}", answer.status));
         }
         if answer.status == status::OK {
             tree.apply(&open.op, &answer, self.seq, 0);
-            tree.settle_now();
             tree.recall(&open.op);
+            if self.made_stable(&open.op, &answer) {
+                self.stable(tree);
+            }
         }
         Ok(())
     }

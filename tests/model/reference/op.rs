@@ -99,9 +99,13 @@ impl Op {
         }
     }
 
-    /// Whether a crash may have left any part of it undone or done although it was never answered, and
-    /// running it again makes it whole.
+    /// Whether running it again, whatever a crash left of it, makes it whole: what is not in this list has an
+    /// answer that must be given again.
     pub fn may_run_twice(&self) -> bool {
-        matches!(self, Self::Write { .. } | Self::Setattr { .. } | Self::Commit { .. })
+        let reads = matches!(
+            self,
+            Self::Getattr { .. } | Self::Lookup { .. } | Self::Readlink { .. } | Self::Read { .. }
+        );
+        reads || matches!(self, Self::Write { .. } | Self::Setattr { .. } | Self::Commit { .. })
     }
 }
