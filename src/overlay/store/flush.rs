@@ -97,7 +97,7 @@ impl OverlayStore {
         if !cut.parts.is_empty() || durability == Durability::Synced {
             checkpoint(&self.index, cut, durability)?;
         }
-        if *self.flushed.borrow() % TRIM_EVERY == 0 { self.index.trim_receipts() } else { Ok(()) }
+        if self.flushed.borrow().is_multiple_of(TRIM_EVERY) { self.index.trim_receipts() } else { Ok(()) }
     }
 }
 
