@@ -3,7 +3,7 @@
 //! Owns the judgement; what is judged is read through the same code that serves it. Checked are: every
 //! row of the index of private writes, and the places in the log that they refer to; counts and live
 //! bytes against what can be counted; every sealed layer that the catalog names; every view, tree
-//! against tree (`views`); the manifest of every version. With `read_data` also every private byte,
+//! against tree (`view`); the manifest of every version. With `read_data` also every private byte,
 //! every page and every chunk.
 //!
 //! It changes nothing that the start of a daemon would not change. It wants the store for itself: what

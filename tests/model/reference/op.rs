@@ -102,10 +102,8 @@ impl Op {
     /// Whether running it again, whatever a crash left of it, makes it whole: what is not in this list has an
     /// answer that must be given again.
     pub fn may_run_twice(&self) -> bool {
-        let reads = matches!(
-            self,
-            Self::Getattr { .. } | Self::Lookup { .. } | Self::Readlink { .. } | Self::Read { .. }
-        );
+        let reads =
+            matches!(self, Self::Getattr { .. } | Self::Lookup { .. } | Self::Readlink { .. } | Self::Read { .. });
         reads || matches!(self, Self::Write { .. } | Self::Setattr { .. } | Self::Commit { .. })
     }
 }

@@ -47,7 +47,7 @@ impl Violation {
                 "no data are affected, but the segment may stay longer than it is needed".into()
             }
             Self::Segment { flaw: SegmentFlaw::Unreadable { .. } | SegmentFlaw::Outside { .. }, .. } => {
-                format!("{FROM_BACKUP}, or write the file anew from the clone that shows it")
+                format!("{FROM_BACKUP}, or replace the file in the clones that show it")
             }
             Self::Unopenable { .. } | Self::Row { .. } | Self::Overlay { .. } | Self::Segment { .. } => {
                 FROM_BACKUP.into()
