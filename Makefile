@@ -8,10 +8,10 @@ export MIMEO ?= $(CARGO_TARGET_DIR)/release/mimeo
 export NFS_CLIENT ?= $(CURDIR)/../shared/nfs-client
 
 # Debian packages: the compiler's needs (RocksDB is C++, bindgen reads its headers), then the tests'.
-PACKAGES := gcc g++ make libclang-dev clang python3 jq attr libnfs-utils nfs-common ca-certificates
+PACKAGES := gcc g++ make libclang-dev clang python3 jq attr libnfs-utils nfs-common ca-certificates fio
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup setup-client build check fmt clippy unit kernel test demo bench fuzz docker-check clean
+.PHONY: help setup setup-client build check fmt clippy unit model crash kernel test demo bench bench-writes fuzz docker-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -44,6 +44,13 @@ clippy:
 unit: ## the tests that need nothing but cargo
 	cargo test --release --locked
 
+model: ## long random fleets against the reference model: MIMEO_OPS operations in each world
+	MIMEO_OPS=$${MIMEO_OPS:-30000} cargo test --release --locked --test model -- --nocapture
+
+crash: ## kill -9 of the daemon under writers, MIMEO_ROUNDS times; and under a kernel client
+	MIMEO_ROUNDS=$${MIMEO_ROUNDS:-200} cargo test --release --locked --test crash -- --nocapture
+	ROUNDS=40 tests/kernel/run crash
+
 kernel: ## the tests against real NFS clients (needs a build)
 	tests/kernel/run
 
@@ -58,6 +65,9 @@ demo: build setup-client ## import an OS tree, 1,000 clones, one repoint under a
 
 bench: setup ## the figures of docs/benchmarks.md
 	cargo bench --profile release --locked
+
+bench-writes: setup ## private writes beside NFS-Ganesha on the same disk (root, nfs-ganesha-vfs, xfsprogs)
+	bench/beside-ganesha
 
 fuzz: ## fuzz the wire decoders, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@command -v cargo-fuzz >/dev/null || { echo "fuzz: cargo-fuzz is missing: cargo install cargo-fuzz"; exit 1; }

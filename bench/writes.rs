@@ -84,6 +84,9 @@ impl FromStr for Beside {
     }
 }
 
+/// Makes one table of figures.
+type Measure = fn(&Bench, &Args) -> Result<Table>;
+
 fn main() -> Result<()> {
     let mut args = Args::parse();
     if args.common.quick {
@@ -97,7 +100,7 @@ fn main() -> Result<()> {
     report.fact("sync of 512 appended bytes", format!("p50 {:.2} ms, p99 {:.2} ms", disk.p50, disk.p99));
     report.fact("rounds", format!("{} of {} s, the servers by turns", args.rounds, args.seconds));
     let bench = Bench::set_up(&args, scratch.path())?;
-    let tables: [(&str, fn(&Bench, &Args) -> Result<Table>); 4] = [
+    let tables: [(&str, Measure); 4] = [
         ("writes", Bench::writes),
         ("names", Bench::names),
         ("snapshots", Bench::snapshots),

@@ -5,6 +5,8 @@
 mod common;
 #[path = "cli/data_dir.rs"]
 mod data_dir;
+#[path = "cli/fsck.rs"]
+mod fsck;
 #[path = "cli/life.rs"]
 mod life;
 #[path = "cli/private.rs"]

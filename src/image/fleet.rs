@@ -224,5 +224,5 @@ fn check_layers(what: &str, layers: &[Layer]) -> Result<()> {
     }
     let many = layers.len();
     Err(Error::new(ErrorKind::Conflict, format!("{what} would have {many} layers, more than {MAX_LAYERS}"))
-        .remedy("promote it to a version (mimeo clone promote) and make a clone of that"))
+        .remedy("try again in a while: the layers of a clone are flattened in the background"))
 }

@@ -96,6 +96,7 @@ pub enum Stored {
 }
 
 /// What one layer says of an object.
+#[allow(clippy::large_enum_variant, reason = "short-lived, on the stack")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LayerNode {
     Nothing,
@@ -129,13 +130,11 @@ pub fn scan(kv: &dyn KvStore, visit: &mut dyn FnMut(Row<'_>)) -> Result<()> {
     Ok(())
 }
 
+/// Makes something of a row; `None` if it is damaged, `Some(None)` if it is nothing to show.
+type DecodeRow<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> Option<Option<Row<'static>>>;
+
 /// Visit what `decode` makes of the rows of a table.
-fn scan_table(
-    kv: &dyn KvStore,
-    table: Table,
-    visit: &mut dyn FnMut(Row<'_>),
-    decode: &mut dyn FnMut(&[u8], &[u8]) -> Option<Option<Row<'static>>>,
-) -> Result<()> {
+fn scan_table(kv: &dyn KvStore, table: Table, visit: &mut dyn FnMut(Row<'_>), decode: DecodeRow<'_>) -> Result<()> {
     kv.scan(table, &[], &[], &mut |key, row| {
         match decode(key, row) {
             Some(Some(row)) => visit(row),

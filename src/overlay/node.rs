@@ -139,7 +139,8 @@ impl Node {
     }
 }
 
-/// What a layer says of an object.
+/// What a layer says of an object. Decoded and taken apart at once, never kept: a box would cost more.
+#[allow(clippy::large_enum_variant, reason = "short-lived, on the stack")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeState {
     Present(Node),

@@ -74,7 +74,7 @@ pub struct OverlayStore {
     /// Receipts from before this start.
     former_receipts: Vec<Receipt>,
     memory: AtomicI64,
-    flush_wanted: Notify,
+    flush_wanted: Arc<Notify>,
     /// Counts flushes; who waits for memory or a thaw subscribes.
     flushed: watch::Sender<u64>,
     thawed: watch::Sender<u64>,
@@ -137,7 +137,7 @@ impl OverlayStore {
             receipts: Mutex::default(),
             former_receipts,
             memory: AtomicI64::new(0),
-            flush_wanted: Notify::new(),
+            flush_wanted: Arc::default(),
             flushed: watch::Sender::new(0),
             thawed: watch::Sender::new(0),
             switching: Arc::default(),

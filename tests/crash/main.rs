@@ -58,7 +58,7 @@ fn kill_9_under_writers() {
     let mut streamers: Vec<Streamer> =
         CLONES.iter().map(|clone| Streamer::start(daemon.address, clone, rng.random())).collect();
     for round in 1..=from_env("MIMEO_ROUNDS", 20) {
-        let target = rng.random_range(1..4000);
+        let target = rng.random_range(1..2000);
         println!("round {round}: killed after {target} answers");
         let progress = Progress::default();
         std::thread::scope(|scope| {

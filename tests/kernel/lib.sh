@@ -106,11 +106,7 @@ daemon_stop() {
 }
 
 # check_store [NAME]: `mimeo fsck` over the data directory of a daemon that does not run.
-check_store() {
-  local name=${1:-the end}
-  if "$MIMEO" fsck --help >/dev/null 2>&1; then check "$name: fsck finds nothing" "$MIMEO" fsck --data "$DATA"
-  else skip "$name: fsck" "this build has no such command"; fi
-}
+check_store() { check "${1:-the end}: fsck finds nothing" "$MIMEO" fsck --data "$DATA"; }
 
 mimeo() { timeout 900 env MIMEO_DATA="$DATA" "$MIMEO" "$@"; }
 

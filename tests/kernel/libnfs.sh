@@ -55,7 +55,12 @@ for file in "$TREE"/of-* "$TREE/hole"; do
   check "nfs-cat: ${file##*/}" same_bytes "$file" "/clones/desk/${file##*/}"
 done
 check "nfs-cp: a file comes out whole" copied_out "$TREE/of-5000011" /clones/desk/of-5000011
-refuses "nfs-cp: a write is refused" 'ROFS|ACCES|read-only|permission' nfs nfs-cp "$TREE/of-4095" "$(url /clones/desk/new)"
+for file in of-4095 of-5000011; do
+  check "nfs-cp: $file goes into a clone" nfs nfs-cp "$TREE/$file" "$(url "/clones/desk-3/new-$file")"
+  check "nfs-cp: and reads back" same_bytes "$TREE/$file" "/clones/desk-3/new-$file"
+done
+refuses "nfs-cat: other clones do not have it" 'NOENT' nfs nfs-cat "$(url /clones/desk/new-of-4095)"
+refuses "nfs-cp: a write into a version is refused" 'ROFS|ACCES|read-only|permission' nfs nfs-cp "$TREE/of-4095" "$(url /images/lib@v1/new)"
 refuses "mount: an unknown clone" 'NOENT|mount' nfs nfs-ls "$(url /clones/nobody)"
 refuses "mount: the parent of all clones" 'mount|NOENT|ACCES' nfs nfs-ls "$(url /clones)"
 
@@ -72,7 +77,9 @@ OLD=$HELD INO_OLD=$INO
 must mimeo image import lib "$WORK/v2"
 look
 check "an import alone changes nothing" test "$HELD $FRESH $INO" = "$OLD $OLD $INO_OLD"
-must mimeo repoint lib --to lib@v2
+refuses "repoint: private writes are not dropped unasked" 'desk-3' mimeo repoint lib --to lib@v2
+must mimeo repoint lib --to lib@v2 --writes discard
+check "repoint: what was discarded is in a snapshot" sh -c "MIMEO_DATA='$DATA' '$MIMEO' clone show desk-3 --json | jq -e '.snapshots == 1'"
 look
 check "repoint: the open file has its old bytes" test "$HELD" = "$OLD"
 check "repoint: a fresh open has new bytes, at once" test "$FRESH" != "$OLD"

@@ -12,6 +12,8 @@ use mimeo::env::Env;
 use mimeo::error::Result;
 use mimeo::image::import::{ImportContext, ImportDone, ImportRequest, Progress, Running, run_import};
 use mimeo::image::{Catalog, CloneTarget, Fleet, Labels, NewClones, RepointPlan, VersionRef, Writes};
+use mimeo::maintain::fsck::{self, Report};
+use mimeo::overlay::OverlayStore;
 use mimeo::vfs::{Attr, Caller, ExportPolicy, ImageVfs, ListWindow, Object, Refused, Request, Verb, Vfs};
 use tempfile::TempDir;
 
@@ -55,6 +57,16 @@ impl World {
     /// Stop and open again.
     pub async fn restart(self) -> Self {
         Self::open(self.stop().await).await
+    }
+
+    /// Check everything and read all data.
+    pub async fn fsck(&self) -> Report {
+        let options = fsck::Options { read_data: true };
+        fsck::check(&self.catalog, self.overlays(), self.chunks.clone(), options).await.unwrap()
+    }
+
+    pub fn overlays(&self) -> &Arc<OverlayStore> {
+        &self.stores.overlays
     }
 
     /// A fresh source folder of this name.

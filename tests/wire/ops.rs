@@ -315,6 +315,7 @@ impl Client {
     }
 
     /// The file's attributes, and `wcc_data` of the directory.
+    #[allow(clippy::result_large_err, reason = "the failure of LINK has as much to say")]
     pub fn link(&mut self, fh: &[u8], dir: &[u8], name: &str) -> Result<(Fattr, Wcc), (u32, Option<Fattr>, Wcc)> {
         let results = self.nfs(15, Xdr::new().opaque(fh).raw(&place(dir, name.as_bytes()).0));
         let mut body = Body(&results);

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mimeo::chunk::{ChunkId, ChunkSink, MemoryChunks};
+use futures_util::future::BoxFuture;
+use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, MemoryChunks};
 use mimeo::env::{Disk, DiskFile, Env, ManualClock, SeededRng, SimDisk, Space, Time};
+use mimeo::error::Result;
 
 use mimeo::image::{
     Catalog, CloneRecord, CloneTarget, Fleet, Labels, MemoryCatalogLog, NewClones, NewSnapshot, NewVersion,
@@ -56,6 +58,7 @@ pub fn big_bytes() -> Vec<u8> {
 pub struct Machine {
     pub disk: Arc<SimDisk>,
     pub gate: Arc<Gate>,
+    pub trap: Arc<Trap>,
     pub clock: Arc<ManualClock>,
     kv: Arc<MemoryKv>,
     log: MemoryCatalogLog,
@@ -84,6 +87,7 @@ impl World {
         let machine = Machine {
             disk: Arc::new(SimDisk::new(7)),
             gate: Arc::default(),
+            trap: Arc::default(),
             clock: Arc::new(ManualClock::at_secs(NOW.into())),
             kv: Arc::new(MemoryKv::new()),
             log: MemoryCatalogLog::new(),
@@ -246,6 +250,7 @@ impl Machine {
         let marks = catalog.state().marked_overlays().into_iter().collect();
         let overlays = OverlayStore::open(log, kv, chunks.clone(), epoch, marks, options).await.unwrap();
         let data_dir = PathBuf::from("/log");
+        let chunks = Arc::new(TrapChunks { chunks, trap: self.trap.clone() });
         let vfs = ImageVfs::new(catalog.clone(), chunks, overlays.clone(), policy, env, data_dir);
         let mut options = ServerOptions::new(vec![([127, 0, 0, 1], 0).into()]);
         options.workers = 2;
@@ -275,6 +280,71 @@ impl Gate {
         while *closed {
             self.changed.wait(&mut closed);
         }
+    }
+}
+
+/// Holds one request of the file service up, at the first page that it looks for: it has its catalog
+/// revision by then, and no lock.
+#[derive(Default)]
+pub struct Trap {
+    state: Mutex<Trapped>,
+    changed: Condvar,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Trapped {
+    #[default]
+    Unset,
+    Set,
+    Caught,
+}
+
+impl Trap {
+    pub fn set(&self) {
+        *self.state.lock() = Trapped::Set;
+    }
+
+    /// Wait until a request is held up.
+    pub fn wait(&self) {
+        let mut state = self.state.lock();
+        while *state != Trapped::Caught {
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Let it go on.
+    pub fn release(&self) {
+        *self.state.lock() = Trapped::Unset;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        if *state != Trapped::Set {
+            return;
+        }
+        *state = Trapped::Caught;
+        self.changed.notify_all();
+        while *state == Trapped::Caught {
+            self.changed.wait(&mut state);
+        }
+    }
+}
+
+/// Chunks behind a trap.
+struct TrapChunks {
+    chunks: Arc<MemoryChunks>,
+    trap: Arc<Trap>,
+}
+
+impl ChunkSource for TrapChunks {
+    fn cached(&self, id: &ChunkId) -> Option<Bytes> {
+        self.trap.pass();
+        self.chunks.cached(id)
+    }
+
+    fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>> {
+        self.chunks.load(id)
     }
 }
 

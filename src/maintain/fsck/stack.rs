@@ -164,7 +164,7 @@ mod tests {
     /// Whatever order views come in, those that extend others come after them.
     #[test]
     fn views_come_after_those_that_they_extend() {
-        let mut stacks = vec![
+        let mut stacks = [
             stack(1, &[(5, Position::MAX)]),
             stack(1, &[(5, 3), (7, 2)]),
             stack(1, &[(5, 3)]),

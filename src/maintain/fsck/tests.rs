@@ -7,7 +7,7 @@ mod views;
 mod world;
 
 use self::world::{A, DIR, F, World};
-use crate::image::CloneTarget;
+use crate::image::{CloneTarget, SnapshotTarget};
 use crate::manifest::{FileKind, Ino};
 
 const ROOT: Ino = Ino::ROOT;
@@ -57,4 +57,22 @@ async fn a_good_store_is_clean() {
     fleet.remove_clones(CloneTarget::Names(vec!["fork-of-fork".into()])).await.unwrap();
     let checked = world.assert_clean().await.checked;
     assert_eq!((checked.overlays, checked.overlays_reclaimable), (4, 2), "of desk the fork still shows a layer");
+}
+
+/// Of what was removed after the snapshot that showed it, nothing comes back after a crash.
+#[tokio::test]
+async fn what_was_removed_stays_removed_over_a_crash() {
+    let mut world = World::new().await;
+    let file = world.make("desk", DIR, "new", FileKind::Regular).await;
+    world.snapshot("desk", "s").await;
+    world.write("desk", file, 0, b"later").await;
+    world.fleet().remove_snapshots("desk", SnapshotTarget::Names(vec!["s".into()])).await.unwrap();
+    world.restart().await;
+    world.remove("desk", DIR, "new").await;
+    world.store().sync().await.unwrap();
+    world.crash().await;
+    world.assert_clean().await;
+    world.snapshot("desk", "after").await;
+    world.write("desk", F, 0, b"more").await;
+    world.assert_clean().await;
 }

@@ -66,9 +66,13 @@ impl World {
 
     /// A store whose log has these files; later starts than those that wrote them.
     fn planted(files: &[(String, Vec<u8>)]) -> Self {
+        Self::planted_on(1, files)
+    }
+
+    fn planted_on(seed: u64, files: &[(String, Vec<u8>)]) -> Self {
         static PLANTED: AtomicU64 = AtomicU64::new(1);
         let epoch = AtomicU64::new(PLANTED.fetch_add(1, Ordering::SeqCst) * 1000);
-        let world = Self { epoch, ..Self::new(1) };
+        let world = Self { epoch, ..Self::new(seed) };
         world.disk.create_dir_all(DIR.as_ref()).unwrap();
         for (name, bytes) in files {
             let file = world.disk.create(format!("{DIR}/{name}").as_ref()).unwrap();

@@ -12,7 +12,7 @@ use crate::overlay::index::{Flush, Index, OverlayRow};
 use crate::overlay::log::Lsn;
 use crate::overlay::memtable::Memtable;
 use crate::overlay::record::Receipt;
-use crate::overlay::state::Overlay;
+use crate::overlay::state::{Overlay, Touched};
 
 /// Longest that a change stays in memory alone, about.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -35,12 +35,9 @@ pub(super) fn spawn(store: &Arc<OverlayStore>) {
 
 /// Until there is something to flush; `None` if the store is gone.
 async fn wait(weak: &Weak<OverlayStore>) -> Option<Arc<OverlayStore>> {
-    {
-        let store = weak.upgrade()?;
-        let wanted = store.flush_wanted.notified();
-        // The store stays alive for one period at most.
-        let _ = tokio::time::timeout(PERIOD, wanted).await;
-    }
+    // Without the store: who drops it wants its files closed.
+    let wanted = weak.upgrade()?.flush_wanted.clone();
+    let _ = tokio::time::timeout(PERIOD, wanted.notified()).await;
     weak.upgrade()
 }
 
@@ -81,7 +78,8 @@ impl OverlayStore {
         let parts = dirty.into_iter().filter_map(|id| self.find(id)).map(|overlay| {
             let mut state = overlay.lock();
             let (table, row) = state.begin_flush();
-            let sealed = state.sealed;
+            // What was replayed into an overlay that nobody read may erase what has older versions.
+            let sealed = state.sealed || matches!(state.touched, Touched::Unread);
             drop(state);
             Part { overlay, table, row, sealed }
         });
@@ -99,7 +97,7 @@ impl OverlayStore {
         if !cut.parts.is_empty() || durability == Durability::Synced {
             checkpoint(&self.index, cut, durability)?;
         }
-        if *self.flushed.borrow() % TRIM_EVERY == 0 { self.index.trim_receipts() } else { Ok(()) }
+        if self.flushed.borrow().is_multiple_of(TRIM_EVERY) { self.index.trim_receipts() } else { Ok(()) }
     }
 }
 

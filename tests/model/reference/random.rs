@@ -159,10 +159,10 @@ impl Draw<'_> {
     }
 
     fn create(&self, rng: &mut SmallRng) -> Op {
-        if rng.random_ratio(1, 8) {
-            if let Some(op) = self.create_again() {
-                return op;
-            }
+        if rng.random_ratio(1, 8)
+            && let Some(op) = self.create_again()
+        {
+            return op;
         }
         let (dir, name) = if rng.random_ratio(1, 4) { self.some_name(rng) } else { self.new_name(rng) };
         let set = Sattr { mode: Some(mode(rng)), ..attributes(rng, 4) };

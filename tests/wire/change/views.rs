@@ -155,6 +155,37 @@ fn an_unwritten_clone_keeps_every_handle_over_a_repoint_and_back() {
     assert_eq!(handles(client.list(&root)), handles(before));
 }
 
+/// A change that resolved in a view just before it was switched away is made in the new one: its answer
+/// is true afterwards.
+#[test]
+fn a_change_that_a_switch_overtakes_is_made_in_the_new_view() {
+    let world = World::new();
+    let (mut client, root) = world.desk();
+    world.snapshot("s");
+    let big = client.find(&root, "big");
+    client.create(&root, "warm", &mode(0o644)).unwrap();
+    let overtaken = |call: fn(&mut Client, &[u8], &[u8])| {
+        world.machine.trap.set();
+        let (mut client, root, big) = (world.client(), root.clone(), big.clone());
+        let call = std::thread::spawn(move || call(&mut client, &root, &big));
+        world.machine.trap.wait();
+        world.restore("s");
+        world.machine.trap.release();
+        call.join().unwrap();
+    };
+    overtaken(|client, root, _| drop(client.create(root, "new", &mode(0o644)).unwrap()));
+    assert!(client.lookup(&root, "new").is_ok());
+    overtaken(|client, root, _| {
+        client.remove(root, "hello").unwrap();
+    });
+    assert_eq!(client.lookup(&root, "hello").unwrap_err(), NOENT);
+    overtaken(|client, _, big| {
+        client.write(big, 0, b"written", UNSTABLE).unwrap();
+    });
+    assert_eq!(client.read(&big, 0, 7).unwrap().0, b"written");
+    assert_eq!(client.find(&root, "big"), big, "nobody had written to it before the switch");
+}
+
 /// Numbers are written through one handle as fast as it goes while the view is switched again and again.
 /// All of them are in the line of content that the handle means, none anywhere else.
 #[test]

@@ -148,7 +148,7 @@ async fn a_restore_beyond_the_layers_is_refused_with_what_helps() {
             Ok(done) => assert_eq!(done.clone.view.layers.len() as u64, round + 1),
             Err(error) => {
                 assert_eq!((round, error.kind()), (MAX_LAYERS as u64, ErrorKind::Conflict));
-                assert!(error.remedy_text().unwrap().contains("promote"));
+                assert!(error.remedy_text().unwrap().contains("flattened"));
                 assert_eq!(world.read("desk", A).await, round, "nothing changed");
                 let fork = world.fleet.fork(fork(&format!("desk@s{round}"), "late")).await;
                 assert_eq!(fork.unwrap_err().kind(), ErrorKind::Conflict);

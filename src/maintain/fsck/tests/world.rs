@@ -179,6 +179,14 @@ impl World {
         self.start().await;
     }
 
+    /// Power cut: what was synced is in the log, what was not flushed is not in the index.
+    pub async fn crash(&mut self) {
+        drop(self.open.take());
+        self.disk.crash();
+        self.kv.crash();
+        self.start().await;
+    }
+
     pub fn store(&self) -> &Arc<OverlayStore> {
         &self.open.as_ref().unwrap().1
     }
