@@ -1,4 +1,4 @@
-//! Import: an answer of lines that ends when the import does.
+//! Import and promotion, which make versions: an answer of lines that ends when the version is there.
 //!
 //! A progress line every [`TICK`], then one line with what was made or why not. Failure story: if
 //! the client goes away, the answer is dropped, and with it [`Running`], which cancels the import; so
@@ -18,10 +18,11 @@ use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::reply::{Body, Refused, error_info, line, lines};
-use super::types::{ImportBody, ImportInfo, ImportLine, ImportProgress};
+use super::types::{ImportBody, ImportInfo, ImportLine, ImportProgress, PromoteBody};
 use super::{Context, Peer, views};
 use crate::error::{Error, Result};
 use crate::image::import::{ImportContext, ImportDone, ImportRequest, Progress, run_import};
+use crate::image::promote::{PromoteRequest, run_promote};
 use crate::image::{Labels, check_name};
 
 /// Time between two lines of progress.
@@ -36,8 +37,28 @@ pub(super) async fn import(
 ) -> Result<Response, Refused> {
     let request = checked(image, body, peer)?;
     tracing::info!("importing {} as image {}", request.source.display(), request.image);
-    let running = Running::start(&cx, request);
-    Ok(lines(HttpBody::from_stream(stream::unfold(Some(running), next_line))))
+    let image = request.image.clone();
+    let run = |context, progress| async move { run_import(&context, request, progress).await };
+    Ok(Running::start(&cx, image, run).answer())
+}
+
+/// A version from what a clone shows.
+pub(super) async fn promote(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(body): Body<PromoteBody>,
+) -> Result<Response, Refused> {
+    check_name("image", &body.image)?;
+    let (source, labels) = (body.source.parse()?, Labels::parse(&body.labels)?);
+    tracing::info!("promoting {source} to image {}", body.image);
+    let request = PromoteRequest { source, image: body.image.clone(), labels, author: author(peer) };
+    let fleet = cx.fleet.clone();
+    let run = |context, progress| async move { run_promote(&context, &fleet, request, progress).await };
+    Ok(Running::start(&cx, body.image, run).answer())
+}
+
+fn author(peer: Peer) -> String {
+    peer.uid.map_or("unknown".to_owned(), |uid| format!("uid {uid}"))
 }
 
 /// What can be refused before anything is read.
@@ -54,8 +75,7 @@ fn checked(image: String, body: ImportBody, peer: Peer) -> Result<ImportRequest>
         );
     }
     let labels = Labels::parse(&body.labels)?;
-    let author = peer.uid.map_or("unknown".to_owned(), |uid| format!("uid {uid}"));
-    Ok(ImportRequest { image, source, labels, author, consistency: body.consistency })
+    Ok(ImportRequest { image, source, labels, author: author(peer), consistency: body.consistency })
 }
 
 /// An import under way. Dropping it cancels.
@@ -70,20 +90,30 @@ struct Running {
 }
 
 impl Running {
-    fn start(cx: &Arc<Context>, request: ImportRequest) -> Self {
+    /// Run `work` for the next version of `image`.
+    fn start<F: Future<Output = Result<ImportDone>> + Send + 'static>(
+        cx: &Arc<Context>,
+        image: String,
+        work: impl FnOnce(ImportContext, Arc<Progress>) -> F,
+    ) -> Self {
         let progress = Arc::new(Progress::default());
+        let work = work(import_context(cx), progress.clone());
         tokio::spawn(cancel_at_stop(cx.stop.clone(), Arc::downgrade(&progress)));
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             cx: cx.clone(),
-            task: tokio::spawn(run(cx.clone(), request, progress.clone())),
+            task: tokio::spawn(count(cx.clone(), image, work)),
             progress,
             tick,
             stop: cx.stop.clone(),
             started: cx.env.clock.uptime(),
             stopping: false,
         }
+    }
+
+    fn answer(self) -> Response {
+        lines(HttpBody::from_stream(stream::unfold(Some(self), next_line)))
     }
 
     fn progress_line(&self) -> ImportLine {
@@ -106,7 +136,7 @@ impl Running {
 
     fn info(&self, done: ImportDone) -> ImportInfo {
         let name = views::version_name(&done.image, done.version.number);
-        tracing::info!("imported {name}");
+        tracing::info!("made {name}");
         let millis = self.cx.env.clock.uptime().saturating_sub(self.started).as_millis();
         ImportInfo {
             name: done.image,
@@ -124,19 +154,21 @@ impl Drop for Running {
     }
 }
 
-async fn run(cx: Arc<Context>, request: ImportRequest, progress: Arc<Progress>) -> Result<ImportDone> {
-    let context = ImportContext {
+fn import_context(cx: &Context) -> ImportContext {
+    ImportContext {
         running: cx.running_imports.clone(),
         catalog: cx.catalog.clone(),
         chunks: cx.chunks.clone(),
         env: cx.env.clone(),
         threads: cx.import_threads,
-    };
-    let image = request.image.clone();
-    let outcome = run_import(&context, request, progress).await;
+    }
+}
+
+async fn count(cx: Arc<Context>, image: String, work: impl Future<Output = Result<ImportDone>>) -> Result<ImportDone> {
+    let outcome = work.await;
     // Here, since nobody may be left to read the last line.
     if let Err(error) = &outcome {
-        tracing::warn!("import of image {image} failed: {error}");
+        tracing::warn!("no new version of image {image}: {error}");
     }
     cx.imports.count(outcome.is_ok());
     outcome

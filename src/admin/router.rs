@@ -32,6 +32,7 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/policies", patch(clones::set))
         .route("/v1/snapshots", post(snapshots::take))
         .route("/v1/forks", post(snapshots::fork))
+        .route("/v1/promotions", post(import::promote))
         .route("/v1/repoint", post(repoint::repoint))
         .route("/v1/pins", get(repoint::pins).delete(repoint::drop_pins))
         .route("/v1/df", get(status::usage))

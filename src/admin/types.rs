@@ -316,6 +316,19 @@ pub struct RestoreInfo {
     pub before: String,
 }
 
+/// A version of what a clone shows. Answered as an import is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PromoteBody {
+    /// `CLONE` or `CLONE@SNAPSHOT`.
+    pub source: String,
+    /// Made if there is none of that name.
+    pub image: String,
+    /// `k=v` each.
+    #[serde(default)]
+    pub labels: Vec<String>,
+}
+
 /// A clone of a clone.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result};
 use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
+use serde::Serialize;
 
 use super::client::{Client, broken_off, escape, refused};
 use super::output::{Output, count, fields, labels, local, size, table};
@@ -77,7 +78,8 @@ pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut
             let source = absolute(&source)?.into_os_string().into_string();
             let source =
                 source.map_err(|s| anyhow::anyhow!("source {} is not UTF-8; give it another name", s.display()))?;
-            import(client, output, &name, ImportBody { source, labels, consistency }).await
+            let body = ImportBody { source, labels, consistency };
+            make_version(client, output, (&name, "imported"), &format!("{}/import", path(&name)), &body).await
         }
         ImageCommand::Ls => output.show(&client.get::<ImageList>("/v1/images").await?, list),
         ImageCommand::Show { image } => output.show(&client.get::<ImageInfo>(&path(&image)).await?, show),
@@ -105,9 +107,17 @@ fn path(image: &str) -> String {
     format!("/v1/images/{}", escape(image))
 }
 
-async fn import(client: &mut Client, output: &mut Output, name: &str, body: ImportBody) -> Result<()> {
+/// Ask for the next version of image `name`, and show how it gets on. `how`: what an error says that
+/// was not done.
+pub(super) async fn make_version(
+    client: &mut Client,
+    output: &mut Output,
+    (name, how): (&str, &str),
+    path: &str,
+    body: &impl Serialize,
+) -> Result<()> {
     let bar = ImportBar::new(name);
-    let mut lines = client.post_lines(&format!("{}/import", path(name)), &body).await?;
+    let mut lines = client.post_lines(path, body).await?;
     while let Some(line) = lines.next().await? {
         match line {
             ImportLine::Progress(progress) => bar.show(&progress),
@@ -117,7 +127,7 @@ async fn import(client: &mut Client, output: &mut Output, name: &str, body: Impo
             }
             ImportLine::Error(info) => {
                 bar.finish();
-                return Err(refused(info)).with_context(|| format!("image {name} was not imported"));
+                return Err(refused(info)).with_context(|| format!("image {name} was not {how}"));
             }
         }
     }

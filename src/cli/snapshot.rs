@@ -7,10 +7,11 @@ use hyper::Method;
 
 use super::client::{Client, escape};
 use super::clone::show;
+use super::image::make_version;
 use super::output::{Output, count, labels, local, size, table};
 use crate::admin::types::{
-    CloneInfo, ForkBody, LabelSnapshot, Remove, Removed, RestoreBody, RestoreInfo, SnapshotInfo, SnapshotList,
-    TakeSnapshots,
+    CloneInfo, ForkBody, LabelSnapshot, PromoteBody, Remove, Removed, RestoreBody, RestoreInfo, SnapshotInfo,
+    SnapshotList, TakeSnapshots,
 };
 
 #[derive(Subcommand)]
@@ -55,6 +56,17 @@ pub(super) enum SnapshotCommand {
         #[arg(value_parser = Name::new())]
         snapshot: String,
     },
+    /// Make a version of an image from what a clone shows now, or what a snapshot of it holds
+    Promote {
+        #[arg(value_name = "CLONE[@SNAPSHOT]", value_parser = Name::new())]
+        source: String,
+        /// The image; made if there is none of that name
+        #[arg(value_parser = Name::new())]
+        image: String,
+        /// Label of the version; may be repeated
+        #[arg(long = "label", value_name = "k=v")]
+        labels: Vec<String>,
+    },
     /// Make a clone of a clone as it is now, or as a snapshot of it is
     Fork {
         #[arg(value_name = "CLONE[@SNAPSHOT]", value_parser = Name::new())]
@@ -88,6 +100,10 @@ pub(super) async fn run(command: SnapshotCommand, client: &mut Client, output: &
             let path = format!("/v1/clones/{}/restore", escape(&clone));
             let done: RestoreInfo = client.send(Method::POST, &path, &RestoreBody { snapshot }).await?;
             output.show(&done, show_restored)
+        }
+        SnapshotCommand::Promote { source, image, labels } => {
+            let body = PromoteBody { source, image, labels };
+            make_version(client, output, (&body.image, "made from the clone"), "/v1/promotions", &body).await
         }
         SnapshotCommand::Fork { source, new, labels } => {
             let body = ForkBody { source, name: new, labels };

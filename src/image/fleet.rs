@@ -30,6 +30,7 @@ use std::sync::Arc;
 use super::catalog::{Catalog, Draft};
 use super::change::Change;
 use super::clones::CloneTarget;
+use super::names::CloneRef;
 use super::record::{CloneRecord, MAX_LAYERS, View};
 use super::state::State;
 use super::switch::Sealed;
@@ -54,6 +55,13 @@ enum Freeze {
     Views,
     /// Those of the former views too.
     ViewsAndPins,
+}
+
+impl Freeze {
+    /// What has to stand still to read a clone as it is now; nothing for a snapshot.
+    fn of(source: &CloneRef) -> Self {
+        if source.snapshot.is_some() { Self::Nothing } else { Self::Views }
+    }
 }
 
 /// Clones, and what their overlays hold, at one instant.
@@ -82,6 +90,10 @@ impl Fleet {
     #[must_use]
     pub fn with_fork_depth(self, max_fork_depth: u32) -> Self {
         Self { max_fork_depth, ..self }
+    }
+
+    pub(super) fn overlays(&self) -> &Arc<OverlayStore> {
+        &self.overlays
     }
 
     pub fn catalog(&self) -> &Arc<Catalog> {
@@ -177,7 +189,7 @@ impl Fleet {
     }
 
     /// Let the overlays forget those of these positions that nothing names any more.
-    async fn release(&self, layers: impl Iterator<Item = &Layer>) {
+    pub(super) async fn release(&self, layers: impl Iterator<Item = &Layer>) {
         let state = self.catalog.state();
         let unnamed = layers.filter(|layer| !state.is_marked(layer));
         let overlays: BTreeSet<OverlayId> = unnamed.map(|layer| layer.overlay).collect();

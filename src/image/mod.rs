@@ -21,6 +21,7 @@ pub mod import;
 mod labels;
 mod log;
 mod names;
+pub mod promote;
 mod record;
 mod state;
 mod switch;

@@ -28,7 +28,7 @@ mod tree;
 pub use node::Node;
 pub use record::Receipt;
 pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged};
-pub use tree::{Slices, Tree};
+pub use tree::{Origin, Slices, Tree};
 
 use serde::{Deserialize, Serialize};
 

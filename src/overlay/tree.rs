@@ -12,6 +12,8 @@ mod change;
 mod data;
 pub(super) mod entry;
 
+pub use data::Origin;
+
 use std::collections::BTreeMap;
 use std::ops::{ControlFlow, RangeInclusive};
 use std::sync::Arc;

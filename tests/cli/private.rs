@@ -150,6 +150,20 @@ fn a_fork_is_a_clone_of_its_own() {
 }
 
 #[test]
+fn a_clone_is_promoted_to_a_version_that_others_are_made_of() {
+    let world = world();
+    Client::of(&world, "desk").write("mine..\n");
+    let made = world.json(&["clone", "promote", "desk", "base", "--label", "from=desk"]);
+    assert_eq!((&made["name"], &made["version"], &made["consistency"]), (&json!("base"), &json!("base@v2"), &json!("crash")));
+    assert_eq!((&made["source"], &made["labels"]), (&json!("clone desk"), &json!({"from": "desk"})));
+    world.run(&["repoint", "base", "--to", "base@v2", "--clone", "other"]).ok();
+    assert_eq!(hostname(&world, "other"), b"mine..\n");
+    world.run(&["clone", "promote", "desk@gone", "base"]).refused(1, &["\"gone\"", "mimeo clone snapshots desk"]);
+    assert_eq!(world.json(&["clone", "promote", "desk", "fresh"])["version"], "fresh@v1");
+    assert_eq!(show(&world, "desk")["snapshots"], 0, "nothing was left behind");
+}
+
+#[test]
 fn a_repoint_says_what_becomes_of_private_writes() {
     let world = world();
     world.write("more", "x");

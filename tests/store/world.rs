@@ -76,14 +76,17 @@ impl World {
         path
     }
 
-    pub async fn import(&self, image: &str, source: &Path) -> Result<ImportDone> {
-        let context = ImportContext {
+    pub fn import_context(&self) -> ImportContext {
+        ImportContext {
             catalog: self.catalog.clone(),
             chunks: self.chunks.clone(),
             env: self.env.clone(),
             threads: 2,
             running: self.running.clone(),
-        };
+        }
+    }
+
+    pub async fn import(&self, image: &str, source: &Path) -> Result<ImportDone> {
         let request = ImportRequest {
             image: image.into(),
             source: source.into(),
@@ -91,7 +94,7 @@ impl World {
             author: "test".into(),
             consistency: "unknown".into(),
         };
-        run_import(&context, request, Arc::new(Progress::default())).await
+        run_import(&self.import_context(), request, Arc::new(Progress::default())).await
     }
 
     pub async fn clone_of(&self, image: &str, name: &str) -> Object {

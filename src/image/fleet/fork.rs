@@ -35,7 +35,7 @@ impl Fleet {
         check_name("clone", &new.name)?;
         let (new, max_depth) = (Arc::new(new), self.max_fork_depth);
         let planned = new.clone();
-        let freeze = if new.source.snapshot.is_some() { Freeze::Nothing } else { Freeze::Views };
+        let freeze = Freeze::of(&new.source);
         let choose = move |state: &State| Ok(vec![state.find_clone(&planned.source.clone)?.clone()]);
         let run = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
             let source = clones.first().ok_or_else(|| Error::internal("a fork of no clone"))?;

@@ -13,7 +13,7 @@ use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::labels::{LabelEdits, Labels, Selector};
-use crate::image::names::check_snapshot_name;
+use crate::image::names::{CloneRef, check_snapshot_name};
 use crate::image::record::{CloneRecord, OperationId, SnapshotId, SnapshotRecord};
 use crate::image::state::State;
 use crate::image::switch::{Sealed, ViewSwitch};
@@ -76,6 +76,29 @@ impl Fleet {
             restore(draft, clone, &snapshot, sealed)
         };
         self.at_one_instant("restore a snapshot", Freeze::ViewsAndPins, choose, run).await
+    }
+
+    /// Keep what a clone or a snapshot of it shows in an automatic snapshot, for an operation that reads
+    /// it for a while and then removes it.
+    pub(in crate::image) async fn hold(&self, source: &CloneRef) -> Result<TakenSnapshot> {
+        let source = source.clone();
+        let (wanted, freeze) = (source.clone(), Freeze::of(&source));
+        let choose = move |state: &State| Ok(vec![state.find_clone(&wanted.clone)?.clone()]);
+        let hold = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
+            let clone = clones.first().ok_or_else(|| Error::internal("a hold on no clone"))?;
+            let operation = OperationId(draft.new_id()?);
+            let Some(of) = &source.snapshot else {
+                let snapshot = snapshot_before(draft, operation, &[clone], sealed)?.pop();
+                let snapshot = snapshot.ok_or_else(|| Error::internal("the snapshot of a hold is not there"))?;
+                return Ok(TakenSnapshot { clone: clone.clone(), snapshot });
+            };
+            let same = SnapshotRecord::clone(draft.find_snapshot(clone, of)?);
+            let (id, name): (_, Arc<str>) = (SnapshotId(draft.new_id()?), operation.snapshot_name().into());
+            let copy = SnapshotRecord { id, name, labels: Arc::default(), operation: Some(operation), ..same };
+            draft.apply(Change::PutSnapshot(copy.clone()))?;
+            Ok(TakenSnapshot { clone: clone.clone(), snapshot: Arc::new(copy) })
+        };
+        self.at_one_instant("hold a clone", freeze, choose, hold).await
     }
 
     /// Remove snapshots of a clone, all or none; answers what they were.

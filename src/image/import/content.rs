@@ -169,13 +169,7 @@ impl Readers<'_> {
             std::io::ErrorKind::UnexpectedEof => changed(path),
             _ => Error::io(path.display().to_string(), e),
         })?;
-        let cutting = if disk_image { Cutting::FixedBlocks } else { Cutting::ContentDefined };
-        let mut extents = Vec::new();
-        for piece in cutter::cut(buffer, cutting) {
-            let stored = self.session.put(piece.of(buffer))?;
-            stage::put_chunk(self.session, &stored.id, piece.len as u32, stored.stored_len)?;
-            extents.push(Extent { offset: range.start + piece.offset as u64, len: piece.len as u32, chunk: stored.id });
-        }
+        let extents = store_section(self.session, buffer, range.start, disk_image)?;
         self.progress.bytes_done.fetch_add(range.end - range.start, Ordering::Relaxed);
         Ok(extents)
     }
@@ -196,34 +190,57 @@ impl Readers<'_> {
     }
 }
 
+/// Cut the bytes of a section that begins at `start`, and store them.
+pub(in crate::image) fn store_section(
+    session: &Session,
+    bytes: &[u8],
+    start: u64,
+    disk_image: bool,
+) -> Result<Vec<Extent>> {
+    let cutting = if disk_image { Cutting::FixedBlocks } else { Cutting::ContentDefined };
+    let mut extents = Vec::new();
+    for piece in cutter::cut(bytes, cutting) {
+        let stored = session.put(piece.of(bytes))?;
+        stage::put_chunk(session, &stored.id, piece.len as u32, stored.stored_len)?;
+        extents.push(Extent { offset: start + piece.offset as u64, len: piece.len as u32, chunk: stored.id });
+    }
+    Ok(extents)
+}
+
 fn check_stamp(file: &File, path: &Path, stamp: Stamp) -> Result<()> {
     let meta = file.metadata().map_err(|e| Error::io(path.display().to_string(), e))?;
     if Stamp::of(&meta) == stamp { Ok(()) } else { Err(changed(path)) }
 }
 
+/// Bytes at the start of a file that tell whether it is a disk image.
+pub(in crate::image) const HEAD: usize = 1024;
 /// Smallest file that can be a disk image.
 const MIN_DISK: u64 = 1024 * 1024;
 const SECTOR: u64 = 512;
 const DISK_SUFFIXES: [&str; 6] = ["img", "raw", "qcow2", "vmdk", "vhd", "vdi"];
 
-/// Whether a file is a virtual disk: by its first bytes (qcow2, sparse or described vmdk, a partition
-/// table), or by its name where a raw disk has none.
 fn is_disk_image(file: &File, path: &Path, size: u64) -> Result<bool> {
     use std::os::unix::fs::FileExt;
-    let mut head = [0; 1024];
+    let mut head = [0; HEAD];
     let take = head.len().min(usize::try_from(size).unwrap_or(usize::MAX));
     match file.read_exact_at(&mut head[..take], 0) {
         Ok(()) => {}
         Err(e) if e.kind() == std::io::ErrorKind::UnexpectedEof => return Err(changed(path)),
         Err(e) => return Err(Error::io(path.display().to_string(), e)),
     }
+    Ok(looks_like_disk(&head, path, size))
+}
+
+/// Whether a file is a virtual disk: by its first bytes (qcow2, sparse or described vmdk, a partition
+/// table), or by its name where a raw disk has none. `head`: zeros behind the end of a shorter file.
+pub(in crate::image) fn looks_like_disk(head: &[u8; HEAD], path: &Path, size: u64) -> bool {
     if head.starts_with(b"QFI\xfb") || head.starts_with(b"KDMV") || head.starts_with(b"# Disk DescriptorFile") {
-        return Ok(true);
+        return true;
     }
     if size < MIN_DISK || !size.is_multiple_of(SECTOR) {
-        return Ok(false);
+        return false;
     }
     let partitioned = head[510..512] == [0x55, 0xaa] || head[512..].starts_with(b"EFI PART");
     let suffix = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
-    Ok(partitioned || DISK_SUFFIXES.contains(&suffix.as_str()))
+    partitioned || DISK_SUFFIXES.contains(&suffix.as_str())
 }

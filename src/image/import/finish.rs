@@ -17,7 +17,7 @@ use crate::manifest::{
     SubtreeHasher, Xattrs, content_digest,
 };
 
-pub(super) struct Finished {
+pub(in crate::image) struct Finished {
     pub manifest: ManifestId,
     pub stats: ManifestStats,
     /// Inodes whose number was taken over from the base.
@@ -25,7 +25,7 @@ pub(super) struct Finished {
 }
 
 /// Decide identities and write the manifest of the `nodes` staged in `session`.
-pub(super) fn finish(
+pub(in crate::image) fn finish(
     context: &ImportContext,
     base: &Base,
     session: &Session,

@@ -71,8 +71,15 @@ impl<'a> BaseTree<'a> {
     }
 }
 
-/// The first name of a hard-link set of the source, of those noted so far.
-pub(super) fn first_member(session: &Session, (device, inode): (u64, u64)) -> Result<Option<NodeNo>> {
+/// Note a name of a hard-link set of the source. Whether it is the first.
+pub(in crate::image) fn join(session: &Session, set: (u64, u64), node: NodeNo) -> Result<bool> {
+    let first = first_member(session, set)?.is_none();
+    stage::put(session, &stage::key(b'G', &[set.0, set.1, node]), &())?;
+    Ok(first)
+}
+
+/// The first name of a hard-link set, of those noted so far.
+fn first_member(session: &Session, (device, inode): (u64, u64)) -> Result<Option<NodeNo>> {
     let prefix = stage::key(b'G', &[device, inode]);
     let mut first = None;
     session.scratch_scan(&prefix, &crate::meta::prefix_end(&prefix), &mut |key, _| {

@@ -17,12 +17,12 @@
 //! away. Between that commit and the change set there is a moment in which a crash leaves chunks that
 //! no version names; they cost space, nothing else.
 
-mod content;
-mod finish;
-mod identity;
-mod publish;
+pub(super) mod content;
+pub(super) mod finish;
+pub(super) mod identity;
+pub(super) mod publish;
 mod source;
-mod stage;
+pub(super) mod stage;
 mod walk;
 
 use std::collections::BTreeSet;
@@ -55,7 +55,7 @@ pub struct ImportContext {
 pub struct Running(Mutex<BTreeSet<String>>);
 
 impl Running {
-    fn enter(self: &Arc<Self>, image: &str) -> Result<Turn> {
+    pub(super) fn enter(self: &Arc<Self>, image: &str) -> Result<Turn> {
         if !self.0.lock().insert(image.to_owned()) {
             return Err(Error::new(ErrorKind::Conflict, format!("image {image} is being imported already"))
                 .remedy("wait for that import, or cancel it"));
@@ -65,7 +65,7 @@ impl Running {
 }
 
 /// The right to import one image; ends when dropped.
-struct Turn {
+pub(super) struct Turn {
     running: Arc<Running>,
     image: String,
 }
@@ -121,7 +121,7 @@ impl Progress {
         }
     }
 
-    fn enter(&self, phase: u8) {
+    pub(super) fn enter(&self, phase: u8) {
         self.phase.store(phase, Ordering::Relaxed);
     }
 
@@ -130,7 +130,7 @@ impl Progress {
         self.cancelled.store(true, Ordering::Relaxed);
     }
 
-    fn check(&self) -> Result<()> {
+    pub(super) fn check(&self) -> Result<()> {
         if self.cancelled.load(Ordering::Relaxed) {
             return Err(Error::new(ErrorKind::Unavailable, "the import was cancelled"));
         }
@@ -139,21 +139,24 @@ impl Progress {
 }
 
 /// What the new version stands on.
-struct Base {
-    version: Option<Arc<VersionRecord>>,
+pub(super) struct Base {
+    /// Files keep their identity from it.
+    pub version: Option<Arc<VersionRecord>>,
+    /// It must be the image's newest, also when the new one is published.
+    pub newest: bool,
     /// The image's, or a new one.
-    seed: NameSeed,
+    pub seed: NameSeed,
     /// Time of the new version; later than anything that the base serves.
-    now: Time,
+    pub now: Time,
 }
 
 /// What both phases left behind: everything but the commit.
-struct Built {
-    session: Session,
-    manifest: ManifestId,
-    stats: ManifestStats,
-    kept: u64,
-    mounts_skipped: u64,
+pub(super) struct Built {
+    pub session: Session,
+    pub manifest: ManifestId,
+    pub stats: ManifestStats,
+    pub kept: u64,
+    pub mounts_skipped: u64,
 }
 
 /// Import `request.source` as the next version of `request.image`.
@@ -185,20 +188,44 @@ pub async fn run_import(
     publish::check_base(&context.catalog.state(), &request.image, &base)?;
     let bytes_added = built.session.commit().await?.bytes_stored;
     let image = request.image.clone();
-    let draft = publish::VersionDraft { request, base, manifest: built.manifest, stats: built.stats, bytes_added };
+    let draft = publish::VersionDraft {
+        image: request.image,
+        source: request.source.display().to_string(),
+        author: request.author,
+        labels: request.labels,
+        consistency: request.consistency,
+        base,
+        manifest: built.manifest,
+        stats: built.stats,
+        bytes_added,
+    };
     let version = publish::publish(&context.catalog, draft).await?;
     Ok(ImportDone { image, version, stats: built.stats, kept: built.kept, mounts_skipped: built.mounts_skipped })
 }
 
 fn find_base(context: &ImportContext, name: &str) -> Base {
     let state = context.catalog.state();
-    let image: Option<&Arc<ImageRecord>> = state.image_named(name);
-    let version = image.and_then(|image| identity_base(&state, image.id)).cloned();
-    let mut fresh = [0; 16];
-    context.env.rng.fill(&mut fresh);
-    let seed = NameSeed(image.map_or(fresh, |image| image.name_seed));
-    let now = context.env.clock.now().max(version.as_ref().map_or(Time::default(), |v| v.created.next()));
-    Base { version, seed, now }
+    let newest = state.image_named(name).and_then(|image| identity_base(&state, image.id));
+    Base::new(context, &state, name, newest.cloned(), true)
+}
+
+impl Base {
+    /// For the next version of image `name`, which may not be there yet.
+    pub(super) fn new(
+        context: &ImportContext,
+        state: &State,
+        name: &str,
+        version: Option<Arc<VersionRecord>>,
+        newest: bool,
+    ) -> Self {
+        let image: Option<&Arc<ImageRecord>> = state.image_named(name);
+        let mut fresh = [0; 16];
+        context.env.rng.fill(&mut fresh);
+        let seed = NameSeed(image.map_or(fresh, |image| image.name_seed));
+        let former = image.and_then(|image| identity_base(state, image.id));
+        let now = context.env.clock.now().max(former.map_or(Time::default(), |former| former.created.next()));
+        Self { version, newest, seed, now }
+    }
 }
 
 /// The version that files keep their identity from: the newest that is stored, also one that was

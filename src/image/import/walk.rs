@@ -128,7 +128,7 @@ impl<'a> Walk<'a> {
         let link_set = (kind != FileKind::Directory && meta.nlink() > 1).then(|| (meta.dev(), meta.ino()));
         let first = match link_set {
             None => true,
-            Some(set) => self.join_link_set(set, number)?,
+            Some(set) => super::identity::join(self.session, set, number)?,
         };
         let target = if kind == FileKind::Symlink { read_link(path)? } else { Vec::new() };
         let mut stat = source::stat_of(path, meta)?;
@@ -138,13 +138,6 @@ impl<'a> Walk<'a> {
         let node = Node { parent, name, kind, stat, target, xattrs: source::xattrs(path)?, link_set };
         stage::put(self.session, &stage::key(b'N', &[number]), &node)?;
         Ok((number, first))
-    }
-
-    /// Note a name of a hard-link set. Whether it is the first.
-    fn join_link_set(&self, (device, inode): (u64, u64), node: NodeNo) -> Result<bool> {
-        let first = super::identity::first_member(self.session, (device, inode))?.is_none();
-        stage::put(self.session, &stage::key(b'G', &[device, inode, node]), &())?;
-        Ok(first)
     }
 
     fn send(&self, job: FileJob) -> Result<()> {

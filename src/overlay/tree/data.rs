@@ -31,6 +31,16 @@ enum Place {
     },
 }
 
+/// Where the bytes of a range of a file come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// They are what the image has there under the same inode number.
+    Image,
+    /// Nowhere: all of it is a hole.
+    Hole,
+    Private,
+}
+
 type Runs = SmallVec<[(u64, Place); 8]>;
 
 impl Tree<'_> {
@@ -49,6 +59,31 @@ impl Tree<'_> {
             }
         }
         if missing { Err(Stop::Missing) } else { Ok(slices) }
+    }
+
+    /// Where the bytes of `range` come from; it must not go beyond the file's size.
+    pub fn origin(&self, fetch: &mut Fetch<'_>, ino: Ino, node: &Node, range: Range<u64>) -> Step<Origin> {
+        if self.shows_image(fetch, ino, node, &range)? {
+            return Ok(Origin::Image);
+        }
+        let mut runs = Runs::new();
+        self.runs(fetch, ino, node, range, &mut runs)?;
+        let hole = |(_, place): &(u64, Place)| matches!(place, Place::Zeros | Place::Private(Source::Zero, _));
+        Ok(if runs.iter().all(hole) { Origin::Hole } else { Origin::Private })
+    }
+
+    /// Whether no layer has anything of a range, and none cut it off.
+    fn shows_image(&self, fetch: &mut Fetch<'_>, ino: Ino, node: &Node, range: &Range<u64>) -> Step<bool> {
+        let level = match node.level {
+            Level::Image => return Ok(true),
+            Level::New => return Ok(false),
+            Level::Layer(level) => level,
+        };
+        if range.end > node.below || (node.own > 0 && !self.buckets(fetch, level, ino, range)?.is_empty()) {
+            return Ok(false);
+        }
+        let below = self.node_below(fetch, level + 1, ino)?;
+        below.map_or(Ok(false), |node| self.shows_image(fetch, ino, &node, range))
     }
 
     fn slice(&self, fetch: &mut Fetch<'_>, len: u64, place: Place, out: &mut Slices) -> Step<()> {
