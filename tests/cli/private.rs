@@ -154,7 +154,10 @@ fn a_clone_is_promoted_to_a_version_that_others_are_made_of() {
     let world = world();
     Client::of(&world, "desk").write("mine..\n");
     let made = world.json(&["clone", "promote", "desk", "base", "--label", "from=desk"]);
-    assert_eq!((&made["name"], &made["version"], &made["consistency"]), (&json!("base"), &json!("base@v2"), &json!("crash")));
+    assert_eq!(
+        (&made["name"], &made["version"], &made["consistency"]),
+        (&json!("base"), &json!("base@v2"), &json!("crash"))
+    );
     assert_eq!((&made["source"], &made["labels"]), (&json!("clone desk"), &json!({"from": "desk"})));
     world.run(&["repoint", "base", "--to", "base@v2", "--clone", "other"]).ok();
     assert_eq!(hostname(&world, "other"), b"mine..\n");
