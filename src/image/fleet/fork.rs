@@ -51,7 +51,8 @@ fn check_depth(source: &CloneRecord, max_depth: u32) -> Result<()> {
         return Ok(());
     }
     let what = format!("clone {:?} is a fork {} deep; clones.max_fork_depth is {max_depth}", source.name, source.depth);
-    Err(Error::new(ErrorKind::Conflict, what).remedy("fork a clone that is less deep, or raise the limit"))
+    Err(Error::new(ErrorKind::Conflict, what)
+        .remedy("promote it to a version (mimeo clone promote) and clone that, or raise the limit"))
 }
 
 fn fork(draft: &mut Draft, source: &CloneRecord, new: &NewFork, sealed: &Sealed) -> Result<Arc<CloneRecord>> {
