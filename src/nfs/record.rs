@@ -4,7 +4,8 @@
 //! one that was cut into several is put together elsewhere.
 //!
 //! Invariants: no record is longer than [`MAX_RECORD`] and none has more than [`MAX_FRAGMENTS`]
-//! fragments; memory grows with the bytes that were received, never with those that a header promises.
+//! fragments; a header alone takes no memory: room for all of a record is made when [`MAX_ROOM`] bytes of
+//! it have come, until then at most as much as has come.
 //!
 //! Failure story: a header that breaks a bound ends the connection, because nothing after it can be
 //! trusted to be a header.
@@ -130,8 +131,10 @@ impl RecordBuffer {
             Ok(Some((len, _))) => (MARK + len).saturating_sub(self.received.len()),
             _ => 0,
         };
-        // At most as much as was received already: a mark alone takes no memory.
-        let most = self.received.len().max(self.appetite);
+        // At most as much as was received already, until the sender has shown that it means it; from then
+        // on all at once, as each growth copies what is there.
+        let received = self.received.len();
+        let most = if received >= MAX_ROOM { MARK + MAX_RECORD } else { received.max(self.appetite) };
         self.allocated = true;
         self.received.reserve(missing.max(self.appetite).min(most));
         &mut self.received
@@ -230,6 +233,14 @@ mod tests {
         let mark = MAX_RECORD as u32 | LAST;
         assert_eq!(feed(&mut buffer, &mark.to_be_bytes()), Ok(vec![]));
         assert!(buffer.room().capacity() <= 2 * MAX_ROOM);
+    }
+
+    #[test]
+    fn a_record_that_is_coming_gets_all_its_room_at_once() {
+        let mut buffer = RecordBuffer::new();
+        let record = fragment(&vec![1; MAX_RECORD], true);
+        assert_eq!(feed(&mut buffer, &record[..MAX_ROOM]), Ok(vec![]));
+        assert!(buffer.room().capacity() >= record.len());
     }
 
     #[test]
