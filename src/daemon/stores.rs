@@ -44,9 +44,11 @@ impl Stores {
 
     /// Leave nothing to replay.
     pub async fn close(self) -> Result<()> {
-        self.overlays.flush(Durability::Synced).await?;
-        blocking(move || self.log.close()).await?;
-        self.catalog.close().await
+        // What could not be brought into the index is replayed at the next start, if the log has it.
+        let flushed = self.overlays.flush(Durability::Synced).await;
+        let closed = blocking(move || self.log.close()).await;
+        self.catalog.close().await?;
+        closed.and(flushed)
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Version {
     pub value: Value,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Memtable {
     pub heads: BTreeMap<Key, Version>,
     pub history: BTreeMap<(Key, Reverse<Position>), Value>,
@@ -53,10 +53,22 @@ impl Memtable {
         }
     }
 
+    /// Take in what another table has, which is newer.
+    pub fn overlay(&mut self, newer: Self) {
+        for (key, version) in newer.heads {
+            self.put(key, version);
+        }
+        for ((key, Reverse(position)), value) in newer.history {
+            self.keep(key, Version { position, value });
+        }
+    }
+
     /// Keep a version that `put` is about to replace, or has replaced.
     pub fn keep(&mut self, key: Key, version: Version) {
         self.bytes += cost(&version.value);
-        self.history.insert((key, Reverse(version.position)), version.value);
+        if let Some(same) = self.history.insert((key, Reverse(version.position)), version.value) {
+            self.bytes -= cost(&same);
+        }
     }
 }
 

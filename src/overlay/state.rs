@@ -52,8 +52,6 @@ pub struct State {
     pub sealed: bool,
     active: Memtable,
     flushing: Option<Arc<Memtable>>,
-    /// Where the table that is being flushed leads to.
-    flushing_row: OverlayRow,
 }
 
 impl Overlay {
@@ -69,7 +67,6 @@ impl Overlay {
             marks: Vec::new(),
             active: Memtable::default(),
             flushing: None,
-            flushing_row: row,
         };
         state.set_marks(marks);
         Self { id, state: Arc::new(Mutex::new(state)) }
@@ -208,12 +205,19 @@ impl State {
 
     /// Begin a flush: what is in memory now, and the row that it leads to.
     pub fn begin_flush(&mut self) -> (Arc<Memtable>, OverlayRow) {
-        if self.flushing.is_none() {
-            self.flushing = Some(Arc::new(std::mem::take(&mut self.active)));
-            self.flushing_row = OverlayRow { position: self.position, counts: self.counts };
-        }
-        // Else the last flush failed: the same again.
-        (self.flushing.clone().unwrap_or_default(), self.flushing_row)
+        let table = Arc::new(std::mem::take(&mut self.active));
+        self.flushing = Some(table.clone());
+        (table, OverlayRow { position: self.position, counts: self.counts })
+    }
+
+    /// Nothing of the flush was written: what it took is as if it had not been taken. Answers how much
+    /// less memory that takes now.
+    pub fn abandon_flush(&mut self) -> usize {
+        let Some(taken) = self.flushing.take() else { return 0 };
+        let before = taken.bytes + self.active.bytes;
+        let newer = std::mem::replace(&mut self.active, Arc::unwrap_or_clone(taken));
+        self.active.overlay(newer);
+        before - self.active.bytes
     }
 
     /// The flush is in the index.

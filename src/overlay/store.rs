@@ -8,7 +8,8 @@
 //! index never knows what the log might lose.
 //!
 //! Failure story: if the index refuses a batch, changes stay in memory and in the log, further ones are
-//! refused, and a restart replays. A poisoned log refuses changes by itself.
+//! refused, and a restart replays; a flush that cannot begin because the log waits for space puts back
+//! what it took. A poisoned log refuses changes by itself.
 
 mod commit;
 mod compact;
@@ -28,6 +29,7 @@ pub use purge::Purged;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -37,7 +39,7 @@ use tokio::sync::{Notify, watch};
 use super::blocks::Blocks;
 use super::index::{Index, OverlayRow};
 use super::keys::Key;
-use super::log::{DeltaLog, Lsn, SegmentId};
+use super::log::{DeltaLog, Health, Lsn, SegmentId};
 use super::record::Receipt;
 use super::state::{Guard, MAX_KNOWN, Overlay, Touched};
 use super::{Counts, Layer, OverlayId, Position};
@@ -51,6 +53,9 @@ const SHARDS: usize = 64;
 const FLUSH_AT: i64 = 32 << 20;
 /// Memory of changes above which further ones wait.
 const MAX_MEMORY: i64 = 256 << 20;
+
+/// How often who waits for a sync looks if the log waits for space.
+const LOOK_AT_HEALTH: Duration = Duration::from_millis(100);
 
 /// What a store of overlays is opened with.
 #[derive(Clone, Debug)]
@@ -189,10 +194,7 @@ impl OverlayStore {
     /// Lock an overlay for changing, which makes it if it was never written. Stops while it is frozen,
     /// or while there is no room for further changes.
     pub(super) fn lock_for_change(&self, fetch: &mut Fetch<'_>, id: OverlayId) -> Step<Guard> {
-        if let Some(cause) = &*self.failed.lock() {
-            let what = format!("private writes are refused since an earlier failure: {cause}");
-            return Err(Error::new(ErrorKind::ReadOnly, what).remedy("check the disk, then restart mimeo").into());
-        }
+        self.check_failed()?;
         if let Some(room) = self.log.room() {
             return Err(fetch.wait_for(async move {
                 room.await;
@@ -249,9 +251,31 @@ impl OverlayStore {
         }
     }
 
-    /// Everything appended so far is on stable storage. `Err` if that will never be known.
-    pub fn sync(&self) -> BoxFuture<'static, Result<()>> {
-        self.log.sync(self.log.end())
+    /// Refuse what would change anything after a flush that failed.
+    fn check_failed(&self) -> Result<()> {
+        let Some(cause) = &*self.failed.lock() else { return Ok(()) };
+        let what = format!("private writes are refused since an earlier failure: {cause}");
+        Err(Error::new(ErrorKind::ReadOnly, what).remedy("check the disk, then restart mimeo"))
+    }
+
+    /// Everything appended so far is on stable storage. `Err` if that will never be known; `NoSpace` if the
+    /// log waits for space.
+    pub async fn sync(&self) -> Result<()> {
+        self.settle(self.log.end()).await
+    }
+
+    /// The log is on stable storage up to `upto`. Unlike a client, who may wait until there is space on the
+    /// disk, what gives space back must not.
+    async fn settle(&self, upto: Lsn) -> Result<()> {
+        let mut synced = self.log.sync(upto);
+        loop {
+            if let Ok(synced) = tokio::time::timeout(LOOK_AT_HEALTH, &mut synced).await {
+                return synced;
+            }
+            if let Health::Full(cause) = self.log.health() {
+                return Err(Error::new(ErrorKind::NoSpace, cause).remedy("free space on the disk"));
+            }
+        }
     }
 
     /// A future that ends when the record that ends at `lsn` is on stable storage; `None` if it is.

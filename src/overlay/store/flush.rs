@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::OverlayStore;
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::meta::Durability;
 use crate::overlay::OverlayId;
 use crate::overlay::index::{Flush, Index, OverlayRow};
@@ -24,10 +24,14 @@ pub(super) fn spawn(store: &Arc<OverlayStore>) {
     let weak = Arc::downgrade(store);
     tokio::spawn(async move {
         while let Some(store) = wait(&weak).await {
-            if let Err(error) = store.flush(Durability::Buffered).await {
-                tracing::error!(%error, "private writes could not be brought into their index; no more are taken");
-                store.fail(&error);
-                return;
+            match store.flush(Durability::Buffered).await {
+                Ok(()) => {}
+                // The log says so itself, and goes on by itself.
+                Err(error) if error.kind() == ErrorKind::NoSpace => tracing::debug!(%error, "nothing is flushed"),
+                Err(error) => {
+                    tracing::error!(%error, "private writes could not be brought into their index; no more are taken");
+                    return;
+                }
             }
         }
     });
@@ -50,17 +54,48 @@ struct Part {
 }
 
 impl OverlayStore {
-    /// Bring everything that changed so far into the index.
+    /// Bring everything that changed so far into the index. `NoSpace` if the log waits for space; then
+    /// nothing has happened, and it may be tried again.
     pub async fn flush(self: &Arc<Self>, durability: Durability) -> Result<()> {
+        let store = self.clone();
+        // A task of its own: what a flush took from the overlays must reach the index, also if nobody waits
+        // for it any more.
+        let flush = tokio::spawn(async move { store.flush_to_the_end(durability).await });
+        flush.await.map_err(|e| Error::internal("flushing the overlays").because(e))?
+    }
+
+    async fn flush_to_the_end(self: &Arc<Self>, durability: Durability) -> Result<()> {
         let _turn = self.flushing.lock().await;
+        self.check_failed()?;
         let cut = self.cut();
         // Also if nothing changed: what the index holds must be durable in the log, and is by now.
-        self.log.sync(self.log.end()).await?;
+        if let Err(error) = self.settle(cut.from).await {
+            self.put_back(cut);
+            return Err(error);
+        }
         let store = self.clone();
         let written = tokio::task::spawn_blocking(move || store.write(&cut, durability)).await;
-        written.map_err(|e| Error::internal("flushing the overlays").because(e))??;
-        self.flushed.send_modify(|flushes| *flushes += 1);
-        Ok(())
+        let written = written.unwrap_or_else(|e| Err(Error::internal("flushing the overlays").because(e)));
+        match &written {
+            // What was not written is in no memory that a later flush would take: none may pass it by.
+            Err(error) => self.fail(error),
+            Ok(()) => self.flushed.send_modify(|flushes| *flushes += 1),
+        }
+        written
+    }
+
+    /// Undo a cut of which nothing was written.
+    fn put_back(&self, cut: Cut) {
+        let Cut { parts, mut receipts, .. } = cut;
+        for part in parts {
+            drop(part.table);
+            let less = part.overlay.lock().abandon_flush();
+            self.memory.fetch_sub(less as i64, Ordering::Relaxed);
+            self.dirty.lock().insert(part.overlay.id);
+        }
+        let mut newer = self.receipts.lock();
+        receipts.append(&mut newer);
+        *newer = receipts;
     }
 
     /// Refuse changes from now on.
