@@ -3,17 +3,18 @@
 //! Owns the way to an instant. A change that names what overlays hold goes like this: choose the
 //! clones; freeze their overlays; sync the log, if any was written; commit one change set, unless a
 //! chosen clone was switched meanwhile (then all of it again); tell the overlays which positions must
-//! stay; thaw. Who waited with a write finds the new view and writes there.
+//! stay; thaw. Who waited with a write finds the new view and writes there. What was begun goes to its
+//! end, also if the caller goes away: a change that waits in the log must not find its clones thawed.
 //!
-//! Invariants: what a sealed layer names is on stable storage before the catalog names it, and is
-//! protected in the overlays before anything is written over it; the marks that the overlays have
-//! are those of the newest state, or more.
+//! Invariant: what a sealed layer names is on stable storage before the catalog names it, and is
+//! protected in the overlays before anything is written over it.
 //!
 //! Failure story: before the commit nothing has changed but a few marks too many; a crash after it
 //! finds all marks in the catalog at the next start.
 
 mod flatten;
 mod fork;
+mod marks;
 mod repoint;
 mod snapshots;
 #[cfg(test)]
@@ -24,8 +25,12 @@ pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use repoint::{RepointDone, RepointPlan, Writes};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+
+use self::marks::Lingering;
 
 use super::catalog::{Catalog, Draft};
 use super::change::Change;
@@ -40,10 +45,12 @@ use crate::overlay::{Counts, Layer, OverlayId, OverlayStore};
 /// How often clones may be switched by others while a change is made ready.
 const MAX_PLANS: usize = 16;
 
-/// All clones of a store, with what they hold.
+/// All clones of a store, with what they hold. Copies are the same fleet.
+#[derive(Clone)]
 pub struct Fleet {
     catalog: Arc<Catalog>,
     overlays: Arc<OverlayStore>,
+    lingering: Arc<Mutex<Lingering>>,
     max_fork_depth: u32,
 }
 
@@ -83,7 +90,7 @@ impl Instant {
 impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
-        Self { catalog, overlays, max_fork_depth: DEFAULT_FORK_DEPTH }
+        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
     }
 
     /// Let forks of forks be at most this deep.
@@ -120,7 +127,7 @@ impl Fleet {
             Ok((clones, layers))
         });
         let (clones, layers) = removed.await?;
-        self.release(layers.iter()).await;
+        self.release(layers.iter());
         Ok(clones)
     }
 
@@ -149,64 +156,67 @@ impl Fleet {
         &self,
         label: &'static str,
         freeze: Freeze,
-        choose: impl Fn(&State) -> Result<Vec<Arc<CloneRecord>>>,
+        choose: impl Fn(&State) -> Result<Vec<Arc<CloneRecord>>> + Send + Sync + 'static,
         work: W,
     ) -> Result<T>
     where
         T: Send + 'static,
-        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<T> + Clone + Send + 'static,
+        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<T> + Clone + Send + Sync + 'static,
     {
-        for _ in 0..MAX_PLANS {
-            let clones = choose(&self.catalog.state())?;
-            let tops = tops(&clones, freeze);
-            let frozen = self.overlays.freeze(tops.clone()).await;
-            let sealed = Sealed::from_layers(tops.into_iter().filter_map(|top| frozen.layer(top)));
-            if !sealed.layers().is_empty() {
-                self.overlays.sync().await?;
+        let fleet = self.clone();
+        let attempts = tokio::spawn(async move {
+            for _ in 0..MAX_PLANS {
+                let clones = choose(&fleet.catalog.state())?;
+                if let Some(done) = fleet.attempt(label, freeze, clones, work.clone()).await? {
+                    return Ok(done);
+                }
             }
-            for layer in sealed.layers() {
-                self.overlays.protect(layer.overlay, layer.upto);
-            }
-            let instant = Arc::new(Instant { clones, sealed });
-            let (planned, work) = (instant.clone(), work.clone());
-            let outcome = self.catalog.transact(label, move |draft| match planned.clones(draft) {
-                Some(clones) => work(draft, &clones, &planned.sealed).map(Some),
-                None => Ok(None),
-            });
-            let outcome = outcome.await;
-            drop(frozen);
-            // A change that failed in the log may yet turn up there: what it names stays protected.
-            if !outcome.as_ref().is_err_and(|error| is_unsettled(error.kind())) {
-                let former = instant.clones.iter().flat_map(|clone| clone.layers_named());
-                self.release(former.chain(instant.sealed.layers())).await;
-            }
-            if let Some(done) = outcome? {
-                return Ok(done);
-            }
-        }
-        Err(Error::new(ErrorKind::Conflict, format!("{label}: the clones were switched by others every time"))
-            .remedy("try again"))
+            Err(Error::new(ErrorKind::Conflict, format!("{label}: the clones were switched by others every time"))
+                .remedy("try again"))
+        });
+        attempts.await.map_err(|e| Error::internal(format!("{label}: broken off")).because(e))?
     }
 
-    /// Let the overlays forget those of these positions that nothing names any more.
-    pub(super) async fn release(&self, layers: impl Iterator<Item = &Layer>) {
-        let state = self.catalog.state();
-        let unnamed = layers.filter(|layer| !state.is_marked(layer));
-        let overlays: BTreeSet<OverlayId> = unnamed.map(|layer| layer.overlay).collect();
-        if overlays.is_empty() {
-            return;
+    /// `None` if a clone was switched since it was chosen.
+    async fn attempt<T, W>(
+        &self,
+        label: &'static str,
+        freeze: Freeze,
+        clones: Vec<Arc<CloneRecord>>,
+        work: W,
+    ) -> Result<Option<T>>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<T> + Send + 'static,
+    {
+        let tops = tops(&clones, freeze);
+        let frozen = self.overlays.freeze(tops.clone()).await;
+        let sealed = Sealed::from_layers(tops.into_iter().filter_map(|top| frozen.layer(top)));
+        if !sealed.layers().is_empty() {
+            self.overlays.sync().await?;
         }
-        let marks = || {
-            let state = self.catalog.state();
-            overlays.into_iter().map(|overlay| (overlay, state.marks(overlay))).collect()
-        };
-        self.overlays.update_marks(marks).await;
+        for layer in sealed.layers() {
+            self.overlays.protect(layer.overlay, layer.upto);
+        }
+        let instant = Arc::new(Instant { clones, sealed });
+        let offered = Arc::new(AtomicBool::new(false));
+        let (planned, offers) = (instant.clone(), offered.clone());
+        let outcome = self.catalog.transact(label, move |draft| {
+            let clones = planned.clones(draft);
+            let done = clones.map(|clones| work(draft, &clones, &planned.sealed)).transpose();
+            offers.store(done.is_ok(), Ordering::Relaxed);
+            done
+        });
+        let outcome = outcome.await;
+        drop(frozen);
+        if outcome.is_err() && offered.load(Ordering::Relaxed) {
+            // It was offered to the log and failed there, where it may yet turn up.
+            self.keep_until_restart(instant.sealed.layers());
+        }
+        let former = instant.clones.iter().flat_map(|clone| clone.layers_named());
+        self.release(former.chain(instant.sealed.layers()));
+        outcome
     }
-}
-
-/// Whether an error leaves open if the change is in the log.
-fn is_unsettled(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Io | ErrorKind::Internal | ErrorKind::Unavailable)
 }
 
 fn tops(clones: &[Arc<CloneRecord>], freeze: Freeze) -> Vec<OverlayId> {

@@ -44,7 +44,7 @@ pub async fn run_promote(
     let outcome = promote(context, fleet, request, &held, progress).await;
     match &outcome {
         // The hold went with the change set.
-        Ok(_) => fleet.release(held.snapshot.layers.iter()).await,
+        Ok(_) => fleet.release(held.snapshot.layers.iter()),
         Err(_) => let_go(fleet, &held).await,
     }
     outcome

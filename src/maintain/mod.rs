@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `worker` | the one task that runs all workers, and its pace |
 //! | `reclaim` | overlays and older values that nothing names or shows any more |
+//! | `marks` | positions of overlays that nothing names any more |
 //! | `flatten` | clones with many sealed layers |
 //! | `dedup` | idle private data on its way into the chunk store |
 //! | `fsck` | the check of a whole store |
@@ -15,6 +16,7 @@ mod compact;
 mod dedup;
 mod flatten;
 pub mod fsck;
+mod marks;
 mod reclaim;
 mod worker;
 
@@ -43,7 +45,8 @@ pub fn spawn(
     let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
     let workers: Vec<Box<dyn Worker>> = vec![
-        Box::new(flatten::Flatten::new(fleet)),
+        Box::new(flatten::Flatten::new(fleet.clone())),
+        Box::new(marks::Marks::new(fleet, env.clone(), grace)),
         Box::new(reclaim),
         Box::new(dedup::Dedup::new(overlays.clone(), chunks, env.clone(), idle)),
         Box::new(compact::Compact::new(overlays)),

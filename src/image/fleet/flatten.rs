@@ -35,7 +35,7 @@ impl Fleet {
             Ok(same)
         });
         let replaced = replaced.await?;
-        self.release(layers.iter()).await;
+        self.release(layers.iter());
         Ok(replaced)
     }
 }

@@ -112,7 +112,7 @@ impl Fleet {
             Ok(snapshots)
         });
         let snapshots = removed.await?;
-        self.release(snapshots.iter().flat_map(|snapshot| &snapshot.layers)).await;
+        self.release(snapshots.iter().flat_map(|snapshot| &snapshot.layers));
         Ok(snapshots)
     }
 

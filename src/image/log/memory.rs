@@ -20,6 +20,8 @@ pub enum Fault {
     Refuse,
     /// An error; not in the log.
     Fail,
+    /// An error; it is in the log all the same, as the next opening finds.
+    FailLanded,
     /// Outcome unknown; not in the log.
     UnknownLost,
     /// Outcome unknown; it is in the log.
@@ -75,7 +77,11 @@ impl Log {
         let fault = self.faults.pop_front();
         match fault {
             Some(Fault::Refuse) => return Ok(Outcome::Refused(head)),
-            Some(Fault::Fail) => return Err(Error::new(ErrorKind::Io, "the in-memory catalog log fails as told")),
+            Some(Fault::Fail) => return Err(failed()),
+            Some(Fault::FailLanded) => {
+                self.append(changes);
+                return Err(failed());
+            }
             Some(Fault::UnknownLost) => return Ok(Outcome::Unknown),
             Some(Fault::UnknownDone) | None => {}
         }
@@ -85,6 +91,10 @@ impl Log {
         let rev = self.append(changes);
         Ok(if fault.is_none() { Outcome::Done(rev) } else { Outcome::Unknown })
     }
+}
+
+fn failed() -> Error {
+    Error::new(ErrorKind::Io, "the in-memory catalog log fails as told")
 }
 
 impl MemoryCatalogLog {

@@ -69,7 +69,7 @@ impl OverlayStore {
         self.check_failed()?;
         let cut = self.cut();
         // Also if nothing changed: what the index holds must be durable in the log, and is by now.
-        if let Err(error) = self.settle(cut.from).await {
+        if let Err(error) = self.settle(self.log.end()).await {
             self.put_back(cut);
             return Err(error);
         }

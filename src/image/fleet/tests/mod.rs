@@ -2,6 +2,7 @@
 //! everybody else alone. Method: a real store of overlays on a simulated disk; writers that take the
 //! same steps as the front end.
 
+mod going_on;
 mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
