@@ -35,8 +35,11 @@ impl Receipt {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChangeRecord {
     pub overlay: OverlayId,
-    /// The position that they make.
+    /// The position that they make; of values that were moved, the one that they have.
     pub position: Position,
+    /// The values say what they said before, by other places in the log or by chunks: nothing has changed
+    /// for anybody who reads.
+    pub moved: bool,
     /// What the overlay holds after them.
     pub counts: Counts,
     pub values: Vec<(Key, Value)>,
@@ -47,6 +50,7 @@ pub struct ChangeRecord {
 struct Stored<'a> {
     overlay: OverlayId,
     position: Position,
+    moved: bool,
     counts: Counts,
     #[serde(borrow)]
     values: Vec<(u8, u64, u64, Option<&'a [u8]>)>,
@@ -61,6 +65,7 @@ impl ChangeRecord {
         let stored = Stored {
             overlay: self.overlay,
             position: self.position,
+            moved: self.moved,
             counts: self.counts,
             values: values.collect(),
             receipt: self.receipt.as_ref().map(|receipt| (receipt.key, &*receipt.answer)),
@@ -84,6 +89,7 @@ impl ChangeRecord {
         Some(Self {
             overlay: stored.overlay,
             position: stored.position,
+            moved: stored.moved,
             counts: stored.counts,
             values: stored.values.iter().map(value).collect::<Option<_>>()?,
             receipt: stored.receipt.map(|(key, answer)| Receipt { key, answer: body.slice_ref(answer) }),
@@ -115,6 +121,7 @@ mod tests {
         let record = ChangeRecord {
             overlay: OverlayId(9),
             position: 4,
+            moved: true,
             counts: Counts { bytes: 5, inodes: 6 },
             values: vec![
                 (Key::node(Ino(1)), Some(Bytes::from_static(b"n"))),

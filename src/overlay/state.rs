@@ -159,6 +159,14 @@ impl State {
         self.active.bytes as i64 - before as i64
     }
 
+    /// Take values in that say what those of `position` said, which must be the newest. Answers how much
+    /// memory that takes.
+    pub fn relocate(&mut self, position: Position, values: impl IntoIterator<Item = (Key, Value)>) -> i64 {
+        let before = self.active.bytes;
+        values.into_iter().for_each(|(key, value)| self.active.put(key, Version { position, value }));
+        self.active.bytes as i64 - before as i64
+    }
+
     /// Which objects the index has (`None`: many), and whether it has older versions. What was replayed
     /// into memory since adds to it.
     pub fn set_touched(&mut self, inodes: Option<Vec<u64>>, sealed: bool) {

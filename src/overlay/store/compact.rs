@@ -11,7 +11,6 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::OverlayStore;
-use super::commit::Commit;
 use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
 use crate::meta::Durability;
@@ -124,9 +123,7 @@ impl OverlayStore {
                 let state = self.lock_for_change(fetch, id)?;
                 let Some(version) = state.get(&self.index, fetch, &key, Position::MAX)? else { return Ok(0) };
                 let Some((bucket, data, moved)) = self.rewritten(fetch, &version, victim)? else { return Ok(0) };
-                let counts = state.counts;
-                let values = vec![(key, Some(bucket.encode()), Some(version))];
-                self.commit(state, Commit { values, data, counts, receipt: None })?;
+                self.relocate(state, key, Some(bucket.encode()), data, &version)?;
                 Ok(moved)
             })
             .await
@@ -144,7 +141,9 @@ impl OverlayStore {
                 continue;
             };
             let counts = Counts::default();
-            let body = ChangeRecord { overlay: id, position: 0, counts, values: Vec::new(), receipt: None }.encode()?;
+            let body =
+                ChangeRecord { overlay: id, position: 0, moved: true, counts, values: Vec::new(), receipt: None }
+                    .encode()?;
             let appended = self.log.append(Record { body, data })?;
             self.log.sync(appended.lsn).await?;
             let place = |index: u32| appended.pieces.get(index as usize).copied();

@@ -9,7 +9,6 @@ use bytes::{Bytes, BytesMut};
 use smallvec::SmallVec;
 
 use super::OverlayStore;
-use super::commit::Commit;
 use crate::chunk::{ChunkId, Fetch};
 use crate::error::{Error, Result};
 use crate::overlay::bucket::{Bucket, Fragment, Source};
@@ -112,9 +111,7 @@ impl OverlayStore {
                 let Some(version) = version.filter(|version| version.position == idle.position) else {
                     return Ok(false);
                 };
-                let counts = state.counts;
-                let values = vec![(idle.key, Some(bucket.encode()), Some(version))];
-                self.commit(state, Commit { values, data: SmallVec::new(), counts, receipt: None })?;
+                self.relocate(state, idle.key, Some(bucket.encode()), SmallVec::new(), &version)?;
                 Ok(true)
             })
             .await

@@ -38,7 +38,14 @@ fn apply(store: &mut OverlayStore, marks: &mut HashMap<OverlayId, Vec<Position>>
         store.receipts.lock().push((replayed.lsn, receipt));
     }
     let mut state = overlay.lock();
-    if record.position > state.position {
+    if record.moved {
+        let newest = with_former(store, &state, record.values)?;
+        let same = |former: &Option<Version>| former.as_ref().is_some_and(|v| v.position == record.position);
+        let moved = newest.into_iter().filter(|(_, _, former)| same(former)).map(|(key, value, _)| (key, value));
+        let bytes = state.relocate(record.position, moved);
+        store.dirty.lock().insert(record.overlay);
+        store.note_change(replayed.lsn, None, bytes);
+    } else if record.position > state.position {
         let values = with_former(store, &state, record.values)?;
         let bytes = state.apply(record.position, record.counts, replayed.lsn, values);
         store.dirty.lock().insert(record.overlay);

@@ -311,6 +311,7 @@ impl World {
     /// All private data of the view's open overlay goes to the chunk store.
     pub async fn dedup(&self, view: ViewId) {
         let (id, store) = (self.top(view), self.store());
+        let before = store.position(id);
         let mut next = Some(IdleCursor::default());
         while let Some(from) = next {
             let (found, more) = store.idle_buckets(id, Position::MAX, from, 1 << 20).await.unwrap();
@@ -320,10 +321,14 @@ impl World {
             }
             next = more;
         }
+        assert_eq!(store.position(id), before, "nothing was written to it");
     }
 
     pub async fn compact(&self) {
+        let positions = || self.store().ids().into_iter().map(|id| (id, self.store().position(id))).collect();
+        let before: BTreeMap<OverlayId, Position> = positions();
         self.store().compact().await.unwrap();
+        assert_eq!(positions(), before, "nothing was written to any");
     }
 
     /// Nothing is left but the open segment, and what replay would begin in.
