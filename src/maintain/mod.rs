@@ -6,6 +6,7 @@
 //! | `reclaim` | overlays and older values that nothing names or shows any more |
 //! | `marks` | positions of overlays that nothing names any more |
 //! | `flatten` | clones with many sealed layers |
+//! | `sweep` | what removed files left behind |
 //! | `dedup` | idle private data on its way into the chunk store |
 //! | `fsck` | the check of a whole store |
 //! | `compact` | sparse segments of the delta log |
@@ -18,6 +19,7 @@ mod flatten;
 pub mod fsck;
 mod marks;
 mod reclaim;
+mod sweep;
 mod worker;
 
 use std::sync::Arc;
@@ -46,7 +48,8 @@ pub fn spawn(
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
     let workers: Vec<Box<dyn Worker>> = vec![
         Box::new(flatten::Flatten::new(fleet.clone())),
-        Box::new(marks::Marks::new(fleet, env.clone(), grace)),
+        Box::new(marks::Marks::new(fleet.clone(), env.clone(), grace)),
+        Box::new(sweep::Sweep::new(fleet, overlays.clone())),
         Box::new(reclaim),
         Box::new(dedup::Dedup::new(overlays.clone(), chunks, env.clone(), idle)),
         Box::new(compact::Compact::new(overlays)),

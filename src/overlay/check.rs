@@ -41,6 +41,8 @@ pub enum About {
     Name(Ino, Cookie),
     /// One bucket of the data of a file.
     Data(Ino, u64),
+    /// That an object is gone, but not all of its data and names.
+    Orphan(Ino),
 }
 
 impl From<Key> for About {
@@ -49,6 +51,7 @@ impl From<Key> for About {
             Kind::Node => Self::Node(Ino(key.a)),
             Kind::Entry => Self::Name(Ino(key.a), Cookie(key.b)),
             Kind::Bucket => Self::Data(Ino(key.a), key.b),
+            Kind::Orphan => Self::Orphan(Ino(key.a)),
         }
     }
 }
@@ -206,6 +209,7 @@ fn value(overlay: OverlayId, key: Key, version: &Version, age: Age) -> Option<Ro
             Kind::Node => drop(NodeState::decode(bytes, Level::Layer(0))?),
             Kind::Entry => drop(EntryState::of(Ino(key.a), &key, version).ok()?),
             Kind::Bucket => stored = places(&Bucket::decode(bytes)?.fragments)?,
+            Kind::Orphan => bytes.is_empty().then_some(())?,
         }
     }
     let Version { position, value } = version;
@@ -290,6 +294,11 @@ impl OverlayStore {
     /// Whether the overlay by itself says anything of a name as of `upto`.
     pub fn layer_has_name(&self, id: OverlayId, upto: Position, dir: Ino, cookie: Cookie) -> Result<bool> {
         Ok(self.value_at(id, upto, &Key::entry(dir, cookie))?.is_some())
+    }
+
+    /// Whether data of an object that is gone may be left in the overlay as of `upto`.
+    pub fn layer_has_orphan(&self, id: OverlayId, upto: Position, ino: Ino) -> Result<bool> {
+        Ok(self.value_at(id, upto, &Key::orphan(ino))?.is_some())
     }
 
     /// How many bytes of a file the overlay's bucket `number` covers as of `upto`.

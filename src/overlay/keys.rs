@@ -35,6 +35,9 @@ pub enum Kind {
     Entry = 2,
     /// a: inode number, b: number of the bucket.
     Bucket = 3,
+    /// a: inode number of an object that is gone, and some of whose buckets or names are not yet. Views
+    /// never ask for it.
+    Orphan = 4,
 }
 
 /// What a value is about, within one overlay.
@@ -56,6 +59,10 @@ impl Key {
 
     pub const fn bucket(ino: Ino, bucket: u64) -> Self {
         Self { kind: Kind::Bucket, a: ino.0, b: bucket }
+    }
+
+    pub const fn orphan(ino: Ino) -> Self {
+        Self { kind: Kind::Orphan, a: ino.0, b: 0 }
     }
 
     /// After every bucket.
@@ -96,6 +103,7 @@ impl Key {
             1 => Kind::Node,
             2 => Kind::Entry,
             3 => Kind::Bucket,
+            4 => Kind::Orphan,
             _ => return None,
         };
         Some((OverlayId(word(0)?), Self { kind, a: word(9)?, b: word(17)? }))

@@ -27,7 +27,7 @@ mod tree;
 
 pub use node::Node;
 pub use record::Receipt;
-pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged};
+pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged, SweepCursor};
 pub use tree::{Origin, Slices, Tree};
 
 use serde::{Deserialize, Serialize};

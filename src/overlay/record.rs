@@ -83,7 +83,9 @@ impl ChangeRecord {
         let (&FORMAT, rest) = body.split_first()? else { return None };
         let Ok((stored, [])) = postcard::take_from_bytes::<Stored<'_>>(rest) else { return None };
         let value = |(kind, a, b, value): &(u8, u64, u64, Option<&[u8]>)| {
-            let kind = [Kind::Node, Kind::Entry, Kind::Bucket].into_iter().find(|known| *known as u8 == *kind)?;
+            let kind = [Kind::Node, Kind::Entry, Kind::Bucket, Kind::Orphan]
+                .into_iter()
+                .find(|known| *known as u8 == *kind)?;
             Some((Key { kind, a: *a, b: *b }, value.map(|value| body.slice_ref(value))))
         };
         Some(Self {

@@ -46,6 +46,8 @@ pub struct State {
     pub last_change: Lsn,
     pub frozen: bool,
     pub touched: Touched,
+    /// Whether some objects that are gone have left something; `None` if nobody looked since the start.
+    pub orphans: Option<bool>,
     /// Positions that sealed layers name, ascending.
     marks: Vec<Position>,
     /// It has, or had, values that only a sealed layer shows.
@@ -62,6 +64,8 @@ impl Overlay {
             counts: row.counts,
             last_change: Lsn::default(),
             frozen: false,
+            // What is made by this start has none yet.
+            orphans: matches!(touched, Touched::Known(_)).then_some(false),
             touched,
             sealed: false,
             marks: Vec::new(),
@@ -144,6 +148,9 @@ impl State {
         for (key, value, former) in values {
             if let Some(former) = former.filter(|former| self.is_marked(former.position, position)) {
                 self.active.keep(key, former);
+            }
+            if key.kind == Kind::Orphan && value.is_some() {
+                self.orphans = Some(true);
             }
             self.active.put(key, Version { position, value });
             if key.kind == Kind::Node

@@ -19,12 +19,14 @@ mod flush;
 mod freeze;
 mod purge;
 mod replay;
+mod sweep;
 
 pub(super) use commit::Commit;
 pub use compact::Compacted;
 pub use dedup::{IdleBucket, IdleCursor};
 pub use freeze::Frozen;
 pub use purge::Purged;
+pub use sweep::SweepCursor;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

@@ -12,6 +12,8 @@ mod change;
 mod data;
 pub(super) mod entry;
 
+#[cfg(test)]
+pub use change::MAX_ERASED;
 pub use data::Origin;
 
 use std::collections::BTreeMap;

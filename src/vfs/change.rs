@@ -93,7 +93,7 @@ impl<'s> Run<'s, '_> {
     /// One name less for an object that is no directory; without any it is gone.
     fn drop_name(&mut self, tree: &mut Tree<'s>, mut found: Found<'s>, now: Time) -> Ended<()> {
         if found.node.nlink <= 1 {
-            return Ok(tree.remove(self.fetch, found.ino)?);
+            return Ok(tree.remove(self.fetch, found.ino, &found.node)?);
         }
         found.node.nlink -= 1;
         found.touch(now);

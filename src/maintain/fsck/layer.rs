@@ -29,7 +29,10 @@ impl Span {
         };
         let counted = (former as i64).saturating_add(gained);
         let LayerNode::Present { node, own: kept, below } = node(self.upto)? else {
-            found.extend((counted != 0).then_some(LayerFlaw::StrayData { ino }));
+            // Of what is gone some may be left, or may have been left before.
+            if counted != 0 && !self.has_orphan(store, ino)? {
+                found.push(LayerFlaw::StrayData { ino });
+            }
             return Ok(());
         };
         if node.kind != FileKind::Regular && counted != 0 {
@@ -41,6 +44,11 @@ impl Span {
         }
         found.extend(shape(ino, &node, below));
         Ok(())
+    }
+
+    fn has_orphan(&self, store: &Store<'_>, ino: Ino) -> Result<bool> {
+        let at = |position| store.overlays.layer_has_orphan(self.overlay, position, ino);
+        Ok(at(self.after)? || at(self.upto)?)
     }
 
     /// By how many bytes a bucket covers more than before.
@@ -97,6 +105,7 @@ pub fn check(store: &Store<'_>, span: &Span, changes: &BTreeSet<About>) -> Judge
                 let sum = objects.entry(ino).or_insert(Some(0));
                 *sum = sum.zip(gained).map(|(sum, gained)| sum + gained);
             }
+            About::Orphan(_) => {}
         }
     }
     for (ino, gained) in objects.into_iter().filter_map(|(ino, gained)| Some((ino, gained?))) {

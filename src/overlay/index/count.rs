@@ -25,7 +25,7 @@ impl Index {
                         Some(bucket) => counts.bytes += bucket.stored(),
                         None => bad = Some(damaged("a bucket")),
                     },
-                    Kind::Entry => {}
+                    Kind::Entry | Kind::Orphan => {}
                 },
                 (Some(_), Ok(_)) => {}
                 _ => bad = Some(damaged("a private value")),

@@ -3,6 +3,7 @@
 
 mod flush;
 mod model;
+mod sweep;
 mod world;
 
 use std::sync::Arc;

@@ -19,7 +19,7 @@ use crate::manifest::{
 use crate::meta::Durability;
 use crate::meta::MemoryKv;
 use crate::overlay::log::{LocalLog, LogOptions};
-use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Tree};
+use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, SweepCursor, Tree};
 
 /// The files of the image: name, number, length.
 pub const FILES: [(&str, Ino, usize); 3] = [("a", Ino(10), 100), ("b", Ino(11), 70_000), ("c", Ino(12), 200_000)];
@@ -211,13 +211,64 @@ impl World {
         .await;
     }
 
-    pub async fn truncate(&self, view: ViewId, ino: Ino, size: u64) {
+    /// One byte at each of these places.
+    pub async fn dot(&self, view: ViewId, ino: Ino, places: &[u64]) {
         self.change(view, |tree, fetch| {
             let mut node = tree.node(fetch, ino)?.unwrap();
-            tree.truncate(fetch, ino, &mut node, size)?;
+            for place in places {
+                tree.write(fetch, ino, &mut node, *place, Bytes::from_static(b"x"))?;
+            }
             tree.put(fetch, ino, node)
         })
         .await;
+    }
+
+    /// In as many changes as it takes; answers how many.
+    pub async fn truncate(&self, view: ViewId, ino: Ino, size: u64) -> usize {
+        let mut changes = 1;
+        let cut = |tree: &mut Tree<'_>, fetch: &mut Fetch<'_>| {
+            let mut node = tree.node(fetch, ino)?.unwrap();
+            let done = tree.truncate(fetch, ino, &mut node, size)?;
+            tree.put(fetch, ino, node)?;
+            Ok(done)
+        };
+        while !self.change(view, cut).await {
+            changes += 1;
+        }
+        changes
+    }
+
+    /// Some of the bytes of a file.
+    pub async fn bytes_at(&self, view: ViewId, ino: Ino, at: u64, len: u64) -> Vec<u8> {
+        let view = &self.views[view.0];
+        self.run(|store, fetch, manifest| {
+            let tree = match view.top {
+                Some(top) => Tree::open(store, fetch, manifest, &view.layers, top)?,
+                None => Tree::open_sealed(store, manifest, &view.layers),
+            };
+            let node = tree.node(fetch, ino)?.unwrap();
+            Ok(tree.read(fetch, ino, &node, at, node.size.min(at + len))?.concat())
+        })
+        .await
+    }
+
+    /// The private bytes of the view's open overlay.
+    pub fn bytes(&self, view: ViewId) -> u64 {
+        self.store().counts(self.top(view)).bytes
+    }
+
+    /// Erase all that removed objects left; answers in how many steps.
+    pub async fn sweep(&self) -> usize {
+        let mut steps = 0;
+        for id in self.store().unswept() {
+            let mut cursor = Some(SweepCursor::default());
+            while let Some(from) = cursor {
+                cursor = self.store().sweep(id, from).await.unwrap();
+                steps += 1;
+            }
+        }
+        assert!(self.store().unswept().is_empty());
+        steps
     }
 
     fn touch_root(tree: &mut Tree<'_>, fetch: &mut Fetch<'_>) -> Step<()> {
@@ -240,7 +291,8 @@ impl World {
         self.change(view, |tree, fetch| {
             let entry = tree.lookup(fetch, Ino::ROOT, name.as_bytes())?.unwrap();
             tree.remove_entry(fetch, Ino::ROOT, &entry)?;
-            tree.remove(fetch, entry.ino)?;
+            let node = tree.node(fetch, entry.ino)?.unwrap();
+            tree.remove(fetch, entry.ino, &node)?;
             Self::touch_root(tree, fetch)
         })
         .await;

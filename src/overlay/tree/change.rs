@@ -16,10 +16,13 @@ use crate::overlay::bucket::{BUCKET, Bucket, Fragment, MAX_FRAGMENTS, Source};
 use crate::overlay::keys::Key;
 use crate::overlay::log::Lsn;
 use crate::overlay::memtable::Version;
-use crate::overlay::node::NodeState;
+use crate::overlay::node::{Level, NodeState};
 use crate::overlay::record::{Receipt, Value};
 use crate::overlay::store::Commit;
 use crate::overlay::{Counts, Node, Position};
+
+/// Most buckets that one change erases: a bound for its record, and for the time under the lock.
+pub const MAX_ERASED: usize = 4096;
 
 /// A value to be, and what it replaces in the open overlay.
 struct Change {
@@ -93,9 +96,20 @@ impl Tree<'_> {
         self.stage_node(fetch, ino, Some(NodeState::Present(node).encode()?))
     }
 
-    /// The object is gone: its last name was removed.
-    pub fn remove(&mut self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<()> {
-        self.cut(fetch, ino, 0)?;
+    /// The object is gone: its last name was removed. What it leaves beyond a bound is noted, for
+    /// [`OverlayStore::sweep`](crate::overlay::OverlayStore::sweep).
+    pub fn remove(&mut self, fetch: &mut Fetch<'_>, ino: Ino, node: &Node) -> Step<()> {
+        if node.level == Level::Layer(0) {
+            let much = match node.is_dir() {
+                true => self.has_names(fetch, ino)?,
+                false => node.own > 0 && self.has_buckets(fetch, ino, 0, MAX_ERASED)?,
+            };
+            if much {
+                self.stage(fetch, ino, Key::orphan(ino), Some(Bytes::new()))?;
+            } else if node.own > 0 {
+                self.cut(fetch, ino, 0)?;
+            }
+        }
         // A lower layer that removed it hides it from the image as well as we would.
         let below = self.node_below(fetch, 1, ino)?.is_some();
         let value = if below { Some(NodeState::Removed.encode()?) } else { None };
@@ -218,9 +232,12 @@ impl Tree<'_> {
         self.stage(fetch, ino, Key::bucket(ino, number), value)
     }
 
-    /// Cut or extend the file to `size`; what it gains reads as zeros. The caller puts the node.
-    pub fn truncate(&mut self, fetch: &mut Fetch<'_>, ino: Ino, node: &mut Node, size: u64) -> Step<()> {
+    /// Cut or extend the file to `size`; what it gains reads as zeros. The caller puts the node. `false`
+    /// if that is more than one change may erase: then it is a part of the way shorter, from the end.
+    pub fn truncate(&mut self, fetch: &mut Fetch<'_>, ino: Ino, node: &mut Node, size: u64) -> Step<bool> {
         node.raise();
+        let wanted = size;
+        let size = if node.own > 0 { self.within_reach(fetch, ino, node.size, size)? } else { size };
         if size < node.size {
             if node.own > 0 {
                 node.own -= self.cut(fetch, ino, size)?;
@@ -228,7 +245,41 @@ impl Tree<'_> {
             node.below = node.below.min(size);
         }
         node.size = size;
-        Ok(())
+        Ok(size == wanted)
+    }
+
+    /// The smallest size from `wanted` on to which one change can cut a file of `size`.
+    fn within_reach(&self, fetch: &mut Fetch<'_>, ino: Ino, size: u64, wanted: u64) -> Step<u64> {
+        let (mut reached, mut span) = (size, MAX_ERASED as u64 * BUCKET);
+        while reached > wanted {
+            let next = wanted.max(size.saturating_sub(span) / BUCKET * BUCKET);
+            if reached < size && self.has_buckets(fetch, ino, next / BUCKET, MAX_ERASED)? {
+                return Ok(reached);
+            }
+            (reached, span) = (next, span.saturating_mul(2));
+        }
+        Ok(wanted)
+    }
+
+    /// Whether the open overlay has more than `most` buckets of a file from `from` on.
+    fn has_buckets(&self, fetch: &mut Fetch<'_>, ino: Ino, mut from: u64, most: usize) -> Step<bool> {
+        let mut found = 0;
+        loop {
+            let keys = Key::bucket(ino, from)..=Key::bucket(ino, u64::MAX);
+            let (rows, end) = self.page(fetch, 0, ino, &keys)?;
+            found += rows.values().filter(|version| version.value.is_some()).count();
+            match end {
+                _ if found > most => return Ok(true),
+                Some(end) => from = end.b + 1,
+                None => return Ok(false),
+            }
+        }
+    }
+
+    /// Whether the open overlay says anything of names in `dir`, in its first page.
+    fn has_names(&self, fetch: &mut Fetch<'_>, dir: Ino) -> Step<bool> {
+        let names = Key::entry(dir, Cookie(0))..=Key::entry(dir, Cookie(u64::MAX));
+        Ok(self.page(fetch, 0, dir, &names)?.0.values().any(|version| version.value.is_some()))
     }
 
     /// Forget the open overlay's data of a file from `at` on; answers how many bytes it covered.
@@ -256,9 +307,14 @@ impl Tree<'_> {
 
     /// Make all changes visible and append them to the log, as one record. They are on stable storage
     /// when [`OverlayStore::durable`](crate::overlay::OverlayStore::durable) says so.
-    pub fn commit(self, receipt: Option<Receipt>) -> Result<Lsn> {
+    pub fn commit(mut self, receipt: Option<Receipt>) -> Result<Lsn> {
+        self.commit_part(receipt)
+    }
+
+    /// The same, of a verb that has more to do and runs again: nothing can be read or changed any more.
+    pub fn commit_part(&mut self, receipt: Option<Receipt>) -> Result<Lsn> {
         let store = self.store()?;
-        let Self { top, staged, .. } = self;
+        let (top, staged) = (self.top.take(), std::mem::take(&mut self.staged));
         let state = top.ok_or_else(|| Error::internal("a view that was opened for reading is changed"))?;
         if staged.changes.is_empty() {
             return Ok(state.last_change);

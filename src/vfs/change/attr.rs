@@ -36,7 +36,9 @@ impl<'s> Run<'s, '_> {
         }
         let now = self.vfs.now();
         if let Some(size) = new.size.filter(|size| *size != old.size) {
-            tree.truncate(self.fetch, found.ino, &mut found.node, size)?;
+            if !tree.truncate(self.fetch, found.ino, &mut found.node, size)? {
+                return self.again_from_here(tree, found);
+            }
             found.node.mtime = now;
         }
         let node = &mut found.node;
@@ -49,6 +51,16 @@ impl<'s> Run<'s, '_> {
         found.touch(now);
         self.put(tree, found)?;
         Ok(true)
+    }
+}
+
+impl<'s> Run<'s, '_> {
+    /// A file is too large to be cut at once, and is shorter by a part now; the verb runs again for the
+    /// rest. Others get their turn in between.
+    fn again_from_here(&mut self, tree: &mut Tree<'s>, found: &Found<'s>) -> Ended<bool> {
+        self.put(tree, found)?;
+        tree.commit_part(None)?;
+        Err(self.fetch.wait_for(std::future::ready(Ok(()))).into())
     }
 }
 

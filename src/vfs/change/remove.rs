@@ -40,7 +40,7 @@ impl<'s> Run<'s, '_> {
         }
         let now = self.vfs.now();
         tree.remove_entry(self.fetch, dir.ino, &doomed.entry)?;
-        tree.remove(self.fetch, doomed.object.ino)?;
+        tree.remove(self.fetch, doomed.object.ino, &doomed.object.node)?;
         dir.node.nlink = dir.node.nlink.saturating_sub(1);
         let wcc = self.put_dir(&mut tree, &mut dir, now)?;
         self.take_effect(tree, Changed { object: None, wcc, to: None, durable: None })

@@ -150,6 +150,6 @@ impl<'s> Run<'s, '_> {
             return self.drop_name(tree, replaced.object, now);
         }
         dir.node.nlink = dir.node.nlink.saturating_sub(1);
-        Ok(tree.remove(self.fetch, replaced.object.ino)?)
+        Ok(tree.remove(self.fetch, replaced.object.ino, &replaced.object.node)?)
     }
 }

@@ -50,12 +50,17 @@ async fn after(change: impl FnMut(&mut Tree<'_>, &mut Fetch<'_>) -> Step<()>) ->
     found(&world.check().await)
 }
 
+fn remove(tree: &mut Tree<'_>, fetch: &mut Fetch<'_>, ino: Ino) -> Step<()> {
+    let node = tree.node(fetch, ino)?.unwrap();
+    tree.remove(fetch, ino, &node)
+}
+
 #[tokio::test]
 async fn names_lead_to_objects() {
     let ghost = after(|tree, fetch| name(tree, fetch, DIR, "ghost", GHOST, FileKind::Regular)).await;
     assert_eq!(ghost, [of(desk(), ViewFlaw::NoObject { ino: GHOST, dir: Some(DIR) })]);
     // Those of the image too, of which nothing private is.
-    let gone = after(|tree, fetch| tree.remove(fetch, A)).await;
+    let gone = after(|tree, fetch| remove(tree, fetch, A)).await;
     assert_eq!(gone, [of(desk(), ViewFlaw::NoObject { ino: A, dir: Some(ROOT) })]);
 }
 
@@ -142,7 +147,7 @@ async fn directories_lead_up_to_the_root() {
 #[tokio::test]
 async fn names_are_in_directories() {
     let gone = |tree: &mut Tree<'_>, fetch: &mut Fetch<'_>| {
-        tree.remove(fetch, DIR)?;
+        remove(tree, fetch, DIR)?;
         unname(tree, fetch, ROOT, "dir")?;
         touch(tree, fetch, ROOT, |node| node.nlink -= 1)
     };

@@ -307,7 +307,7 @@ impl World {
             let node = tree.node(fetch, entry.ino)?.unwrap();
             match node.nlink {
                 2.. if !node.is_dir() => edit_node(tree, fetch, entry.ino, |node| node.nlink -= 1)?,
-                _ => tree.remove(fetch, entry.ino)?,
+                _ => tree.remove(fetch, entry.ino, &node)?,
             }
             edit_node(tree, fetch, dir, |dir| dir.nlink -= u32::from(node.is_dir()))
         })

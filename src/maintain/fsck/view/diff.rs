@@ -57,7 +57,7 @@ impl<'a> Diff<'a> {
         match about {
             About::Node(ino) => drop(self.gains.entry(ino).or_default()),
             About::Name(dir, cookie) => drop(self.names.insert((dir, cookie))),
-            About::Data(..) => {}
+            About::Data(..) | About::Orphan(_) => {}
         }
     }
 

@@ -216,6 +216,7 @@ impl fmt::Display for Words {
             About::Node(ino) => write!(f, "inode {}", ino.0),
             About::Name(dir, cookie) => write!(f, "the name with cookie {} in directory {}", cookie.0, dir.0),
             About::Data(ino, bucket) => write!(f, "bucket {bucket} of inode {}", ino.0),
+            About::Orphan(ino) => write!(f, "what is left of inode {}", ino.0),
         }
     }
 }
