@@ -74,11 +74,20 @@ pub struct Fetch<'a> {
     /// Private data, loaded.
     blocks: SmallVec<[(BlockKey, Bytes); 0]>,
     waits: Vec<Wait>,
+    /// A long walk, and how far it came.
+    walk: Option<([u8; 32], u64)>,
 }
 
 impl<'a> Fetch<'a> {
     pub fn new(source: &'a dyn ChunkSource) -> Self {
-        Self { source, held: SmallVec::new(), wanted: SmallVec::new(), blocks: SmallVec::new(), waits: Vec::new() }
+        Self {
+            source,
+            held: SmallVec::new(),
+            wanted: SmallVec::new(),
+            blocks: SmallVec::new(),
+            waits: Vec::new(),
+            walk: None,
+        }
     }
 
     /// Whether nothing is noted: a call that stopped now would never get further.
@@ -90,6 +99,21 @@ impl<'a> Fetch<'a> {
     pub fn wait_for(&mut self, what: impl Future<Output = Result<()>> + Send + 'static) -> Stop {
         self.waits.push(what.map(|done| done.map(|()| None)).boxed());
         Stop::Missing
+    }
+
+    /// Whether the progress of any walk was noted.
+    pub fn has_walk(&self) -> bool {
+        self.walk.is_some()
+    }
+
+    /// How far the walk that `what` names came in an earlier run.
+    pub fn walked(&self, what: &[u8; 32]) -> Option<u64> {
+        self.walk.filter(|(walk, _)| walk == what).map(|(_, at)| at)
+    }
+
+    /// Note how far a walk came that has found nothing yet, so that the next run need not repeat it.
+    pub fn note_walk(&mut self, what: [u8; 32], at: u64) {
+        self.walk = Some((what, at));
     }
 
     /// The private data at `key`; loads it if it was not loaded by this `Fetch` before.

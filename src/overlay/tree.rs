@@ -34,6 +34,9 @@ use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
 use crate::manifest::{Cookie, Entry, Ino, MAX_TIES, Manifest};
 
+/// Pages of names that are gone which one run walks through.
+const MAX_PAGES: usize = 32;
+
 /// File bytes without copying: slices of cached chunks and of private data.
 pub type Slices = SmallVec<[Bytes; 4]>;
 
@@ -235,22 +238,56 @@ impl<'a> Tree<'a> {
         Ok(group)
     }
 
-    /// Visit the entries of `dir` behind the cookie `after` in cookie order, until `visit` breaks.
+    /// Visit the entries of `dir` behind the cookie `after` in cookie order, until `visit` breaks. `false`
+    /// if it ended before that and before the directory did, in the midst of many names that are gone:
+    /// to be called again behind the last entry.
     pub fn list(
         &self,
         fetch: &mut Fetch<'_>,
         dir: Ino,
         after: Cookie,
         visit: &mut dyn FnMut(Entry) -> Result<ControlFlow<()>>,
-    ) -> Step<()> {
+    ) -> Step<bool> {
         if !self.may_have_entries(fetch, dir)? {
-            return self.manifest.list(fetch, dir, after, visit);
+            return self.manifest.list(fetch, dir, after, visit).map(|()| true);
         }
-        let mut after = after;
-        while let Some(end) = self.list_page(fetch, dir, after, visit)? {
+        let begun = after;
+        let walk = if fetch.has_walk() { Some(self.walk_of(fetch, dir, begun)?) } else { None };
+        let mut after = walk.and_then(|walk| fetch.walked(&walk)).map_or(begun, Cookie);
+        // Pages without any name that is there, and whether there was a name before them.
+        let (mut gone, mut visited) = (0, false);
+        loop {
+            gone += 1;
+            let mut visit = |entry| {
+                (gone, visited) = (0, true);
+                visit(entry)
+            };
+            let Some(end) = self.list_page(fetch, dir, after, &mut visit)? else { return Ok(true) };
             after = end;
+            // A run that found nothing yet goes on from here the next time.
+            if !visited {
+                let walk = self.walk_of(fetch, dir, begun)?;
+                fetch.note_walk(walk, after.0);
+            }
+            // Others get their turn.
+            if gone == MAX_PAGES {
+                return if visited { Ok(false) } else { Err(fetch.wait_for(std::future::ready(Ok(())))) };
+            }
         }
-        Ok(())
+    }
+
+    /// Names a walk through `dir` that began at `from`. Whatever could add a name to what was walked
+    /// already makes it another walk.
+    fn walk_of(&self, fetch: &mut Fetch<'_>, dir: Ino, from: Cookie) -> Step<[u8; 32]> {
+        let top = self.top.as_ref().map_or(0, |state| state.id.0);
+        let changed = self.own(fetch, dir, &Key::node(dir))?.map_or(0, |version| version.position);
+        let lower = self.lower.iter().flat_map(|(overlay, upto)| [overlay.id.0, *upto]);
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.manifest.id().as_bytes());
+        for word in [dir.0, from.0, top, changed].into_iter().chain(lower) {
+            hasher.update(&word.to_be_bytes());
+        }
+        Ok(*hasher.finalize().as_bytes())
     }
 
     /// One page of a listing; where the next one begins, if there is more.

@@ -134,7 +134,7 @@ impl<'s> Run<'s, '_> {
         let mut entries = Vec::new();
         let mut left = u64::from(window.budget);
         let mut eof = true;
-        tree.list(self.fetch, dir, Cookie(window.after), &mut |entry| {
+        let whole = tree.list(self.fetch, dir, Cookie(window.after), &mut |entry| {
             let cost = u64::from(window.entry_cost) + (entry.name.len() as u64).next_multiple_of(4);
             if cost > left || entries.len() == MAX_LIST_ENTRIES {
                 eof = false;
@@ -144,7 +144,7 @@ impl<'s> Run<'s, '_> {
             entries.push(entry);
             Ok(ControlFlow::Continue(()))
         })?;
-        Ok((entries, eof))
+        Ok((entries, eof && whole))
     }
 
     /// What the entries of `dir` name, in the view where the directory was found.

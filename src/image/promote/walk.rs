@@ -53,12 +53,17 @@ impl View<'_> {
     /// The entries of a directory, by the bytes of their names.
     fn sorted_entries(&self, dir: Ino) -> Result<Vec<Entry>> {
         let mut entries = self.ask(|tree, fetch| {
-            let mut entries = Vec::new();
-            tree.list(fetch, dir, Cookie(0), &mut |entry| {
-                entries.push(entry);
-                Ok(ControlFlow::Continue(()))
-            })?;
-            Ok(entries)
+            let mut entries: Vec<Entry> = Vec::new();
+            loop {
+                let after = entries.last().map_or(Cookie(0), |entry| entry.cookie);
+                let whole = tree.list(fetch, dir, after, &mut |entry| {
+                    entries.push(entry);
+                    Ok(ControlFlow::Continue(()))
+                })?;
+                if whole {
+                    return Ok(entries);
+                }
+            }
         })?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)

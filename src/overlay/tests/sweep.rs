@@ -6,6 +6,33 @@ use crate::manifest::Ino;
 use crate::overlay::bucket::BUCKET;
 use crate::overlay::tree::MAX_ERASED;
 
+/// Names that are gone are walked through in bounded runs, by who looks for what is left among them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_row_of_removed_names_is_walked_in_parts() {
+    let mut world = World::new(1).await;
+    let view = world.new_view();
+    let names: Vec<String> = (0..40_000).map(|n| format!("name {n}")).collect();
+    for names in names.chunks(1000) {
+        world.create_all(view, names).await;
+    }
+    // A snapshot, so that what is removed leaves a mark.
+    world.snapshot(view).await;
+    world.flush().await;
+    for cold in [false, true] {
+        if cold {
+            world.restart(1).await;
+        } else {
+            for names in names.chunks(1000) {
+                world.remove_all(view, names).await;
+            }
+            world.sync().await;
+            world.flush().await;
+        }
+        let left: Vec<String> = world.seen(view).await.files.into_keys().collect();
+        assert_eq!(left, ["a", "b", "c"], "cold: {cold}");
+    }
+}
+
 /// Beyond what one change erases, twice.
 const MANY: u64 = 2 * MAX_ERASED as u64 + 10;
 

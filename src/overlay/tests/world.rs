@@ -287,6 +287,33 @@ impl World {
         ino
     }
 
+    /// Make empty files, in one change.
+    pub async fn create_all(&self, view: ViewId, names: &[String]) {
+        let first = self.next_id.fetch_add(names.len() as u64, Ordering::Relaxed);
+        self.change(view, |tree, fetch| {
+            for (ino, name) in (first..).map(Ino).zip(names) {
+                tree.add_entry(fetch, Ino::ROOT, name.as_bytes(), ino, FileKind::Regular)?;
+                tree.put(fetch, ino, Node::new(FileKind::Regular, Ino::ROOT, NOW))?;
+            }
+            Self::touch_root(tree, fetch)
+        })
+        .await;
+    }
+
+    /// Remove files, in one change.
+    pub async fn remove_all(&self, view: ViewId, names: &[String]) {
+        self.change(view, |tree, fetch| {
+            for name in names {
+                let entry = tree.lookup(fetch, Ino::ROOT, name.as_bytes())?.unwrap();
+                let node = tree.node(fetch, entry.ino)?.unwrap();
+                tree.remove_entry(fetch, Ino::ROOT, &entry)?;
+                tree.remove(fetch, entry.ino, &node)?;
+            }
+            Self::touch_root(tree, fetch)
+        })
+        .await;
+    }
+
     pub async fn remove(&self, view: ViewId, name: &str) {
         self.change(view, |tree, fetch| {
             let entry = tree.lookup(fetch, Ino::ROOT, name.as_bytes())?.unwrap();
@@ -316,11 +343,15 @@ impl World {
                 Some(top) => Tree::open(store, fetch, manifest, &view.layers, top)?,
                 None => Tree::open_sealed(store, manifest, &view.layers),
             };
-            let mut entries = Vec::new();
-            tree.list(fetch, Ino::ROOT, Cookie(0), &mut |entry| -> Result<_> {
-                entries.push(entry);
-                Ok(ControlFlow::Continue(()))
-            })?;
+            let mut entries: Vec<Entry> = Vec::new();
+            let mut whole = false;
+            while !whole {
+                let after = entries.last().map_or(Cookie(0), |entry| entry.cookie);
+                whole = tree.list(fetch, Ino::ROOT, after, &mut |entry| -> Result<_> {
+                    entries.push(entry);
+                    Ok(ControlFlow::Continue(()))
+                })?;
+            }
             assert!(entries.is_sorted_by_key(|entry| entry.cookie));
             let mut files = BTreeMap::new();
             for entry in entries {
