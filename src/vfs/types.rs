@@ -25,6 +25,8 @@ pub const MAX_LINKS: u32 = 65_000;
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub peer: SocketAddr,
+    /// He did not say who he is: whatever `uid` and `gid` are, each export has its own user for him.
+    pub anonymous: bool,
     pub uid: u32,
     pub gid: u32,
     pub groups: SmallVec<[u32; MAX_GROUPS]>,
@@ -166,6 +168,8 @@ pub struct ListWindow {
 pub struct FsStat {
     pub total_bytes: u64,
     pub free_bytes: u64,
+    /// What of `free_bytes` may be written: not the reserve.
+    pub available_bytes: u64,
     pub total_files: u64,
     pub free_files: u64,
 }

@@ -269,7 +269,13 @@ impl Vfs for Tree {
     }
 
     fn fsstat(&self, rq: &mut Request<'_>, object: Object) -> Verb<(Attr, FsStat)> {
-        let stat = FsStat { total_bytes: 1 << 40, free_bytes: 1 << 39, total_files: 1000, free_files: 900 };
+        let stat = FsStat {
+            total_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+            available_bytes: 1 << 38,
+            total_files: 1000,
+            free_files: 900,
+        };
         Ok(self.node(rq, object)?.map(|node| (node.attr, stat)))
     }
 
