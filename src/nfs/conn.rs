@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -41,6 +41,8 @@ pub const MAX_SLOW_BYTES: usize = 32 * 1024 * 1024;
 const IDLE: Duration = Duration::from_secs(1);
 /// Longest pause within one record.
 const RECORD_STALL: Duration = Duration::from_secs(60);
+/// Pause between looks whether the client of a busy connection has closed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for the client to close after we did.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -87,6 +89,8 @@ struct Finished {
 enum Event {
     Finished(Finished),
     Read(io::Result<usize>),
+    /// The client closed while nothing was read.
+    HungUp,
     Quiet,
     Stop,
 }
@@ -107,10 +111,10 @@ pub struct Connection<V> {
 impl<V: Vfs> Connection<V> {
     /// From `peer`, at our `port`.
     pub fn new(core: Arc<Core<V>>, peer: SocketAddr, port: u16, stream: TcpStream) -> Self {
-        let presence = core.drc.connect();
+        let presence = core.drc.connect(peer);
         Self {
             core,
-            origin: Origin { peer, port, connection: presence.id() },
+            origin: Origin { peer, port },
             presence,
             stream,
             input: RecordBuffer::new(),
@@ -189,6 +193,7 @@ impl<V: Vfs> Connection<V> {
                 }
                 _ => self.input.filled(),
             },
+            Event::HungUp => self.presence.close(),
             Event::Quiet if self.input.in_progress() => return Err(End::Stalled),
             Event::Quiet => {
                 self.input.release();
@@ -201,6 +206,7 @@ impl<V: Vfs> Connection<V> {
 
     async fn event(&mut self, stop: &mut watch::Receiver<bool>) -> Event {
         let reading = self.open && !self.is_busy();
+        let watching = self.open && !reading && !self.presence.is_closed();
         let in_progress = self.input.in_progress();
         let patience = if in_progress { RECORD_STALL } else { IDLE };
         let impatient = in_progress || self.input.holds_memory() || self.output.holds_memory();
@@ -208,7 +214,7 @@ impl<V: Vfs> Connection<V> {
         tokio::select! {
             biased;
             Some(finished) = slow.next(), if !slow.is_empty() => Event::Finished(finished),
-            read = async { stream.read_buf(input.room()).await }, if reading => Event::Read(read),
+            event = read_or_watch(stream, input, reading), if reading || watching => event,
             _ = stop.changed(), if *open => Event::Stop,
             () = sleep(patience), if reading && impatient => Event::Quiet,
         }
@@ -237,6 +243,18 @@ impl<V: Vfs> Connection<V> {
             debug!(peer = %self.origin.peer, %error, "a connection broke while it was closed");
         }
     }
+}
+
+/// Read if the input may grow; otherwise see whether the client is still there.
+async fn read_or_watch(stream: &mut TcpStream, input: &mut RecordBuffer, reading: bool) -> Event {
+    if reading {
+        return Event::Read(stream.read_buf(input.room()).await);
+    }
+    // Data that is not read keeps the stream ready, so there is no event to wait for.
+    while stream.ready(Interest::READABLE).await.is_ok_and(|ready| !ready.is_read_closed()) {
+        sleep(LOOK_AGAIN).await;
+    }
+    Event::HungUp
 }
 
 /// Why no more records are run now.

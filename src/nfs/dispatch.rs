@@ -15,7 +15,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::args;
-use super::drc::{self, Answer, Claim, ConnectionId, Drc, Turn};
+use super::drc::{Answer, CallId, Claim, Drc, Turn};
 use super::handle::{BadHandle, HandleKeys};
 use super::log::Thinned;
 use super::mount::{self, MountTable};
@@ -50,7 +50,7 @@ pub struct Core<V> {
 impl<V: Vfs> Core<V> {
     pub fn new(vfs: Arc<V>) -> Self {
         let handles = Arc::new(HandleKeys::new(vfs.handle_keys()));
-        let drc = Drc::new(vfs.receipts());
+        let drc = Drc::new(vfs.receipts(), vfs.uptime());
         Self { vfs, handles, mounts: MountTable::default(), drc }
     }
 }
@@ -61,7 +61,6 @@ pub struct Origin {
     pub peer: SocketAddr,
     /// Our port of the connection.
     pub port: u16,
-    pub connection: ConnectionId,
 }
 
 /// What became of a record.
@@ -214,7 +213,7 @@ pub fn answer<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8], out: &mut 
         None => None,
         Some(Turn::First(claim)) => Some(claim),
         Some(Turn::Wait(_)) => return Outcome::Slow(None),
-        Some(Turn::Again(answer)) => return repeat(core, &call, answer, out),
+        Some(Turn::Again(answer)) => return repeat(core, origin, &call, answer, out),
     };
     let caller = call.caller(origin.peer);
     let mut request = core.vfs.begin(&caller);
@@ -232,7 +231,7 @@ pub async fn finish_slow<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8],
         Some(claim) => run_slow(core, origin, &call, Some(claim), &mut out).await,
         None => match wait_for_turn(core, origin, &call).await {
             Ok(claim) => run_slow(core, origin, &call, claim, &mut out).await,
-            Err(answer) => repeat(core, &call, answer, &mut out),
+            Err(answer) => repeat(core, origin, &call, answer, &mut out),
         },
     };
     match outcome {
@@ -267,12 +266,12 @@ async fn run_slow<V: Vfs>(
 }
 
 /// What is to be done about a call that must not run twice.
-fn turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Option<Turn> {
-    drc::key(origin.peer.ip(), call).map(|key| core.drc.turn(key, origin.connection))
+fn turn<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Option<Turn> {
+    CallId::of(origin.peer, call).map(|id| core.drc.turn(&id, core.vfs.uptime()))
 }
 
 /// The right to run the call, where one is needed; or the answer that it had meanwhile.
-async fn wait_for_turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Result<Option<Claim>, Answer> {
+async fn wait_for_turn<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Result<Option<Claim>, Answer> {
     loop {
         match turn(core, origin, call) {
             None => return Ok(None),
@@ -284,13 +283,26 @@ async fn wait_for_turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> R
     }
 }
 
-/// Queue the answer that the call had before.
-fn repeat<V: Vfs>(core: &Core<V>, call: &Call<'_>, answer: Answer, out: &mut Replies) -> Outcome {
+/// Queue the answer that the call had before, if its exports still admit the caller.
+fn repeat<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>, answer: Answer, out: &mut Replies) -> Outcome {
     let mark = out.begin();
     rpc::put_success(out.head(), call.xid);
-    out.head().extend_from_slice(&answer.results);
+    if is_admitted(core, origin, call) {
+        out.head().extend_from_slice(&answer.results);
+    } else {
+        proc3::put_bare_failure(out, call.procedure, status::nfs(Refusal::Access));
+    }
     out.finish(mark);
     hold(core, call, mark, answer.durable, out)
+}
+
+/// Whether the exports of all handles of a call that must not run twice admit its caller.
+fn is_admitted<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> bool {
+    let caller = call.caller(origin.peer);
+    let request = core.vfs.begin(&caller);
+    // What is no handle of ours is of no export: the answer says so.
+    let admits = |handle| core.handles.decode(handle).map_or(true, |object| core.vfs.admits(&request, object.export));
+    proc3::handles(call).is_ok_and(|handles| handles.into_iter().all(admits))
 }
 
 /// A reply is queued. See that its call is not run again, and that it does not leave too early.
@@ -299,7 +311,7 @@ fn settle<V: Vfs>(core: &Core<V>, call: &Call<'_>, claim: Option<Claim>, done: D
     if let Some(claim) = claim {
         let results = &out.head()[results..];
         if proc3::is_final(results) {
-            claim.answer(Answer { results: Bytes::copy_from_slice(results), durable });
+            claim.answer(Answer { results: Bytes::copy_from_slice(results), durable }, core.vfs.uptime());
         }
     }
     hold(core, call, mark, durable, out)
