@@ -32,8 +32,8 @@ pub use policy::{ExportPolicy, Squash};
 pub use serve::ImageVfs;
 pub use types::{
     Attr, Before, Caller, Changed, CreateHow, Durable, ExportLine, FsStat, LinkTarget, ListEntry, ListWindow, Listing,
-    Looked, MAX_FILE_BYTES, MAX_GROUPS, MAX_LINKS, MAX_READ, MAX_WRITE, NewAttr, NewObject, Object, Place, ReadData,
-    ReceiptKey, ReceiptMaker, Refusal, Refused, Rights, SetTime, Wcc,
+    Looked, MAX_DEPTH, MAX_FILE_BYTES, MAX_GROUPS, MAX_LINKS, MAX_READ, MAX_WRITE, NewAttr, NewObject, Object, Place,
+    ReadData, ReceiptKey, ReceiptMaker, Refusal, Refused, Rights, SetTime, Wcc,
 };
 
 use std::sync::Arc;

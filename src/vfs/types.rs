@@ -18,6 +18,9 @@ pub const MAX_READ: u32 = 1024 * 1024;
 pub const MAX_WRITE: u32 = 1024 * 1024;
 /// Where files end at the latest, in bytes: 8 TiB. An image may hold longer ones; they do not grow.
 pub const MAX_FILE_BYTES: u64 = 8 << 40;
+/// Directories on the way from the root to an object at most, where names are made; as imports take them.
+/// A directory that is moved may have more below it, and still every image can hold it.
+pub const MAX_DEPTH: usize = 2048;
 /// Names that a file can have.
 pub const MAX_LINKS: u32 = 65_000;
 

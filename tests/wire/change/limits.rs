@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mimeo::image::ExportOverrides;
+use mimeo::vfs::MAX_DEPTH;
 
-use crate::client::{ACCES, Body, Client, DQUOT, MOUNT, NOSPC, OK, ROFS, Xdr};
+use crate::client::{ACCES, Body, Client, DQUOT, MOUNT, NAMETOOLONG, NOSPC, OK, ROFS, Xdr};
 use crate::ops::{FILE_SYNC, mode, size, status};
 use crate::real::World;
 
@@ -96,6 +97,30 @@ fn fsstat_tells_the_reserve_as_free_but_not_as_available() {
     assert_eq!(all_space(&mut client, &root), [1 << 40, free, available]);
     world.machine.disk.set_capacity(1);
     assert_eq!(all_space(&mut client, &root)[2], 0, "a full disk");
+}
+
+/// Directories end at a depth that every image, and every walk over one, can take.
+#[test]
+fn directories_have_a_depth() {
+    // Put together from pieces, as each directory is made in the time that its depth takes.
+    const PIECE: usize = 64;
+    let world = World::new();
+    let (mut client, root) = world.desk();
+    let spare = client.mkdir(&root, "spare", &mode(0o755)).unwrap().fh;
+    let mut deepest = root.clone();
+    for _ in 0..MAX_DEPTH / PIECE {
+        let top = client.mkdir(&spare, "d", &mode(0o755)).unwrap().fh;
+        let bottom = (1..PIECE).fold(top, |dir, _| client.mkdir(&dir, "d", &mode(0o755)).unwrap().fh);
+        client.rename((&spare, "d"), (&deepest, "d")).unwrap();
+        deepest = bottom;
+    }
+    assert_eq!(status(client.mkdir(&deepest, "d", &mode(0o755))), NAMETOOLONG);
+    assert_eq!(status(client.rename((&root, "spare"), (&deepest, "d"))), NAMETOOLONG);
+    client.create(&deepest, "file", &mode(0o644)).unwrap();
+    client.rename((&root, "hello"), (&deepest, "hello")).unwrap();
+    client.rename((&root, "d"), (&spare, "d")).unwrap();
+    assert_eq!(status(client.rename((&root, "spare"), (&deepest, "d"))), NAMETOOLONG, "not an error of the store");
+    client.rename((&spare, "d"), (&root, "d")).unwrap();
 }
 
 pub fn set_policy(world: &World, own: ExportOverrides) {
