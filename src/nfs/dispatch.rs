@@ -10,11 +10,13 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::args;
+use super::budget::Budget;
 use super::drc::{Answer, CallId, Claim, Drc, Turn};
 use super::handle::{BadHandle, HandleKeys};
 use super::log::Thinned;
@@ -23,6 +25,7 @@ use super::portmap;
 use super::proc3;
 use super::reply::{Mark, Replies};
 use super::rpc::{self, Call, Reject};
+use super::server::Bounds;
 use super::status::{self, Failure};
 use super::xdr::Garbage;
 use crate::error::Error;
@@ -45,13 +48,27 @@ pub struct Core<V> {
     pub handles: Arc<HandleKeys>,
     pub mounts: MountTable,
     pub drc: Arc<Drc>,
+    /// Records that are coming in and are large.
+    pub input: Arc<Budget>,
+    /// Slow requests.
+    pub slow: Arc<Budget>,
+    /// Longest time in which a record must have come.
+    pub record_time: Duration,
 }
 
 impl<V: Vfs> Core<V> {
-    pub fn new(vfs: Arc<V>) -> Self {
+    pub fn new(vfs: Arc<V>, bounds: &Bounds) -> Self {
         let handles = Arc::new(HandleKeys::new(vfs.handle_keys()));
         let drc = Drc::new(vfs.receipts(), vfs.uptime());
-        Self { vfs, handles, mounts: MountTable::default(), drc }
+        Self {
+            vfs,
+            handles,
+            mounts: MountTable::default(),
+            drc,
+            input: Budget::new(bounds.input_bytes),
+            slow: Budget::new(bounds.slow_bytes),
+            record_time: bounds.record_time,
+        }
     }
 }
 
