@@ -203,6 +203,7 @@ fn nfs_options(config: &Config) -> nfs::ServerOptions {
         listen: config.nfs.listen.clone(),
         workers: or_cores(config.nfs.workers),
         max_connections: config.nfs.max_connections,
+        bounds: nfs::Bounds::default(),
         drain: Duration::from_secs(config.nfs.drain_secs),
     }
 }

@@ -6,7 +6,9 @@
 //! Replies leave in any order: clients match them by xid.
 //!
 //! Invariants: at most [`MAX_IN_FLIGHT`] slow requests that may hold about [`MAX_SLOW_BYTES`]
-//! together, then nothing more is read until one is done; an idle connection holds no buffer.
+//! together, then nothing more is read until one is done; nor while those of all connections have used up
+//! their budget, or, from some length of a record on, large records theirs. A record must have come in a
+//! bounded time. An idle connection holds no buffer.
 //!
 //! Failure story: whatever ends a connection is told in one log line, thinned out; its client
 //! connects again and sends again what was not answered.
@@ -19,16 +21,17 @@ use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
+use super::budget::{Budget, Charge};
 use super::dispatch::{self, Core, Held, Origin, Outcome};
 use super::drc::{Claim, Presence};
 use super::log::Thinned;
-use super::record::{BadRecord, RecordBuffer};
+use super::record::{BadRecord, MAX_RECORD, RecordBuffer};
 use super::reply::Replies;
 use crate::vfs::Vfs;
 
@@ -39,8 +42,8 @@ pub const MAX_SLOW_BYTES: usize = 32 * 1024 * 1024;
 
 /// Quiet time after which a connection gives its buffers back.
 const IDLE: Duration = Duration::from_secs(1);
-/// Longest pause within one record.
-const RECORD_STALL: Duration = Duration::from_secs(60);
+/// Pause between looks whether the client of a busy connection has closed.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 /// Longest wait for the client to close after we did.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -73,7 +76,7 @@ impl fmt::Display for End {
             Self::Io(error) => write!(f, "{error}"),
             Self::BadRecord(bad) => write!(f, "{bad}"),
             Self::NotCall => f.write_str("a record that is no RPC call"),
-            Self::Stalled => f.write_str("a record that was begun and not finished"),
+            Self::Stalled => f.write_str("a record that was begun and not finished in time"),
         }
     }
 }
@@ -87,6 +90,10 @@ struct Finished {
 enum Event {
     Finished(Finished),
     Read(io::Result<usize>),
+    /// The client closed while nothing was read.
+    HungUp,
+    /// Others have left room.
+    Room,
     Quiet,
     Stop,
 }
@@ -100,6 +107,11 @@ pub struct Connection<V> {
     output: Replies,
     slow: FuturesUnordered<BoxFuture<'static, Finished>>,
     slow_bytes: usize,
+    /// For a large record, and for the buffer that it came in.
+    input_charge: Charge,
+    slow_charge: Charge,
+    /// When the record that is coming in must be there; set while it is read.
+    deadline: Option<Instant>,
     /// More may be read: neither end has closed.
     open: bool,
 }
@@ -107,16 +119,20 @@ pub struct Connection<V> {
 impl<V: Vfs> Connection<V> {
     /// From `peer`, at our `port`.
     pub fn new(core: Arc<Core<V>>, peer: SocketAddr, port: u16, stream: TcpStream) -> Self {
-        let presence = core.drc.connect();
+        let presence = core.drc.connect(peer);
+        let (input_charge, slow_charge) = (Charge::none(&core.input), Charge::none(&core.slow));
         Self {
             core,
-            origin: Origin { peer, port, connection: presence.id() },
+            origin: Origin { peer, port },
             presence,
             stream,
             input: RecordBuffer::new(),
             output: Replies::default(),
             slow: FuturesUnordered::new(),
             slow_bytes: 0,
+            input_charge,
+            slow_charge,
+            deadline: None,
             open: true,
         }
     }
@@ -142,7 +158,7 @@ impl<V: Vfs> Connection<V> {
             match answered? {
                 Progress::OutputFull => {}
                 Progress::InputEmpty if !self.open && self.slow.is_empty() => return Ok(()),
-                Progress::InputEmpty | Progress::Busy => self.wait(stop).await?,
+                progress => self.wait(progress, stop).await?,
             }
         }
     }
@@ -150,37 +166,65 @@ impl<V: Vfs> Connection<V> {
     /// Run every complete record in the input, as far as the bounds let it.
     fn answer_received(&mut self) -> Result<Progress, End> {
         loop {
-            if self.is_busy() {
+            if self.slow.len() >= MAX_IN_FLIGHT || self.slow_bytes >= MAX_SLOW_BYTES {
                 return Ok(Progress::Busy);
+            }
+            if !self.core.slow.has_room() {
+                return Ok(Progress::Crowded);
             }
             if self.output.is_full() {
                 return Ok(Progress::OutputFull);
             }
             let Some(record) = self.input.next()? else { return Ok(Progress::InputEmpty) };
+            self.deadline = None;
             match dispatch::answer(&self.core, &self.origin, record, &mut self.output) {
                 Outcome::Answered => {}
                 Outcome::Slow(claim) => {
                     let weight = dispatch::weight(record);
-                    self.slow_bytes += weight;
-                    self.slow.push(finish(Arc::clone(&self.core), self.origin, record.into(), claim, weight).boxed());
+                    let finished = finish(Arc::clone(&self.core), self.origin, record.into(), claim, weight);
+                    self.put_aside(weight, finished.boxed());
                 }
                 Outcome::Held(held) => {
                     let weight = held.weight();
-                    self.slow_bytes += weight;
-                    self.slow.push(hold(held, weight).boxed());
+                    self.put_aside(weight, hold(held, weight).boxed());
                 }
                 Outcome::NotCall => return Err(End::NotCall),
             }
         }
     }
 
-    fn is_busy(&self) -> bool {
-        self.slow.len() >= MAX_IN_FLIGHT || self.slow_bytes >= MAX_SLOW_BYTES
+    fn put_aside(&mut self, weight: usize, finished: BoxFuture<'static, Finished>) {
+        self.slow_bytes += weight;
+        self.slow_charge.set(self.slow_bytes);
+        self.slow.push(finished);
+    }
+
+    /// Whether more of a record may be read: a large one needs room in the budget, once.
+    fn may_grow(&mut self) -> bool {
+        if !self.input.is_large() || !self.input_charge.is_none() {
+            return true;
+        }
+        let may = self.core.input.has_room();
+        if may {
+            self.input_charge.set(MAX_RECORD);
+        }
+        may
+    }
+
+    /// Give the input buffer back, if no record is in progress.
+    fn release_input(&mut self) {
+        self.input.release();
+        if !self.input.in_progress() {
+            self.input_charge.set(0);
+        }
     }
 
     /// Wait until there is something to do, and take it in.
-    async fn wait(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
-        match self.event(stop).await {
+    async fn wait(&mut self, progress: Progress, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
+        if !self.input_charge.is_none() && !self.core.input.has_room() {
+            self.release_input();
+        }
+        match self.event(progress, stop).await {
             Event::Finished(finished) => self.take_finished(finished),
             Event::Read(read) => match read? {
                 0 => {
@@ -189,9 +233,11 @@ impl<V: Vfs> Connection<V> {
                 }
                 _ => self.input.filled(),
             },
+            Event::HungUp => self.presence.close(),
+            Event::Room => {}
             Event::Quiet if self.input.in_progress() => return Err(End::Stalled),
             Event::Quiet => {
-                self.input.release();
+                self.release_input();
                 self.output.release();
             }
             Event::Stop => self.open = false,
@@ -199,19 +245,36 @@ impl<V: Vfs> Connection<V> {
         Ok(())
     }
 
-    async fn event(&mut self, stop: &mut watch::Receiver<bool>) -> Event {
-        let reading = self.open && !self.is_busy();
-        let in_progress = self.input.in_progress();
-        let patience = if in_progress { RECORD_STALL } else { IDLE };
-        let impatient = in_progress || self.input.holds_memory() || self.output.holds_memory();
-        let Self { stream, input, slow, open, .. } = self;
+    async fn event(&mut self, progress: Progress, stop: &mut watch::Receiver<bool>) -> Event {
+        let could_read = self.open && progress == Progress::InputEmpty;
+        let reading = could_read && self.may_grow();
+        let watching = self.open && !reading && !self.presence.is_closed();
+        let quiet_at = self.quiet_at(reading);
+        let impatient = self.input.in_progress() || self.input.holds_memory() || self.output.holds_memory();
+        let Self { core, stream, input, slow, open, .. } = self;
+        let short_of = match progress {
+            Progress::Crowded => Some(&core.slow),
+            _ => Some(&core.input).filter(|_| could_read && !reading),
+        };
         tokio::select! {
             biased;
             Some(finished) = slow.next(), if !slow.is_empty() => Event::Finished(finished),
-            read = async { stream.read_buf(input.room()).await }, if reading => Event::Read(read),
+            event = read_or_watch(stream, input, reading), if reading || watching => event,
+            () = room(short_of.map(Arc::as_ref)), if short_of.is_some() => Event::Room,
             _ = stop.changed(), if *open => Event::Stop,
-            () = sleep(patience), if reading && impatient => Event::Quiet,
+            () = sleep_until(quiet_at), if reading && impatient => Event::Quiet,
         }
+    }
+
+    /// Until when nothing may happen: the record that is coming in must be there, or the buffers go.
+    fn quiet_at(&mut self, reading: bool) -> Instant {
+        let now = Instant::now();
+        self.deadline = match self.deadline {
+            _ if !reading || !self.input.in_progress() => None,
+            None => Some(now + self.core.record_time),
+            set => set,
+        };
+        self.deadline.unwrap_or(now + IDLE)
     }
 
     /// Queue a finished request's reply, and those of all others that are finished too.
@@ -219,6 +282,7 @@ impl<V: Vfs> Connection<V> {
         let mut next = Some(first);
         while let Some(finished) = next {
             self.slow_bytes -= finished.weight;
+            self.slow_charge.set(self.slow_bytes);
             self.output.append(finished.replies);
             next = if self.output.is_full() { None } else { self.slow.next().now_or_never().flatten() };
         }
@@ -239,13 +303,34 @@ impl<V: Vfs> Connection<V> {
     }
 }
 
+/// Read if the input may grow; otherwise see whether the client is still there.
+async fn read_or_watch(stream: &mut TcpStream, input: &mut RecordBuffer, reading: bool) -> Event {
+    if reading {
+        return Event::Read(stream.read_buf(input.room()).await);
+    }
+    // Data that is not read keeps the stream ready, so there is no event to wait for.
+    while stream.ready(Interest::READABLE).await.is_ok_and(|ready| !ready.is_read_closed()) {
+        sleep(LOOK_AGAIN).await;
+    }
+    Event::HungUp
+}
+
+async fn room(budget: Option<&Budget>) {
+    if let Some(budget) = budget {
+        budget.room().await;
+    }
+}
+
 /// Why no more records are run now.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
     InputEmpty,
     /// Replies have to be written first.
     OutputFull,
     /// Slow requests have to finish first.
     Busy,
+    /// Slow requests of any connection have to.
+    Crowded,
 }
 
 async fn finish<V: Vfs>(

@@ -10,12 +10,14 @@
 use std::net::SocketAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::args;
-use super::drc::{self, Answer, Claim, ConnectionId, Drc, Turn};
+use super::budget::Budget;
+use super::drc::{Answer, CallId, Claim, Drc, Turn};
 use super::handle::{BadHandle, HandleKeys};
 use super::log::Thinned;
 use super::mount::{self, MountTable};
@@ -23,6 +25,7 @@ use super::portmap;
 use super::proc3;
 use super::reply::{Mark, Replies};
 use super::rpc::{self, Call, Reject};
+use super::server::Bounds;
 use super::status::{self, Failure};
 use super::xdr::Garbage;
 use crate::error::Error;
@@ -45,13 +48,27 @@ pub struct Core<V> {
     pub handles: Arc<HandleKeys>,
     pub mounts: MountTable,
     pub drc: Arc<Drc>,
+    /// Records that are coming in and are large.
+    pub input: Arc<Budget>,
+    /// Slow requests.
+    pub slow: Arc<Budget>,
+    /// Longest time in which a record must have come.
+    pub record_time: Duration,
 }
 
 impl<V: Vfs> Core<V> {
-    pub fn new(vfs: Arc<V>) -> Self {
+    pub fn new(vfs: Arc<V>, bounds: &Bounds) -> Self {
         let handles = Arc::new(HandleKeys::new(vfs.handle_keys()));
-        let drc = Drc::new(vfs.receipts());
-        Self { vfs, handles, mounts: MountTable::default(), drc }
+        let drc = Drc::new(vfs.receipts(), vfs.uptime());
+        Self {
+            vfs,
+            handles,
+            mounts: MountTable::default(),
+            drc,
+            input: Budget::new(bounds.input_bytes),
+            slow: Budget::new(bounds.slow_bytes),
+            record_time: bounds.record_time,
+        }
     }
 }
 
@@ -61,7 +78,6 @@ pub struct Origin {
     pub peer: SocketAddr,
     /// Our port of the connection.
     pub port: u16,
-    pub connection: ConnectionId,
 }
 
 /// What became of a record.
@@ -214,7 +230,7 @@ pub fn answer<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8], out: &mut 
         None => None,
         Some(Turn::First(claim)) => Some(claim),
         Some(Turn::Wait(_)) => return Outcome::Slow(None),
-        Some(Turn::Again(answer)) => return repeat(core, &call, answer, out),
+        Some(Turn::Again(answer)) => return repeat(core, origin, &call, answer, out),
     };
     let caller = call.caller(origin.peer);
     let mut request = core.vfs.begin(&caller);
@@ -232,7 +248,7 @@ pub async fn finish_slow<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8],
         Some(claim) => run_slow(core, origin, &call, Some(claim), &mut out).await,
         None => match wait_for_turn(core, origin, &call).await {
             Ok(claim) => run_slow(core, origin, &call, claim, &mut out).await,
-            Err(answer) => repeat(core, &call, answer, &mut out),
+            Err(answer) => repeat(core, origin, &call, answer, &mut out),
         },
     };
     match outcome {
@@ -267,12 +283,12 @@ async fn run_slow<V: Vfs>(
 }
 
 /// What is to be done about a call that must not run twice.
-fn turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Option<Turn> {
-    drc::key(origin.peer.ip(), call).map(|key| core.drc.turn(key, origin.connection))
+fn turn<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Option<Turn> {
+    CallId::of(origin.peer, call).map(|id| core.drc.turn(&id, core.vfs.uptime()))
 }
 
 /// The right to run the call, where one is needed; or the answer that it had meanwhile.
-async fn wait_for_turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Result<Option<Claim>, Answer> {
+async fn wait_for_turn<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> Result<Option<Claim>, Answer> {
     loop {
         match turn(core, origin, call) {
             None => return Ok(None),
@@ -284,13 +300,26 @@ async fn wait_for_turn<V>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> R
     }
 }
 
-/// Queue the answer that the call had before.
-fn repeat<V: Vfs>(core: &Core<V>, call: &Call<'_>, answer: Answer, out: &mut Replies) -> Outcome {
+/// Queue the answer that the call had before, if its exports still admit the caller.
+fn repeat<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>, answer: Answer, out: &mut Replies) -> Outcome {
     let mark = out.begin();
     rpc::put_success(out.head(), call.xid);
-    out.head().extend_from_slice(&answer.results);
+    if is_admitted(core, origin, call) {
+        out.head().extend_from_slice(&answer.results);
+    } else {
+        proc3::put_bare_failure(out, call.procedure, status::nfs(Refusal::Access));
+    }
     out.finish(mark);
     hold(core, call, mark, answer.durable, out)
+}
+
+/// Whether the exports of all handles of a call that must not run twice admit its caller.
+fn is_admitted<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> bool {
+    let caller = call.caller(origin.peer);
+    let request = core.vfs.begin(&caller);
+    // What is no handle of ours is of no export: the answer says so.
+    let admits = |handle| core.handles.decode(handle).map_or(true, |object| core.vfs.admits(&request, object.export));
+    proc3::handles(call).is_ok_and(|handles| handles.into_iter().all(admits))
 }
 
 /// A reply is queued. See that its call is not run again, and that it does not leave too early.
@@ -299,7 +328,7 @@ fn settle<V: Vfs>(core: &Core<V>, call: &Call<'_>, claim: Option<Claim>, done: D
     if let Some(claim) = claim {
         let results = &out.head()[results..];
         if proc3::is_final(results) {
-            claim.answer(Answer { results: Bytes::copy_from_slice(results), durable });
+            claim.answer(Answer { results: Bytes::copy_from_slice(results), durable }, core.vfs.uptime());
         }
     }
     hold(core, call, mark, durable, out)

@@ -2,7 +2,7 @@
 //!
 //! | file | owns |
 //! |---|---|
-//! | `server`, `conn` | listeners, workers, drain; one connection |
+//! | `server`, `conn`, `budget` | listeners, workers, drain; one connection; memory of all of them |
 //! | `record`, `xdr`, `rpc`, `args` | the way in: records, bounded decoding, call headers, arguments |
 //! | `dispatch`, `proc3/`, `mount`, `portmap` | which procedure a call means; one function per procedure |
 //! | `encode`, `status`, `reply` | the way out: attributes, statuses, the output queue |
@@ -21,6 +21,7 @@
 //! answered with RPC's own errors; a procedure that panics is answered SYSTEM_ERR and logged.
 
 pub mod args;
+mod budget;
 mod conn;
 mod dispatch;
 mod drc;
@@ -41,4 +42,4 @@ pub mod xdr;
 pub use fuzz::decode as fuzz_decode;
 pub use handle::{BadHandle, HandleKeys};
 pub use record::{MAX_FRAGMENTS, MAX_RECORD};
-pub use server::{Server, ServerOptions};
+pub use server::{Bounds, Server, ServerOptions};

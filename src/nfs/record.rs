@@ -152,6 +152,11 @@ impl RecordBuffer {
         self.received.len() > self.taken || (!self.parts.is_empty() && !self.parts_taken)
     }
 
+    /// Whether so much of a record has come that room for all of it is made next.
+    pub fn is_large(&self) -> bool {
+        !self.parts_taken && self.parts.len() + self.received.len() - self.taken >= MAX_ROOM
+    }
+
     /// Whether memory is held that [`release`](Self::release) would give back.
     pub fn holds_memory(&self) -> bool {
         self.allocated && !self.in_progress()
@@ -239,7 +244,10 @@ mod tests {
     fn a_record_that_is_coming_gets_all_its_room_at_once() {
         let mut buffer = RecordBuffer::new();
         let record = fragment(&vec![1; MAX_RECORD], true);
-        assert_eq!(feed(&mut buffer, &record[..MAX_ROOM]), Ok(vec![]));
+        assert_eq!(feed(&mut buffer, &record[..MAX_ROOM - 1]), Ok(vec![]));
+        assert!(!buffer.is_large());
+        assert_eq!(feed(&mut buffer, &record[MAX_ROOM - 1..MAX_ROOM]), Ok(vec![]));
+        assert!(buffer.is_large());
         assert!(buffer.room().capacity() >= record.len());
     }
 
@@ -252,5 +260,18 @@ mod tests {
         buffer.release();
         assert!(!buffer.holds_memory());
         assert_eq!(buffer.received.capacity(), 0);
+    }
+
+    #[test]
+    fn a_record_is_large_in_small_fragments_too() {
+        let mut buffer = RecordBuffer::new();
+        let piece = fragment(&[1; 1024], false);
+        for _ in 0..MAX_ROOM / 1024 {
+            assert!(!buffer.is_large());
+            assert_eq!(feed(&mut buffer, &piece), Ok(vec![]));
+        }
+        assert!(buffer.is_large());
+        assert_eq!(feed(&mut buffer, &fragment(b"", true)).unwrap()[0].len(), MAX_ROOM);
+        assert!(!buffer.is_large());
     }
 }

@@ -22,7 +22,7 @@ const MAX_MACHINE_NAME: usize = 255;
 
 pub const AUTH_NONE: u32 = 0;
 pub const AUTH_SYS: u32 = 1;
-/// User and group of a caller without credentials.
+/// User and group of a caller without credentials, until an export has its own for him.
 pub const NOBODY: u32 = 65534;
 
 const CALL: u32 = 0;
@@ -110,10 +110,11 @@ impl<'a> Call<'a> {
 
     pub fn caller(&self, peer: SocketAddr) -> Caller {
         match self.credential {
-            Credential::None => Caller { peer, uid: NOBODY, gid: NOBODY, groups: SmallVec::new() },
+            Credential::None => Caller { peer, anonymous: true, uid: NOBODY, gid: NOBODY, groups: SmallVec::new() },
             Credential::Sys { uid, gid, groups } => {
                 let (words, _) = groups.as_chunks::<4>();
-                Caller { peer, uid, gid, groups: words.iter().map(|word| u32::from_be_bytes(*word)).collect() }
+                let groups = words.iter().map(|word| u32::from_be_bytes(*word)).collect();
+                Caller { peer, anonymous: false, uid, gid, groups }
             }
         }
     }

@@ -4,20 +4,23 @@
 //! single-threaded tokio runtime of its own; a connection stays where it was put, so that a request
 //! touches no other thread. The acceptor gives a new connection to the worker that has the fewest.
 //!
-//! Invariant: at most `max_connections` are open; one more is closed at once.
+//! Invariant: at most `max_connections` are open, and at most three quarters of them from one address; one
+//! more is closed at once.
 //!
 //! Failure story: on shutdown nothing new is accepted or read, what is in flight is answered for at
 //! most `drain`, then the rest is cut. Clients connect again and send again.
 
+use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::{SocketAddr, TcpStream as StdStream};
+use std::net::{IpAddr, SocketAddr, TcpStream as StdStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -54,13 +57,33 @@ pub struct ServerOptions {
     pub max_connections: usize,
     /// Longest wait for requests in flight at shutdown.
     pub drain: Duration,
+    pub bounds: Bounds,
+}
+
+/// What all clients may take together, and how long.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Bytes of large records that are coming in.
+    pub input_bytes: usize,
+    /// Bytes that slow requests hold, about.
+    pub slow_bytes: usize,
+    /// Longest time in which a record must have come, while it is read.
+    pub record_time: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        let half_a_gib = 512 * 1024 * 1024;
+        Self { input_bytes: half_a_gib, slow_bytes: half_a_gib, record_time: Duration::from_secs(60) }
+    }
 }
 
 impl ServerOptions {
     /// Serve at `listen`, with a worker per core.
     pub fn new(listen: Vec<SocketAddr>) -> Self {
         let workers = thread::available_parallelism().map_or(1, usize::from);
-        Self { listen, workers, max_connections: 16_384, drain: Duration::from_secs(10) }
+        let (drain, bounds) = (Duration::from_secs(10), Bounds::default());
+        Self { listen, workers, max_connections: 16_384, drain, bounds }
     }
 }
 
@@ -79,7 +102,7 @@ impl<V: Vfs> Server<V> {
             return Err(Error::invalid("an NFS server without an address, a worker or a connection"));
         }
         let listeners = options.listen.iter().map(|at| listen(*at)).collect::<Result<_>>()?;
-        Ok(Self { core: Arc::new(Core::new(vfs)), options, listeners })
+        Ok(Self { core: Arc::new(Core::new(vfs, &options.bounds)), options, listeners })
     }
 
     /// The addresses that it listens at, with the ports that were taken.
@@ -95,7 +118,7 @@ impl<V: Vfs> Server<V> {
         let workers = (0..options.workers)
             .map(|index| Worker::start(index, Arc::clone(&core), &options, stopped.clone()))
             .collect::<Result<Vec<_>>>()?;
-        let acceptor = Acceptor { workers: &workers, max_connections: options.max_connections };
+        let acceptor = Acceptor::new(&workers, options.max_connections);
         tokio::select! {
             () = shutdown => {}
             () = acceptor.run(&listeners) => {}
@@ -146,9 +169,18 @@ fn register(listener: std::net::TcpListener) -> Result<TcpListener> {
 struct Acceptor<'a> {
     workers: &'a [Worker],
     max_connections: usize,
+    /// Of these, how many one address may have.
+    max_of_address: usize,
+    by_address: Arc<Addresses>,
 }
 
-impl Acceptor<'_> {
+impl<'a> Acceptor<'a> {
+    /// One address is one client, or many behind it: it gets most of the connections, and never all.
+    fn new(workers: &'a [Worker], max_connections: usize) -> Self {
+        let max_of_address = max_connections - max_connections / 4;
+        Self { workers, max_connections, max_of_address, by_address: Arc::default() }
+    }
+
     async fn run(&self, listeners: &[TcpListener]) {
         loop {
             match accept(listeners).await {
@@ -171,9 +203,54 @@ impl Acceptor<'_> {
             }
             return;
         }
+        let Some(address) = AddressSeat::take(&self.by_address, peer.ip(), self.max_of_address) else {
+            if let Some(count) = REFUSED.count() {
+                warn!(%peer, count, "refused a connection: its address has {}, which is the limit", self.max_of_address);
+            }
+            return;
+        };
         let idlest = self.workers.iter().min_by_key(|worker| worker.load());
-        if let Err(error) = idlest.expect("there is a worker").give(stream, peer) {
+        if let Err(error) = idlest.expect("there is a worker").give(stream, peer, address) {
             debug!(%peer, %error, "a connection broke before it was served");
+        }
+    }
+}
+
+/// How many connections each address has.
+type Addresses = Mutex<HashMap<IpAddr, usize>>;
+
+/// A connection's place in its address's count.
+struct AddressSeat {
+    addresses: Arc<Addresses>,
+    address: IpAddr,
+}
+
+impl AddressSeat {
+    /// `None`: the address has `max` already. Of IPv6, the network of 64 bits that one host may have.
+    fn take(addresses: &Arc<Addresses>, address: IpAddr, max: usize) -> Option<Self> {
+        let address = match address.to_canonical() {
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+            v4 @ IpAddr::V4(_) => v4,
+        };
+        let mut counts = addresses.lock();
+        let count = counts.entry(address).or_default();
+        if *count >= max {
+            return None;
+        }
+        *count += 1;
+        drop(counts);
+        Some(Self { addresses: Arc::clone(addresses), address })
+    }
+}
+
+impl Drop for AddressSeat {
+    fn drop(&mut self) {
+        let mut counts = self.addresses.lock();
+        if let Some(count) = counts.get_mut(&self.address) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.address);
+            }
         }
     }
 }
@@ -195,7 +272,7 @@ struct Incoming {
     stream: StdStream,
     peer: SocketAddr,
     port: u16,
-    seat: Seat,
+    seats: (Seat, AddressSeat),
 }
 
 /// A connection's place in its worker's count.
@@ -248,11 +325,12 @@ impl Worker {
     }
 
     /// Hand a connection over.
-    fn give(&self, stream: TcpStream, peer: SocketAddr) -> io::Result<()> {
+    fn give(&self, stream: TcpStream, peer: SocketAddr, address: AddressSeat) -> io::Result<()> {
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
         let port = stream.local_addr()?.port();
-        let incoming = Incoming { stream: stream.into_std()?, peer, port, seat: Seat::take(&self.load) };
+        let seats = (Seat::take(&self.load), address);
+        let incoming = Incoming { stream: stream.into_std()?, peer, port, seats };
         self.queue.try_send(incoming).map_err(|_| io::ErrorKind::BrokenPipe.into())
     }
 
@@ -290,12 +368,12 @@ async fn work<V: Vfs>(
 }
 
 async fn serve<V: Vfs>(core: Arc<Core<V>>, incoming: Incoming, stopped: watch::Receiver<bool>) {
-    let Incoming { stream, peer, port, seat } = incoming;
+    let Incoming { stream, peer, port, seats } = incoming;
     match TcpStream::from_std(stream) {
         Ok(stream) => Connection::new(core, peer, port, stream).serve(stopped).await,
         Err(error) => debug!(%peer, %error, "a connection broke before it was served"),
     }
-    drop(seat);
+    drop(seats);
 }
 
 fn told(ended: Result<(), JoinError>) {

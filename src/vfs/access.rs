@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn who(uid: u32, groups: &[u32]) -> Identity<'_> {
-        Identity { uid, gid: 99, groups }
+        Identity { uid, gid: 99, groups, group_zero: 0 }
     }
 
     fn file(mode: u32) -> Attr {
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn root_executes_only_what_somebody_may() {
-        let zero = Identity { uid: 0, gid: 0, groups: &[] };
+        let zero = who(0, &[]);
         assert!(!rights(&zero, &file(0o600)).execute);
         assert!(rights(&zero, &file(0o100)).execute);
         assert!(rights(&zero, &dir(0)).lookup);

@@ -13,8 +13,9 @@ mod rename;
 mod write;
 
 use super::resolve::{End, Ended, Found, Run, settle};
-use super::{Changed, Durable, ImageVfs, Object, Refusal, Refused, Request, Verb, Wcc, access};
+use super::{Changed, Durable, ImageVfs, MAX_DEPTH, Object, Refusal, Refused, Request, Verb, Wcc, access};
 use crate::env::Time;
+use crate::manifest::Ino;
 use crate::overlay::{Receipt, Tree};
 
 /// Runs of one call that view switches may undo; far more than a clone is ever switched while a call
@@ -70,6 +71,21 @@ impl<'s> Run<'s, '_> {
     fn check_names(&self, dir: &Found<'s>) -> Ended<()> {
         let may = access::may_change_names(&self.identity(&dir.scope), &dir.attr());
         if may { Ok(()) } else { Err(dir.refuse(Refusal::Access)) }
+    }
+
+    /// The directories from `dir` up to the root, both included, if a directory may be put into `dir`: it
+    /// would not be too deep then.
+    fn way_up(&mut self, tree: &Tree<'s>, dir: &Found<'s>) -> Ended<Vec<Ino>> {
+        let mut way = vec![dir.ino];
+        let mut parent = dir.node.parent;
+        while way.last() != Some(&Ino::ROOT) {
+            if way.len() == MAX_DEPTH {
+                return Err(dir.refuse(Refusal::NameTooLong));
+            }
+            way.push(parent);
+            parent = self.named(tree, dir.scope, parent)?.node.parent;
+        }
+        Ok(way)
     }
 
     /// Refuse to add something while the disk has no more than its reserve.

@@ -32,11 +32,12 @@ pub use policy::{ExportPolicy, Squash};
 pub use serve::ImageVfs;
 pub use types::{
     Attr, Before, Caller, Changed, CreateHow, Durable, ExportLine, FsStat, LinkTarget, ListEntry, ListWindow, Listing,
-    Looked, MAX_FILE_BYTES, MAX_GROUPS, MAX_LINKS, MAX_READ, MAX_WRITE, NewAttr, NewObject, Object, Place, ReadData,
-    ReceiptKey, ReceiptMaker, Refusal, Refused, Rights, SetTime, Wcc,
+    Looked, MAX_DEPTH, MAX_FILE_BYTES, MAX_GROUPS, MAX_LINKS, MAX_READ, MAX_WRITE, NewAttr, NewObject, Object, Place,
+    ReadData, ReceiptKey, ReceiptMaker, Refusal, Refused, Rights, SetTime, Wcc,
 };
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -121,6 +122,10 @@ pub trait Vfs: Send + Sync + 'static {
     fn durable(&self, upto: Durable) -> Option<BoxFuture<'static, Result<(), Error>>>;
     /// What WRITE and COMMIT answer as write verifier; changes with every start.
     fn write_verifier(&self) -> [u8; 8];
+    /// Whether the export's policy lets the caller in; of one that is not there, the default's.
+    fn admits(&self, rq: &Request<'_>, export: ExportId) -> bool;
+    /// Time since some fixed start; never steps back.
+    fn uptime(&self) -> Duration;
     /// The newest receipts from before this start, oldest first.
     fn receipts(&self) -> Vec<(ReceiptKey, Bytes)>;
 

@@ -91,11 +91,12 @@ impl Rules<'_> {
             Squash::Root => caller.uid == 0,
             Squash::All => true,
         };
-        if squashed {
-            Identity { uid: self.anon_uid, gid: self.anon_gid, groups: &[] }
-        } else {
-            Identity { uid: caller.uid, gid: caller.gid, groups: &caller.groups }
+        if squashed || caller.anonymous {
+            return Identity { uid: self.anon_uid, gid: self.anon_gid, groups: &[], group_zero: self.anon_gid };
         }
+        let group_zero = if self.squash == Squash::Root { self.anon_gid } else { 0 };
+        let gid = if caller.gid == 0 { group_zero } else { caller.gid };
+        Identity { uid: caller.uid, gid, groups: &caller.groups, group_zero }
     }
 }
 
@@ -104,7 +105,10 @@ impl Rules<'_> {
 pub struct Identity<'a> {
     pub uid: u32,
     pub gid: u32,
+    /// As the caller gave them: see `group_zero`.
     pub groups: &'a [u32],
+    /// What a 0 among `groups` means. (Mapped when it is asked for, so that nothing is copied.)
+    pub group_zero: u32,
 }
 
 impl Identity<'_> {
@@ -113,7 +117,8 @@ impl Identity<'_> {
     }
 
     pub fn in_group(&self, gid: u32) -> bool {
-        self.gid == gid || self.groups.contains(&gid)
+        let mapped = |group: u32| if group == 0 { self.group_zero } else { group };
+        self.gid == gid || self.groups.iter().any(|group| mapped(*group) == gid)
     }
 }
 
@@ -123,7 +128,7 @@ mod tests {
     use smallvec::smallvec;
 
     fn caller(peer: &str, uid: u32) -> Caller {
-        Caller { peer: peer.parse().unwrap(), uid, gid: uid, groups: smallvec![7] }
+        Caller { peer: peer.parse().unwrap(), anonymous: false, uid, gid: uid, groups: smallvec![7] }
     }
 
     #[test]
@@ -149,6 +154,31 @@ mod tests {
         assert!(root.identity(&five).in_group(7));
         let all = ExportPolicy { squash: Squash::All, ..ExportPolicy::default() };
         assert_eq!(all.rules().identity(&five).uid, 65534);
+    }
+
+    #[test]
+    fn a_squashed_root_has_no_group_0() {
+        let policy = ExportPolicy { squash: Squash::Root, anon_gid: 99, ..ExportPolicy::default() };
+        let user = Caller { gid: 0, groups: smallvec![0, 7], ..caller("127.0.0.1:1", 1000) };
+        let who = policy.rules().identity(&user);
+        assert_eq!((who.uid, who.gid), (1000, 99));
+        assert!(!who.in_group(0) && who.in_group(7) && who.in_group(99));
+        let secondary = Caller { gid: 5, ..user.clone() };
+        let who = policy.rules().identity(&secondary);
+        assert!(!who.in_group(0) && who.in_group(5) && who.in_group(99));
+        let policy = ExportPolicy { squash: Squash::None, ..policy };
+        let who = policy.rules().identity(&user);
+        assert!(who.in_group(0) && !who.in_group(99));
+    }
+
+    #[test]
+    fn who_gives_no_credentials_is_the_anonymous_user_whatever_the_squash() {
+        for squash in [Squash::None, Squash::Root, Squash::All] {
+            let policy = ExportPolicy { squash, anon_uid: 98, anon_gid: 99, ..ExportPolicy::default() };
+            let nobody = Caller { anonymous: true, ..caller("127.0.0.1:1", 5) };
+            let who = policy.rules().identity(&nobody);
+            assert_eq!((who.uid, who.gid, who.groups), (98, 99, &[][..]));
+        }
     }
 
     #[test]

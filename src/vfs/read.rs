@@ -173,9 +173,11 @@ impl<'s> Run<'s, '_> {
         drop(tree);
         let space = self.vfs.reserve().space()?;
         let quota = found.scope.shown.and_then(|(clone, _)| clone.quota);
+        let left = quota.map_or(u64::MAX, |quota| quota.saturating_sub(held.bytes));
         let stat = FsStat {
             total_bytes: quota.unwrap_or(space.total),
-            free_bytes: quota.map_or(space.free, |quota| quota.saturating_sub(held.bytes).min(space.free)),
+            free_bytes: space.free.min(left),
+            available_bytes: space.free.saturating_sub(space.reserve()).min(left),
             total_files: MAX_FILES,
             free_files: MAX_FILES - used,
         };

@@ -4,6 +4,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -211,6 +212,14 @@ impl Vfs for ImageVfs {
 
     fn write_verifier(&self) -> [u8; 8] {
         self.overlays.write_verifier()
+    }
+
+    fn admits(&self, rq: &Request<'_>, export: ExportId) -> bool {
+        self.rules(rq.state(), export).admits(rq.caller)
+    }
+
+    fn uptime(&self) -> Duration {
+        self.env.clock.uptime()
     }
 
     fn receipts(&self) -> Vec<(ReceiptKey, Bytes)> {

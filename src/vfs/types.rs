@@ -18,6 +18,9 @@ pub const MAX_READ: u32 = 1024 * 1024;
 pub const MAX_WRITE: u32 = 1024 * 1024;
 /// Where files end at the latest, in bytes: 8 TiB. An image may hold longer ones; they do not grow.
 pub const MAX_FILE_BYTES: u64 = 8 << 40;
+/// Directories on the way from the root to an object at most, where names are made; as imports take them.
+/// A directory that is moved may have more below it, and still every image can hold it.
+pub const MAX_DEPTH: usize = 2048;
 /// Names that a file can have.
 pub const MAX_LINKS: u32 = 65_000;
 
@@ -25,6 +28,8 @@ pub const MAX_LINKS: u32 = 65_000;
 #[derive(Clone, Debug)]
 pub struct Caller {
     pub peer: SocketAddr,
+    /// He did not say who he is: whatever `uid` and `gid` are, each export has its own user for him.
+    pub anonymous: bool,
     pub uid: u32,
     pub gid: u32,
     pub groups: SmallVec<[u32; MAX_GROUPS]>,
@@ -166,6 +171,8 @@ pub struct ListWindow {
 pub struct FsStat {
     pub total_bytes: u64,
     pub free_bytes: u64,
+    /// What of `free_bytes` may be written: not the reserve.
+    pub available_bytes: u64,
     pub total_files: u64,
     pub free_files: u64,
 }

@@ -110,8 +110,13 @@ async fn a_removed_clone_is_stale_and_its_name_gives_another_export() {
 async fn a_policy_is_asked_on_every_request() {
     let world = World::new().await;
     let root = two_versions(&world).await;
-    let stranger =
-        mimeo::vfs::Caller { peer: "10.1.2.3:700".parse().unwrap(), uid: 0, gid: 0, groups: Default::default() };
+    let stranger = mimeo::vfs::Caller {
+        peer: "10.1.2.3:700".parse().unwrap(),
+        anonymous: false,
+        uid: 0,
+        gid: 0,
+        groups: Default::default(),
+    };
     let mut rq = world.vfs.begin(&stranger);
     let refused = world.vfs.getattr(&mut rq, root).unwrap().unwrap_err();
     assert_eq!(refused.why, Refusal::Access);

@@ -115,7 +115,13 @@ impl World {
 
     /// Run one verb as root from loopback, loading what it misses.
     pub async fn run<T>(&self, mut verb: impl FnMut(&ImageVfs, &mut Request<'_>) -> Verb<T>) -> Result<T, Refused> {
-        let caller = Caller { peer: "127.0.0.1:700".parse().unwrap(), uid: 0, gid: 0, groups: Default::default() };
+        let caller = Caller {
+            peer: "127.0.0.1:700".parse().unwrap(),
+            anonymous: false,
+            uid: 0,
+            gid: 0,
+            groups: Default::default(),
+        };
         let mut rq = self.vfs.begin(&caller);
         loop {
             match verb(&self.vfs, &mut rq) {

@@ -4,6 +4,8 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::{Domain, SockRef, Socket, Type};
+
 pub const NFS: u32 = 100_003;
 pub const MOUNT: u32 = 100_005;
 pub const PORTMAP: u32 = 100_000;
@@ -220,10 +222,29 @@ pub struct Client {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).unwrap();
+        Self::of(TcpStream::connect(addr).unwrap())
+    }
+
+    fn of(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         Self { stream, next_xid: 1, credential: auth_sys(0, 0, &[]) }
+    }
+
+    /// Connect from a port of choice.
+    pub fn connect_from(local: SocketAddr, addr: SocketAddr) -> Self {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        socket.set_reuse_address(true).unwrap();
+        socket.bind(&local.into()).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        Self::of(socket.into())
+    }
+
+    /// Where it connected from, after an end that only the kernels know of: nothing is said any more.
+    pub fn abort(self) -> SocketAddr {
+        let local = self.stream.local_addr().unwrap();
+        SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).unwrap();
+        local
     }
 
     pub fn xid(&mut self) -> u32 {

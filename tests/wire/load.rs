@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::client::{self, Body, Client, Header, NFS, Reply, SUCCESS, framed};
@@ -72,6 +74,115 @@ fn calls_that_wait_are_bounded_and_all_answered() {
     server.tree.gate().open();
     assert_all_answered(&mut client, (0..1000).collect());
     assert_eq!(server.tree.gate().peak(), MAX_IN_FLIGHT);
+}
+
+/// One slow call of each of many clients holds more than all may: the others wait, and are answered after.
+#[test]
+fn calls_that_wait_are_bounded_over_all_connections() {
+    const ALL: usize = 4;
+    let server = Harness::start(Tree::new(), |options| {
+        options.workers = 1;
+        options.bounds.slow_bytes = ALL * 64 * 1024;
+    });
+    server.tree.gate().close();
+    let mut clients: Vec<Client> = (0..10 * ALL).map(|_| server.client()).collect();
+    for client in &mut clients {
+        client.send_bytes(&[slow_read(1), slow_read(2)].concat());
+    }
+    server.tree.gate().wait_for(ALL);
+    // Nothing more is run, whatever it is; so it is asked for only now and answered at the end.
+    let mut late = server.client();
+    late.send_bytes(&getattr(1));
+    server.tree.gate().open();
+    for client in &mut clients {
+        assert_all_answered(client, [1, 2].into());
+    }
+    assert_ok(late.reply());
+    assert_eq!(server.tree.gate().peak(), ALL);
+}
+
+/// A record of 1 MiB, of which the server is sent so much, and the rest.
+fn large_write(sent: usize) -> (Vec<u8>, Vec<u8>) {
+    let arguments = on(HELLO).u64(0).u32(1 << 20).u32(0).opaque(&vec![7; 1 << 20]);
+    let mut begun = framed(&Header::new(NFS, 3, 7).record(1, &arguments.0));
+    let rest = begun.split_off(sent);
+    (begun, rest)
+}
+
+fn one_large_record_at_a_time() -> Harness {
+    Harness::start(Tree::new(), |options| {
+        options.workers = 1;
+        options.bounds.input_bytes = 1;
+    })
+}
+
+#[test]
+fn large_records_are_bounded_over_all_connections() {
+    let server = one_large_record_at_a_time();
+    let (begun, rest) = large_write(100_000);
+    let mut first = server.client();
+    first.send_bytes(&begun);
+    let mut bystander = server.client();
+    for _ in 0..3 {
+        // By then the only worker has read what came before.
+        assert_eq!(bystander.status(GETATTR, on(HELLO)), client::OK);
+    }
+    let second_done = Arc::new(AtomicBool::new(false));
+    let (mut second, done) = (server.client(), second_done.clone());
+    let second = std::thread::spawn(move || {
+        let (begun, rest) = large_write(100_000);
+        second.send_bytes(&[begun, rest].concat());
+        second.reply();
+        done.store(true, Ordering::SeqCst);
+    });
+    for _ in 0..200 {
+        assert_eq!(bystander.status(GETATTR, on(HELLO)), client::OK, "small ones are taken");
+    }
+    assert!(!second_done.load(Ordering::SeqCst), "it waits for the first");
+    first.send_bytes(&rest);
+    first.reply();
+    second.join().unwrap();
+}
+
+#[test]
+fn who_ends_within_a_large_record_leaves_room_for_the_next() {
+    let server = one_large_record_at_a_time();
+    for _ in 0..3 {
+        server.client().send_bytes(&large_write(100_000).0);
+    }
+    let (begun, rest) = large_write(0);
+    let mut client = server.client();
+    client.send_bytes(&[begun, rest].concat());
+    client.reply();
+}
+
+/// Byte by byte, none of them late: before all of it is there the time for it is over.
+#[test]
+fn a_record_must_come_in_a_bounded_time() {
+    let server = Harness::start(Tree::new(), |options| options.bounds.record_time = Duration::from_millis(20));
+    let mut client = server.client();
+    let (_, record) = large_write(0);
+    let cut_off = record.chunks(1).any(|byte| client.stream.write_all(byte).is_err());
+    assert!(cut_off, "{} bytes were taken", record.len());
+    assert_eq!(server.client().status(GETATTR, on(HELLO)), client::OK);
+}
+
+#[test]
+fn one_address_does_not_get_all_connections() {
+    let server = Harness::start(Tree::new(), |options| options.max_connections = 8);
+    let mut many: Vec<Client> = (0..6).map(|_| server.client()).collect();
+    for client in &mut many {
+        assert_eq!(client.status(GETATTR, on(HELLO)), client::OK);
+    }
+    assert_eq!(server.client().receive(), None);
+    let mut other = Client::connect_from(([127, 0, 0, 2], 0).into(), server.addr);
+    assert_eq!(other.status(GETATTR, on(HELLO)), client::OK);
+    drop(many);
+    let served = (0..100_000).any(|_| {
+        let mut client = server.client();
+        client.stream.write_all(&getattr(9)).is_ok() && client.receive().is_some()
+    });
+    assert!(served, "the places of those that closed are free again");
 }
 
 #[test]

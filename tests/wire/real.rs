@@ -216,6 +216,11 @@ impl World {
         Client::connect(self.running().addr)
     }
 
+    /// A connection of root from a port of choice.
+    pub fn client_from(&self, local: SocketAddr) -> Client {
+        Client::connect_from(local, self.running().addr)
+    }
+
     /// A connection of another user.
     pub fn client_as(&self, uid: u32, gid: u32, groups: &[u32]) -> Client {
         let mut client = self.client();

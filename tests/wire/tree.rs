@@ -269,7 +269,13 @@ impl Vfs for Tree {
     }
 
     fn fsstat(&self, rq: &mut Request<'_>, object: Object) -> Verb<(Attr, FsStat)> {
-        let stat = FsStat { total_bytes: 1 << 40, free_bytes: 1 << 39, total_files: 1000, free_files: 900 };
+        let stat = FsStat {
+            total_bytes: 1 << 40,
+            free_bytes: 1 << 39,
+            available_bytes: 1 << 38,
+            total_files: 1000,
+            free_files: 900,
+        };
         Ok(self.node(rq, object)?.map(|node| (node.attr, stat)))
     }
 
@@ -318,6 +324,14 @@ impl Vfs for Tree {
 
     fn write_verifier(&self) -> [u8; 8] {
         [0; 8]
+    }
+
+    fn admits(&self, _: &Request<'_>, _: ExportId) -> bool {
+        true
+    }
+
+    fn uptime(&self) -> Duration {
+        Duration::ZERO
     }
 
     fn receipts(&self) -> Vec<(ReceiptKey, Bytes)> {

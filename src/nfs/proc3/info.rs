@@ -26,7 +26,7 @@ pub fn fsstat<V: Vfs>(cx: &mut Context<'_, '_, V>, args: args::Object<'_>, out: 
             head.put_post_op(Some(&attr));
             head.put_u64(stat.total_bytes);
             head.put_u64(stat.free_bytes);
-            head.put_u64(stat.free_bytes);
+            head.put_u64(stat.available_bytes);
             head.put_u64(stat.total_files);
             head.put_u64(stat.free_files);
             head.put_u64(stat.free_files);

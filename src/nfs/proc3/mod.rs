@@ -12,13 +12,15 @@ mod names;
 mod write;
 
 use nfsserve::nfs::nfsstat3;
+use smallvec::{SmallVec, smallvec};
 
+use super::args::{self, Handle};
 use super::dispatch::{Context, Halt};
 use super::encode::EncodeReply;
 use super::reply::Replies;
 use super::rpc::{Call, Reject};
 use super::status::Failure;
-use super::xdr::Encode;
+use super::xdr::{Decode, Decoder, Encode, Garbage};
 use crate::vfs::Vfs;
 
 pub const PROGRAM: u32 = 100_003;
@@ -37,6 +39,16 @@ const LINK: u32 = 15;
 /// Whether a second run of the same call might answer otherwise, or undo what came between.
 pub fn runs_once(procedure: u32) -> bool {
     matches!(procedure, SETATTR | CREATE | MKDIR | SYMLINK | MKNOD | REMOVE | RMDIR | RENAME | LINK)
+}
+
+/// The handles of a call that must not run twice.
+pub fn handles<'a>(call: &Call<'a>) -> Result<SmallVec<[Handle<'a>; 2]>, Garbage> {
+    Ok(match call.procedure {
+        RENAME => call.arguments::<args::Rename<'_>>().map(|args| smallvec![args.from.dir, args.to.dir])?,
+        LINK => call.arguments::<args::Link<'_>>().map(|args| smallvec![args.file, args.place.dir])?,
+        // All others begin with their only one.
+        _ => smallvec![args::Object::decode(&mut Decoder::new(call.arguments))?.handle],
+    })
 }
 
 /// Whether these results answer their call for good: not if it is to be tried again.

@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     fn who(uid: u32, groups: &[u32]) -> Identity<'_> {
-        Identity { uid, gid: 99, groups }
+        Identity { uid, gid: 99, groups, group_zero: 0 }
     }
 
     fn file(mode: u32) -> Attr {

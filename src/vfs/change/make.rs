@@ -39,6 +39,9 @@ impl<'s> Run<'s, '_> {
             return Err(dir.refuse(Refusal::Exists));
         }
         let fresh = Fresh::of(what).map_err(|why| dir.refuse(why))?;
+        if fresh.kind == FileKind::Directory {
+            self.way_up(&tree, &dir)?;
+        }
         let is_device = matches!(fresh.kind, FileKind::Char | FileKind::Block);
         if is_device && !self.identity(&dir.scope).is_root() {
             return Err(dir.refuse(Refusal::Perm));

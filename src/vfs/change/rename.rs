@@ -6,8 +6,7 @@ use super::super::resolve::{Ended, Found, Run};
 use super::super::{Changed, Object, Place, Refusal, Wcc, access};
 use super::remove::{Doomed, check_own_name};
 use crate::env::Time;
-use crate::error::Error;
-use crate::manifest::{Ino, MAX_DEPTH};
+use crate::manifest::Ino;
 use crate::overlay::Tree;
 
 /// The directories of a rename, in one tree.
@@ -70,28 +69,12 @@ impl<'s> Run<'s, '_> {
     fn check_move(&mut self, tree: &Tree<'s>, dirs: &Dirs<'s>, moved: &Found<'s>) -> Ended<()> {
         self.check_sticky(&dirs.from, moved)?;
         let Some(to) = dirs.to.as_ref().filter(|_| moved.is_dir()) else { return Ok(()) };
-        if self.is_within(tree, to, moved.ino)? {
+        if self.way_up(tree, to)?.contains(&moved.ino) {
             return Err(dirs.from.refuse(Refusal::Invalid));
         }
         // Its ".." changes, which is an entry of its own.
         let may_write = access::may_write(&self.identity(&moved.scope), &moved.attr());
         if may_write { Ok(()) } else { Err(dirs.from.refuse(Refusal::Access)) }
-    }
-
-    /// Whether `dir` is `above` or somewhere below it.
-    fn is_within(&mut self, tree: &Tree<'s>, dir: &Found<'s>, above: Ino) -> Ended<bool> {
-        let (mut at, mut parent) = (dir.ino, dir.node.parent);
-        for _ in 0..=MAX_DEPTH {
-            if at == above {
-                return Ok(true);
-            }
-            if at == Ino::ROOT {
-                return Ok(false);
-            }
-            at = parent;
-            parent = self.named(tree, dir.scope, at)?.node.parent;
-        }
-        Err(Error::corrupt(format!("directory {} is deeper than {MAX_DEPTH}", dir.ino.0)).into())
     }
 
     /// Whether the object may take the place of the other.

@@ -4,18 +4,25 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mimeo::image::ExportOverrides;
+use mimeo::vfs::MAX_DEPTH;
 
-use crate::client::{ACCES, Body, Client, DQUOT, MOUNT, NOSPC, OK, ROFS, Xdr};
+use crate::client::{ACCES, Body, Client, DQUOT, MOUNT, NAMETOOLONG, NOSPC, OK, ROFS, Xdr};
 use crate::ops::{FILE_SYNC, mode, size, status};
 use crate::real::World;
 
 /// Total and free bytes, as FSSTAT tells them.
 fn space(client: &mut Client, fh: &[u8]) -> (u64, u64) {
+    let [total, free, _] = all_space(client, fh);
+    (total, free)
+}
+
+/// Total and free bytes, and those that can be written.
+fn all_space(client: &mut Client, fh: &[u8]) -> [u64; 3] {
     let results = client.nfs(18, Xdr::new().opaque(fh));
     let mut body = Body(&results);
     assert_eq!(body.u32(), OK);
     body.post_op();
-    (body.u64(), body.u64())
+    [body.u64(), body.u64(), body.u64()]
 }
 
 #[test]
@@ -75,7 +82,48 @@ fn the_reserve_of_the_disk_is_for_removing() {
     client.write(&hello, 0, b"y", FILE_SYNC).unwrap();
 }
 
-fn set_policy(world: &World, own: ExportOverrides) {
+/// What `df` shows as available can be written: not the reserve, and no more than a quota leaves.
+#[test]
+fn fsstat_tells_the_reserve_as_free_but_not_as_available() {
+    const RESERVE: u64 = 256 << 20;
+    let world = World::new();
+    let (mut client, root) = world.desk();
+    world.machine.disk.set_capacity(1 << 40);
+    let [total, free, available] = all_space(&mut client, &root);
+    assert_eq!((total, free - available), (1 << 40, RESERVE));
+    world.edit_clone("desk", |clone| clone.quota = Some(1 << 30));
+    assert_eq!(all_space(&mut client, &root), [1 << 30; 3]);
+    world.edit_clone("desk", |clone| clone.quota = Some(1 << 40));
+    assert_eq!(all_space(&mut client, &root), [1 << 40, free, available]);
+    world.machine.disk.set_capacity(1);
+    assert_eq!(all_space(&mut client, &root)[2], 0, "a full disk");
+}
+
+/// Directories end at a depth that every image, and every walk over one, can take.
+#[test]
+fn directories_have_a_depth() {
+    // Put together from pieces, as each directory is made in the time that its depth takes.
+    const PIECE: usize = 64;
+    let world = World::new();
+    let (mut client, root) = world.desk();
+    let spare = client.mkdir(&root, "spare", &mode(0o755)).unwrap().fh;
+    let mut deepest = root.clone();
+    for _ in 0..MAX_DEPTH / PIECE {
+        let top = client.mkdir(&spare, "d", &mode(0o755)).unwrap().fh;
+        let bottom = (1..PIECE).fold(top, |dir, _| client.mkdir(&dir, "d", &mode(0o755)).unwrap().fh);
+        client.rename((&spare, "d"), (&deepest, "d")).unwrap();
+        deepest = bottom;
+    }
+    assert_eq!(status(client.mkdir(&deepest, "d", &mode(0o755))), NAMETOOLONG);
+    assert_eq!(status(client.rename((&root, "spare"), (&deepest, "d"))), NAMETOOLONG);
+    client.create(&deepest, "file", &mode(0o644)).unwrap();
+    client.rename((&root, "hello"), (&deepest, "hello")).unwrap();
+    client.rename((&root, "d"), (&spare, "d")).unwrap();
+    assert_eq!(status(client.rename((&root, "spare"), (&deepest, "d"))), NAMETOOLONG, "not an error of the store");
+    client.rename((&spare, "d"), (&root, "d")).unwrap();
+}
+
+pub fn set_policy(world: &World, own: ExportOverrides) {
     world.edit_clone("desk", move |clone| clone.export = Arc::new(own.clone()));
 }
 

@@ -1,6 +1,11 @@
 //! Calls that come twice: the duplicate request cache.
 
-use crate::client::{Body, Client, EXIST, Header, NFS, NOENT, OK, Reply, SUCCESS, Xdr, framed};
+use std::time::Duration;
+
+use mimeo::image::ExportOverrides;
+
+use super::limits::set_policy;
+use crate::client::{ACCES, Body, Client, EXIST, Header, NFS, NOENT, OK, Reply, SUCCESS, Xdr, framed};
 use crate::ops::{create_args, mode, parse_made, place};
 use crate::real::World;
 
@@ -152,20 +157,135 @@ fn an_answer_outlives_the_connection_that_it_was_for() {
         }
     };
     drop(first);
-    let mut second = world.client();
-    loop {
-        send(&mut second, XID, CREATE, &arguments);
-        // Refused at once as long as the server holds the first connection for open.
-        let probe = second.send(&Header::new(NFS, 3, 0), &[]);
-        if receive(&mut second).0 == probe {
-            break;
-        }
-        assert_eq!(receive(&mut second).0, probe);
-        second = world.client();
-    }
+    let mut second = retry_until_known(&world, &arguments);
     world.machine.gate.open();
     let (xid, results) = receive(&mut second);
     assert_eq!((xid, parse_made(&results).unwrap().fh), (XID, fh));
+}
+
+/// `nfs::conn::MAX_IN_FLIGHT`
+const MAX_IN_FLIGHT: u32 = 128;
+
+/// A connection on which the call is made, and so many others that the server reads no more: none can be
+/// answered as long as the disk is held back.
+fn busy_client(world: &World, root: &[u8], arguments: &Xdr) -> Client {
+    let mut client = world.client();
+    send(&mut client, XID, CREATE, arguments);
+    for n in 1..MAX_IN_FLIGHT {
+        send(&mut client, XID + n, CREATE, &create_args(root, &format!("busy-{n}"), &mode(0)));
+    }
+    let last = format!("busy-{}", MAX_IN_FLIGHT - 1);
+    let mut other = world.client();
+    while other.lookup(root, &last).is_err() {}
+    // More than it takes is on its way.
+    send(&mut client, XID + MAX_IN_FLIGHT, CREATE, &create_args(root, "never-read", &mode(0)));
+    client
+}
+
+/// The server cannot know yet that the first connection is dead. That another came from its port proves it.
+#[test]
+fn a_retry_from_the_same_port_is_known_while_the_old_connection_is_busy() {
+    let world = World::new();
+    let (mut other, root) = world.desk();
+    other.create(&root, "warm", &mode(0)).unwrap();
+    let arguments = create_args(&root, "new", &mode(0o644));
+    world.machine.gate.close();
+    let port = busy_client(&world, &root, &arguments).abort();
+    let mut second = world.client_from(port);
+    send(&mut second, XID, CREATE, &arguments);
+    let probe = second.send(&Header::new(NFS, 3, 0), &[]);
+    assert_eq!(receive(&mut second).0, probe, "the call is not refused");
+    world.machine.gate.open();
+    let (xid, results) = receive(&mut second);
+    assert_eq!((xid, parse_made(&results).unwrap().fh), (XID, other.find(&root, "new")));
+}
+
+/// The retry comes from another port, so the server has to see that nobody is left at the first one,
+/// although it does not read what came before the end.
+#[test]
+fn the_end_of_a_busy_connection_is_seen() {
+    let world = World::new();
+    let (mut other, root) = world.desk();
+    other.create(&root, "warm", &mode(0)).unwrap();
+    let arguments = create_args(&root, "new", &mode(0o644));
+    world.machine.gate.close();
+    let first = busy_client(&world, &root, &arguments);
+    first.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut second = retry_until_known(&world, &arguments);
+    world.machine.gate.open();
+    let (xid, results) = receive(&mut second);
+    assert_eq!((xid, parse_made(&results).unwrap().fh), (XID, other.find(&root, "new")));
+}
+
+/// A connection on which the call waits for its first answer.
+fn retry_until_known(world: &World, arguments: &Xdr) -> Client {
+    for _ in 0..100_000 {
+        let mut client = world.client();
+        send(&mut client, XID, CREATE, arguments);
+        // Refused at once as long as the server holds the first connection for open.
+        let probe = client.send(&Header::new(NFS, 3, 0), &[]);
+        if receive(&mut client).0 == probe {
+            return client;
+        }
+        assert_eq!(receive(&mut client).0, probe);
+    }
+    panic!("the first connection is held for open");
+}
+
+/// Both calls change something, so that both answers are in the log, under one digest.
+#[test]
+fn two_clients_behind_one_address_keep_their_answers_over_a_restart() {
+    let mut world = World::new();
+    let (mut first, root) = world.desk();
+    let mut second = world.client();
+    let hello = first.find(&root, "hello");
+    let touch = Xdr::new().opaque(&hello).u32(1).u32(0o600).u32(0).u32(0).u32(0).u32(0).u32(0).u32(0);
+    let answers = [call(&mut first, XID, 2, &touch), call(&mut second, XID, 2, &touch)];
+    assert!(answers[0] != answers[1] && answers.iter().all(|results| status_of(results) == OK));
+    let ports = [first.abort(), second.abort()];
+    world.crash();
+    for (port, answer) in ports.into_iter().zip(&answers).rev() {
+        assert_eq!(call(&mut world.client_from(port), XID, 2, &touch), *answer);
+    }
+}
+
+#[test]
+fn answers_of_an_earlier_start_are_not_for_ever() {
+    let mut world = World::new();
+    let (mut client, root) = world.desk();
+    let arguments = create_args(&root, "new", &mode(0o644));
+    let made = call(&mut client, XID, CREATE, &arguments);
+    world.crash();
+    let mut client = world.client();
+    assert_eq!(call(&mut client, XID, CREATE, &arguments), made);
+    world.machine.clock.advance(Duration::from_secs(20 * 60));
+    assert_eq!(status_of(&call(&mut client, XID, CREATE, &arguments)), EXIST);
+}
+
+/// What an export tells only to whom it admits, it does not tell him again when it does not any more.
+#[test]
+fn an_answer_is_repeated_only_to_whom_the_exports_admit() {
+    let world = World::new();
+    let (mut client, root) = world.desk();
+    let calls = calls(&mut client, &root);
+    let answers: Vec<_> =
+        calls.iter().map(|(procedure, arguments)| call(&mut client, XID, *procedure, arguments)).collect();
+    let elsewhere = ExportOverrides { allow: Some(vec!["10.0.0.0/8".parse().unwrap()]), ..Default::default() };
+    set_policy(&world, elsewhere);
+    for (procedure, arguments) in &calls {
+        let refused = call(&mut client, XID, *procedure, arguments);
+        let attributes = match *procedure {
+            RENAME => 4,
+            LINK => 3,
+            _ => 2,
+        };
+        let bare = (0..attributes).fold(Xdr::new().u32(ACCES), |results, _| results.u32(0)).0;
+        assert_eq!(refused, bare, "procedure {procedure}");
+    }
+    set_policy(&world, ExportOverrides::default());
+    for ((procedure, arguments), answer) in calls.iter().zip(&answers) {
+        assert_eq!(call(&mut client, XID, *procedure, arguments), *answer, "procedure {procedure}");
+    }
 }
 
 #[test]
