@@ -291,14 +291,13 @@ impl World {
         for layer in self.views.iter().flat_map(|view| &view.layers) {
             marks.entry(layer.overlay).or_default().push(layer.upto);
         }
-        let roots = self.views.iter().filter_map(|view| view.top).chain(marks.keys().copied()).collect();
         let store = self.store();
-        store.flush(Durability::Buffered).await.unwrap();
-        store.purge_overlays(&roots).await.unwrap();
+        let dead: Vec<_> = store.ids().into_iter().filter(|id| !self.is_named(*id)).collect();
+        store.purge_overlays(&dead, |_| false).await.unwrap();
         let all: Vec<_> = store.all().iter().map(|overlay| overlay.id).collect();
         store.update_marks(|| all.iter().map(|id| (*id, marks.remove(id).unwrap_or_default())).collect()).await;
         for id in all {
-            store.purge_history(id).await.unwrap();
+            store.purge_history(id, &[]).await.unwrap();
         }
     }
 
