@@ -249,7 +249,8 @@ impl Run {
                 for id in overlays.ids() {
                     overlays.purge_history(id, &[]).await.unwrap();
                 }
-                self.world.overlays().compact().await.unwrap();
+                let sparse = overlays.sparse_segments().await.unwrap();
+                overlays.compact(sparse.last().copied()).await.unwrap();
             }
         }
     }

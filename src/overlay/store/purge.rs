@@ -76,9 +76,17 @@ impl OverlayStore {
         work: impl FnOnce(&Index) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let _turn = self.flushing.lock().await;
+        self.on_index(work).await
+    }
+
+    /// Run `work`, which blocks, on the index.
+    pub(super) async fn on_index<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Index) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let index = self.index.clone();
         let done = tokio::task::spawn_blocking(move || work(&index)).await;
-        done.map_err(|e| Error::internal("cleaning the index").because(e))?
+        done.map_err(|e| Error::internal("changing the index").because(e))?
     }
 
     /// Take an overlay without values out of the table and the index.
