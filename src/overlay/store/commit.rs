@@ -37,7 +37,7 @@ impl OverlayStore {
         let resolved = record.resolve(appended.segment, |index| appended.pieces.get(index as usize).copied());
         resolved.ok_or_else(|| Error::internal("a bucket that does not fit its own record"))?;
         for (offset, piece) in appended.pieces.iter().zip(data) {
-            self.blocks.insert((appended.segment.0, *offset), piece);
+            self.blocks.insert((appended.segment.0, *offset), &piece);
         }
         let values = record.values.into_iter().zip(formers).map(|((key, value), former)| (key, value, former));
         let grown = state.apply(position, counts, appended.lsn, values);
