@@ -43,7 +43,7 @@ pub fn spawn(
     let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
     let workers: Vec<Box<dyn Worker>> = vec![
-        Box::new(flatten::Flatten::new(fleet)),
+        Box::new(flatten::Flatten::new(fleet, env.clone())),
         Box::new(reclaim),
         Box::new(dedup::Dedup::new(overlays.clone(), chunks, env.clone(), idle)),
         Box::new(compact::Compact::new(overlays)),
