@@ -3,6 +3,7 @@
 
 mod compact;
 mod model;
+mod touched;
 mod world;
 
 use std::sync::Arc;
