@@ -82,7 +82,7 @@ pub struct OverlayStore {
     thawed: watch::Sender<u64>,
     switching: Arc<tokio::sync::Mutex<()>>,
     /// One flush at a time.
-    flushing: tokio::sync::Mutex<()>,
+    flushing: Arc<tokio::sync::Mutex<()>>,
     failed: Mutex<Option<String>>,
 }
 
@@ -144,7 +144,7 @@ impl OverlayStore {
             flushed: watch::Sender::new(0),
             thawed: watch::Sender::new(0),
             switching: Arc::default(),
-            flushing: tokio::sync::Mutex::default(),
+            flushing: Arc::default(),
             failed: Mutex::default(),
         };
         for (id, row) in store.index.overlays()? {

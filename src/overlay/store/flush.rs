@@ -52,15 +52,22 @@ struct Part {
 }
 
 impl OverlayStore {
-    /// Bring everything that changed so far into the index.
+    /// Bring everything that changed so far into the index. It goes on also if nobody waits any more: what
+    /// it has taken, no other flush would take.
     pub async fn flush(self: &Arc<Self>, durability: Durability) -> Result<()> {
+        let store = self.clone();
+        let flushed = tokio::spawn(async move { store.flush_all(durability).await }).await;
+        flushed.map_err(|e| Error::internal("flushing the overlays").because(e))?
+    }
+
+    async fn flush_all(self: &Arc<Self>, durability: Durability) -> Result<()> {
         let _turn = self.flushing.lock().await;
         let cut = self.cut();
         // Also if nothing changed: what the index holds must be durable in the log, and is by now.
         self.log.sync(self.log.end()).await?;
         let store = self.clone();
         let written = tokio::task::spawn_blocking(move || store.write(&cut, durability)).await;
-        written.map_err(|e| Error::internal("flushing the overlays").because(e))??;
+        written.map_err(|e| Error::internal("writing the index").because(e))??;
         self.flushed.send_modify(|flushes| *flushes += 1);
         Ok(())
     }

@@ -75,7 +75,13 @@ impl OverlayStore {
         &self,
         work: impl FnOnce(&Index) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _turn = self.flushing.lock().await;
+        let turn = self.flushing.clone().lock_owned().await;
+        // The turn ends with the work, also if nobody waits for that any more.
+        let work = move |index: &Index| {
+            let done = work(index);
+            drop(turn);
+            done
+        };
         self.on_index(work).await
     }
 

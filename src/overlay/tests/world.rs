@@ -132,6 +132,10 @@ impl World {
         self.open().await;
     }
 
+    pub fn set_disk_bytes(&self, bytes: u64) {
+        self.disk.set_capacity(bytes);
+    }
+
     pub async fn sync(&self) {
         self.store().sync().await.unwrap();
     }
