@@ -19,7 +19,7 @@ mod report;
 mod rows;
 mod stack;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 mod versions;
 mod view;
 mod violation;

@@ -47,7 +47,7 @@ pub fn spawn(
     let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
     let workers: Vec<Box<dyn Worker>> = vec![
-        Box::new(flatten::Flatten::new(fleet.clone())),
+        Box::new(flatten::Flatten::new(fleet.clone(), env.clone())),
         Box::new(marks::Marks::new(fleet.clone(), env.clone(), grace)),
         Box::new(sweep::Sweep::new(fleet, overlays.clone())),
         Box::new(reclaim),

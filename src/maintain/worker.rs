@@ -5,7 +5,8 @@
 //! for, so that clients do not feel it.
 //!
 //! Failure story: a step that fails is told once and tried again in the next round; nothing depends on
-//! it but space.
+//! it but space. A step is given up where it waits when the work is told to stop, so whatever must not be
+//! done by half does not end with who waits for it.
 
 use std::time::Duration;
 
@@ -51,30 +52,46 @@ impl Pace {
 }
 
 /// Run `workers` until `stop` changes.
-pub async fn run(mut workers: Vec<Box<dyn Worker>>, pace: Pace, mut stop: watch::Receiver<bool>) {
+pub async fn run(workers: Vec<Box<dyn Worker>>, pace: Pace, stop: watch::Receiver<bool>) {
+    run_with(workers, pace, stop, &sleep).await;
+}
+
+/// [`run`], with pauses that `pause` makes.
+async fn run_with<P: Future<Output = ()>>(
+    mut workers: Vec<Box<dyn Worker>>,
+    pace: Pace,
+    mut stop: watch::Receiver<bool>,
+    pause: &impl Fn(Duration) -> P,
+) {
     let mut failing = vec![false; workers.len()];
     let rounds = async {
         loop {
-            sleep(pace.interval).await;
+            pause(pace.interval).await;
             for (worker, failing) in workers.iter_mut().zip(&mut failing) {
-                until_idle(worker.as_mut(), &pace, failing).await;
+                until_idle(worker.as_mut(), &pace, failing, pause).await;
             }
         }
     };
     tokio::select! {
-        () = rounds => {}
+        biased;
         // The sender lives as long as the daemon.
         _ = stop.wait_for(|stop| *stop) => {}
+        () = rounds => {}
     }
 }
 
 /// Steps of one worker, until it has nothing more to do at once.
-async fn until_idle(worker: &mut dyn Worker, pace: &Pace, failing: &mut bool) {
+async fn until_idle<P: Future<Output = ()>>(
+    worker: &mut dyn Worker,
+    pace: &Pace,
+    failing: &mut bool,
+    pause: &impl Fn(Duration) -> P,
+) {
     loop {
         match worker.step().await {
             Ok(step) => {
                 *failing = false;
-                sleep(pace.pause(step.bytes)).await;
+                pause(pace.pause(step.bytes)).await;
                 if !step.more {
                     return;
                 }
@@ -88,3 +105,6 @@ async fn until_idle(worker: &mut dyn Worker, pace: &Pace, failing: &mut bool) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,8 +11,10 @@
 mod clean;
 mod copy;
 mod count;
+mod moved;
 
 pub use copy::Copy;
+pub use moved::RowCursor;
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, RangeInclusive};
@@ -307,6 +309,13 @@ impl Index {
         }
         batch.put(STATE, REPLAY, from.0.to_be_bytes());
         self.kv.write(batch, durability)
+    }
+
+    /// Bring everything that was written to stable storage; answers where a replay would begin.
+    pub fn sync(&self) -> Result<Lsn> {
+        let from = self.replay_from()?;
+        self.checkpoint(from, &[], Durability::Synced)?;
+        Ok(from)
     }
 
     /// Drop all receipts but the newest.

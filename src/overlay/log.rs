@@ -157,7 +157,7 @@ pub trait DeltaLog: Send + Sync + 'static {
     fn read(&self, segment: SegmentId, offset: u32, len: u32) -> BoxFuture<'static, Result<Bytes>>;
 
     /// Visit all records with an [`Lsn`] beyond `from`, in order. Blocks. After the opening, before the
-    /// first append.
+    /// first append. `Corrupt` if the segment in which `from` lies is not there, or not so long.
     fn replay(&self, from: Lsn, visit: Visit<'_>) -> Result<()>;
 
     /// Visit the records of one sealed segment, in order. Blocks.

@@ -23,6 +23,7 @@ mod node;
 mod record;
 mod state;
 mod store;
+mod touched;
 mod tree;
 
 pub use node::Node;

@@ -78,7 +78,8 @@ impl ChangeRecord {
         Ok(body)
     }
 
-    /// `None` for bytes that are no body.
+    /// `None` for bytes that are no body. Values are copied: slices would keep the group of the log that
+    /// the body was read with, data and all.
     pub fn decode(body: &Bytes) -> Option<Self> {
         let (&FORMAT, rest) = body.split_first()? else { return None };
         let Ok((stored, [])) = postcard::take_from_bytes::<Stored<'_>>(rest) else { return None };
@@ -86,7 +87,7 @@ impl ChangeRecord {
             let kind = [Kind::Node, Kind::Entry, Kind::Bucket, Kind::Orphan]
                 .into_iter()
                 .find(|known| *known as u8 == *kind)?;
-            Some((Key { kind, a: *a, b: *b }, value.map(|value| body.slice_ref(value))))
+            Some((Key { kind, a: *a, b: *b }, value.map(Bytes::copy_from_slice)))
         };
         Some(Self {
             overlay: stored.overlay,
@@ -94,7 +95,7 @@ impl ChangeRecord {
             moved: stored.moved,
             counts: stored.counts,
             values: stored.values.iter().map(value).collect::<Option<_>>()?,
-            receipt: stored.receipt.map(|(key, answer)| Receipt { key, answer: body.slice_ref(answer) }),
+            receipt: stored.receipt.map(|(key, answer)| Receipt { key, answer: Bytes::copy_from_slice(answer) }),
         })
     }
 
@@ -133,7 +134,9 @@ mod tests {
             receipt: Some(Receipt { key: [1; 16], answer: Bytes::from_static(b"answer") }),
         };
         let body = Bytes::from(record.encode().unwrap());
-        assert_eq!(ChangeRecord::decode(&body), Some(record));
+        let decoded = ChangeRecord::decode(&body);
+        assert_eq!(decoded, Some(record));
+        assert!(body.is_unique(), "what was decoded keeps the whole body");
         for cut in 0..body.len() {
             assert_eq!(ChangeRecord::decode(&body.slice(..cut)), None, "cut at {cut}");
         }

@@ -4,7 +4,7 @@
 //! which objects it has at all, which positions are sealed, whether changes are held back. All of it is
 //! behind one lock, which a verb holds while it runs; nobody waits or reads the disk under it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -15,12 +15,10 @@ use super::keys::{Key, Kind};
 use super::log::Lsn;
 use super::memtable::{Memtable, Version};
 use super::record::Value;
+use super::touched::Touched;
 use super::{Counts, OverlayId, Position};
 use crate::chunk::{Fetch, Step};
 use crate::manifest::Ino;
-
-/// Objects whose numbers an overlay keeps in memory to say at once that it has nothing of others.
-pub const MAX_KNOWN: usize = 64 * 1024;
 
 /// An overlay that was written, or is held back.
 pub struct Overlay {
@@ -29,14 +27,6 @@ pub struct Overlay {
 }
 
 pub type Guard = ArcMutexGuard<RawMutex, State>;
-
-/// Which objects have private state, or had some.
-pub enum Touched {
-    /// Not read yet: the overlay is older than this start.
-    Unread,
-    Known(HashSet<u64>),
-    Many,
-}
 
 pub struct State {
     pub id: OverlayId,
@@ -85,10 +75,7 @@ impl Overlay {
 impl State {
     /// Whether the overlay may have private state of this object.
     pub fn may_have(&self, ino: Ino) -> bool {
-        match &self.touched {
-            Touched::Known(inodes) => inodes.contains(&ino.0),
-            Touched::Unread | Touched::Many => true,
-        }
+        self.touched.may_have(ino)
     }
 
     /// The newest value not after `upto`; `None` if the overlay has nothing to say.
@@ -153,13 +140,8 @@ impl State {
                 self.orphans = Some(true);
             }
             self.active.put(key, Version { position, value });
-            if key.kind == Kind::Node
-                && let Touched::Known(inodes) = &mut self.touched
-            {
-                inodes.insert(key.a);
-                if inodes.len() > MAX_KNOWN {
-                    self.touched = Touched::Many;
-                }
+            if key.kind == Kind::Node {
+                self.touched.insert(key.a);
             }
         }
         (self.position, self.counts, self.last_change) = (position, counts, lsn);
@@ -174,19 +156,26 @@ impl State {
         self.active.bytes as i64 - before as i64
     }
 
-    /// Which objects the index has (`None`: many), and whether it has older versions. What was replayed
-    /// into memory since adds to it.
-    pub fn set_touched(&mut self, inodes: Option<Vec<u64>>, sealed: bool) {
-        if !matches!(self.touched, Touched::Unread) {
-            return;
-        }
-        self.sealed |= sealed;
+    /// The objects of which there is private state in memory.
+    pub fn inodes_in_memory(&self) -> Vec<u64> {
         let tables = [Some(&self.active), self.flushing.as_deref()].into_iter().flatten();
-        let replayed = tables.flat_map(|table| table.heads.keys()).filter(|key| key.kind == Kind::Node);
-        self.touched = match inodes {
-            Some(inodes) => Touched::Known(inodes.into_iter().chain(replayed.map(|key| key.a)).collect()),
-            None => Touched::Many,
-        };
+        let nodes = tables.flat_map(|table| table.heads.keys()).filter(|key| key.kind == Kind::Node);
+        nodes.map(|key| key.a).collect()
+    }
+
+    /// Which objects it has, and whether it has older versions, as was read while nothing changed.
+    pub fn set_touched(&mut self, touched: Touched, sealed: bool) {
+        if matches!(self.touched, Touched::Unread) {
+            self.touched = touched;
+            self.sealed |= sealed;
+        }
+    }
+
+    /// Let the numbers of its objects go, if all of them are in the index.
+    pub fn let_go_touched(&mut self, although_wanted: bool) {
+        if self.flushing.is_none() && self.active.heads.is_empty() {
+            self.touched.let_go(although_wanted);
+        }
     }
 
     /// Whether a sealed layer shows what was written at `from` and replaced at `to`.

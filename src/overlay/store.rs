@@ -43,7 +43,8 @@ use super::index::{Index, OverlayRow};
 use super::keys::Key;
 use super::log::{DeltaLog, Health, Lsn, SegmentId};
 use super::record::Receipt;
-use super::state::{Guard, MAX_KNOWN, Overlay, Touched};
+use super::state::{Guard, Overlay};
+use super::touched::{KnownCount, MAX_KNOWN, Touched};
 use super::{Counts, Layer, OverlayId, Position};
 use crate::chunk::{ChunkSource, Fetch, Step};
 use crate::error::{Error, ErrorKind, Result};
@@ -73,6 +74,7 @@ pub struct OverlayStore {
     pub(super) chunks: Arc<dyn ChunkSource>,
     pub(super) blocks: Arc<Blocks>,
     shards: Vec<RwLock<Shard>>,
+    pub(super) known: KnownCount,
     epoch: u64,
     /// Overlays that changed since the last flush.
     dirty: Mutex<HashSet<OverlayId>>,
@@ -87,7 +89,7 @@ pub struct OverlayStore {
     thawed: watch::Sender<u64>,
     switching: Arc<tokio::sync::Mutex<()>>,
     /// One flush at a time.
-    flushing: tokio::sync::Mutex<()>,
+    flushing: Arc<tokio::sync::Mutex<()>>,
     failed: Mutex<Option<String>>,
 }
 
@@ -139,6 +141,7 @@ impl OverlayStore {
             chunks,
             blocks: Arc::new(Blocks::new(options.cache_bytes)),
             shards: std::iter::repeat_with(RwLock::default).take(SHARDS).collect(),
+            known: KnownCount::default(),
             epoch,
             dirty: Mutex::default(),
             receipts: Mutex::default(),
@@ -148,7 +151,7 @@ impl OverlayStore {
             flushed: watch::Sender::new(0),
             thawed: watch::Sender::new(0),
             switching: Arc::default(),
-            flushing: tokio::sync::Mutex::default(),
+            flushing: Arc::default(),
             failed: Mutex::default(),
         };
         for (id, row) in store.index.overlays()? {
@@ -181,14 +184,15 @@ impl OverlayStore {
 
     /// Lock an overlay for reading; stops until it was read, if it is older than this start.
     pub(super) fn lock(&self, fetch: &mut Fetch<'_>, overlay: &Arc<Overlay>) -> Step<Guard> {
-        let state = overlay.lock();
+        let mut state = overlay.lock();
         if !matches!(state.touched, Touched::Unread) {
+            state.touched.want();
             return Ok(state);
         }
         drop(state);
-        let (index, overlay) = (self.index.clone(), overlay.clone());
+        let (index, known, overlay) = (self.index.clone(), self.known.clone(), overlay.clone());
         Err(fetch.wait_for(async move {
-            let read = tokio::task::spawn_blocking(move || read_touched(&index, &overlay)).await;
+            let read = tokio::task::spawn_blocking(move || read_touched(&index, &known, &overlay)).await;
             read.map_err(|e| Error::internal("reading an overlay").because(e))?
         }))
     }
@@ -229,7 +233,7 @@ impl OverlayStore {
         if shard.frozen.contains(&id) {
             return Err(self.wait_for_thaw(fetch));
         }
-        let fresh = || Arc::new(Overlay::new(id, OverlayRow::default(), Vec::new(), Touched::Known(HashSet::new())));
+        let fresh = || Arc::new(Overlay::new(id, OverlayRow::default(), Vec::new(), self.known.known([])));
         Ok(shard.overlays.entry(id).or_insert_with(fresh).clone())
     }
 
@@ -250,6 +254,21 @@ impl OverlayStore {
         }
         if self.memory.fetch_add(bytes, Ordering::Relaxed) + bytes > FLUSH_AT {
             self.flush_wanted.notify_one();
+        }
+    }
+
+    /// Let overlays forget which objects they have, if together they keep more than `most` numbers: first
+    /// those that nobody wanted since the last time.
+    pub(super) fn trim_known(&self, most: usize) {
+        for although_wanted in [false, true] {
+            if self.known.get() <= most {
+                return;
+            }
+            for overlay in self.all() {
+                if self.known.get() > most {
+                    overlay.lock().let_go_touched(although_wanted);
+                }
+            }
         }
     }
 
@@ -360,17 +379,20 @@ impl OverlayStore {
             let (load, blocks) = (self.log.read(segment, offset, len), self.blocks.clone());
             Box::pin(async move {
                 let bytes = load.await?;
-                blocks.insert(key, bytes.clone());
+                blocks.insert(key, &bytes);
                 Ok(bytes)
             })
         })
     }
 }
 
-/// Read which objects an overlay from before this start has. Blocks.
-fn read_touched(index: &Index, overlay: &Overlay) -> Result<()> {
+/// Read which objects an overlay has, which nobody changes meanwhile. Blocks.
+fn read_touched(index: &Index, known: &KnownCount, overlay: &Overlay) -> Result<()> {
+    // First: a flush may bring them from there to the index while that is read.
+    let replayed = overlay.lock().inodes_in_memory();
     let inodes = index.inodes(overlay.id, MAX_KNOWN)?;
     let sealed = index.has_history(overlay.id)?;
-    overlay.lock().set_touched(inodes, sealed);
+    let touched = inodes.map_or(Touched::Many, |inodes| known.known(inodes.into_iter().chain(replayed)));
+    overlay.lock().set_touched(touched, sealed);
     Ok(())
 }

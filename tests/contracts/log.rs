@@ -160,7 +160,7 @@ async fn segments_are_listed_visited_and_removed(open: Open<'_>) {
     assert_eq!(log.remove(last.0).unwrap_err().kind(), ErrorKind::Unavailable);
 
     let one = all.iter().find(|found| !found.pieces.is_empty()).unwrap();
-    let (id, (offset, len)) = (one.segment, one.pieces[0]);
+    let (id, (offset, len), one_lsn) = (one.segment, one.pieces[0], one.lsn);
     let begun = log.read(id, offset, len);
     log.remove(id).unwrap();
     assert_eq!(begun.await.unwrap().len(), len as usize, "a read that has begun ends well");
@@ -171,6 +171,9 @@ async fn segments_are_listed_visited_and_removed(open: Open<'_>) {
     let log = open();
     assert!(log.segments().iter().all(|(there, _)| *there != id));
     assert!(replay(&*log, Lsn::default()).into_iter().eq(all.into_iter().filter(|found| found.segment != id)));
+    let refused = log.replay(one_lsn, &mut |_| Ok(())).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert!(refused.what().contains(&format!("segment {id}")), "{refused}");
 }
 
 async fn bounds_and_mistakes_are_refused(open: Open<'_>) {

@@ -244,12 +244,13 @@ impl Run {
             (84..90, _) if self.clones().len() > CLONES.len() => drop(fleet.remove_clones(one()).await.unwrap()),
             (84..94, _) => drop(fleet.flatten(&record).await.unwrap()),
             _ => {
-                let roots = self.world.catalog.state().overlay_roots().into_keys().collect();
-                self.world.overlays().purge_overlays(&roots).await.unwrap();
-                for id in roots {
-                    self.world.overlays().purge_history(id).await.unwrap();
+                let (roots, overlays) = (self.world.catalog.state().overlay_roots(), self.world.overlays());
+                overlays.purge_overlays(&overlays.ids(), |id| roots.contains_key(&id)).await.unwrap();
+                for id in overlays.ids() {
+                    overlays.purge_history(id, &[]).await.unwrap();
                 }
-                self.world.overlays().compact().await.unwrap();
+                let sparse = overlays.sparse_segments().await.unwrap();
+                overlays.compact(sparse.last().copied()).await.unwrap();
             }
         }
     }

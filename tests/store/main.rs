@@ -1,9 +1,11 @@
-//! What crosses modules inside a store: import, identity over re-import, promotion, the view switch as a
+//! What crosses modules inside a store: import, identity over re-import, promotion, background work, the view switch as a
 //! reader sees it. Method: a real store in a temporary folder, real source folders, the verbs of the vfs.
 
+mod dedup;
 mod fsck;
 mod identity;
 mod import;
 mod promote;
+mod sparse;
 mod switch;
 mod world;

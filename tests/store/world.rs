@@ -36,7 +36,11 @@ impl World {
 
     /// Open the store in `dir`, as a restart of the daemon does.
     pub async fn open(dir: TempDir) -> Self {
-        let env = Env::real();
+        Self::open_with(dir, Env::real()).await
+    }
+
+    /// The same with a clock, a disk and dice of one's choice.
+    pub async fn open_with(dir: TempDir, env: Env) -> Self {
         let data = DataDir::open(&dir.path().join("data"), &env).unwrap();
         let stores = Stores::open(&data, &Config::default(), &env).await.unwrap();
         let (catalog, chunks, overlays) = (stores.catalog.clone(), stores.chunks.clone(), stores.overlays.clone());
@@ -56,7 +60,8 @@ impl World {
 
     /// Stop and open again.
     pub async fn restart(self) -> Self {
-        Self::open(self.stop().await).await
+        let env = self.env.clone();
+        Self::open_with(self.stop().await, env).await
     }
 
     /// Check everything and read all data.

@@ -4,7 +4,7 @@
 
 mod rows;
 mod views;
-mod world;
+pub mod world;
 
 use self::world::{A, DIR, F, World};
 use crate::image::{CloneTarget, SnapshotTarget};

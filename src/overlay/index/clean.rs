@@ -1,13 +1,12 @@
-//! Deleting rows: of overlays that nobody names, of versions that nobody shows; and replacing the latter.
+//! Deleting rows: of overlays that nobody names, of versions that nobody shows.
 
 use std::ops::ControlFlow;
 
-use super::{Delta, Index, damaged, decode_version, encode_value, take_value};
+use super::{Delta, Index, damaged};
 use crate::error::Result;
 use crate::meta::{Batch, Durability, prefix_end};
 use crate::overlay::keys::{HEADS, HISTORY, Key, OVERLAYS, SEGMENTS};
 use crate::overlay::log::SegmentId;
-use crate::overlay::memtable::Version;
 use crate::overlay::{OverlayId, Position};
 
 impl Index {
@@ -102,29 +101,5 @@ impl Index {
         })?;
         let head = || Ok(self.head(overlay, key)?.map_or(Position::MAX, |head| head.position));
         end.map_or_else(head, Ok)
-    }
-
-    /// The older versions of `key`. Blocks.
-    pub fn versions(&self, overlay: OverlayId, key: &Key) -> Result<Vec<Version>> {
-        let from = key.head(overlay);
-        let mut versions = Vec::new();
-        self.kv.scan(HISTORY, &from, &prefix_end(&from), &mut |key, row| {
-            versions.push(decode_version(key, row));
-            ControlFlow::Continue(())
-        })?;
-        versions.into_iter().collect()
-    }
-
-    /// Replace an older version by one that shows the same, if it is still there. Blocks.
-    pub fn replace_version(&self, overlay: OverlayId, key: &Key, old: &Version, new: &Version) -> Result<()> {
-        let at = key.version(overlay, old.position);
-        if self.kv.get(HISTORY, &at)?.is_none_or(|row| take_value(&row) != Some(old.value.clone())) {
-            return Ok(());
-        }
-        let (mut batch, mut delta) = (Batch::new(), Delta::default());
-        delta.add(key, &old.value, -1)?;
-        delta.add(key, &new.value, 1)?;
-        batch.put(HISTORY, at, encode_value(&new.value));
-        self.write(batch, &delta)
     }
 }

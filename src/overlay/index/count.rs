@@ -35,6 +35,12 @@ impl Index {
         bad.map_or(Ok(counts), Err)
     }
 
+    /// Count bytes that no value refers to.
+    #[cfg(test)]
+    pub fn miscount(&self, segment: SegmentId, bytes: i64) {
+        *self.live.lock().entry(segment).or_insert(0) += bytes;
+    }
+
     /// Bytes that values in the tables refer to, by segment, counted anew. Blocks.
     pub fn recount_live(&self) -> Result<BTreeMap<SegmentId, i64>> {
         let (mut delta, mut bad) = (Delta::default(), None);

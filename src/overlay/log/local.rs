@@ -203,6 +203,12 @@ impl DeltaLog for LocalLog {
             return Err(Error::corrupt(format!("the log ends at {end}, but the store knows it up to {from}"))
                 .remedy("segments are missing: restore the store from a backup"));
         }
+        // One that nothing was in up to `from` may never have been finished.
+        if from.offset() > SEGMENT_HEADER && self.segments.find(from.segment()).is_err() {
+            let segment = from.segment();
+            return Err(Error::corrupt(format!("log segment {segment} is missing: the store knows it up to {from}"))
+                .remedy("restore the store from a backup"));
+        }
         for segment in self.segments.from(from.segment()) {
             if segment.stage != Stage::Open {
                 visit_segment(&self.segments, &segment, from, visit)?;

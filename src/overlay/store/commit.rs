@@ -65,7 +65,7 @@ impl OverlayStore {
         let resolved = record.resolve(appended.segment, |index| appended.pieces.get(index as usize).copied());
         resolved.ok_or_else(|| Error::internal("a bucket that does not fit its own record"))?;
         for (offset, piece) in appended.pieces.iter().zip(data) {
-            self.blocks.insert((appended.segment.0, *offset), piece);
+            self.blocks.insert((appended.segment.0, *offset), &piece);
         }
         Ok(appended.lsn)
     }

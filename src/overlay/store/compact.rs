@@ -1,8 +1,12 @@
 //! Compaction: segments that hold little that is still referred to are emptied and removed.
 //!
-//! What the newest values of a segment refer to is written again, as a change like any other; what only
-//! older versions refer to is written again and their rows are replaced. A segment goes when no row
-//! refers to it, the log's replay begins behind it, and both are on stable storage.
+//! What the newest values refer to is written again, and they refer to that. What older ones refer to is
+//! written again too, and then other rows take the place of theirs. Most of
+//! what refers to a segment is told by its own records; rows that were copied by a flattening are found
+//! by a walk over the index. A segment goes when no row refers to it and the log's replay begins
+//! behind it, and both are on stable storage.
+//!
+//! Failure story: a segment that cannot be emptied stays, is told, and hinders no other.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,6 +19,7 @@ use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
 use crate::meta::Durability;
 use crate::overlay::bucket::{Bucket, Source};
+use crate::overlay::index::{Index, RowCursor};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::log::{MAX_PIECES, Record, SegmentId};
 use crate::overlay::memtable::Version;
@@ -23,59 +28,74 @@ use crate::overlay::{Counts, OverlayId, Position};
 
 /// Live bytes of a segment, in hundredths of its length, below which it is emptied.
 const SPARSE: u64 = 50;
+/// Rows that are looked at together.
+const LOOK: usize = 4096;
+/// Buckets of which all versions are moved together.
+const BUCKETS: usize = 64;
+
+type Buckets = BTreeSet<(OverlayId, Key)>;
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Compacted {
-    pub segments_emptied: u64,
     pub segments_removed: u64,
     pub bytes_moved: u64,
 }
 
 impl OverlayStore {
-    /// Empty at most one sparse segment, and remove those that nothing refers to.
-    pub async fn compact(self: &Arc<Self>) -> Result<Compacted> {
-        self.flush(Durability::Synced).await?;
+    /// The segments that are worth emptying, the best last.
+    pub async fn sparse_segments(self: &Arc<Self>) -> Result<Vec<SegmentId>> {
+        self.flush(Durability::Buffered).await?;
+        let (live, segments) = (self.index.live(), self.log.segments());
+        let Some((_, sealed)) = segments.split_last() else { return Ok(Vec::new()) };
+        let part = |(id, len): &(SegmentId, u64)| {
+            let live = live.get(id).copied().unwrap_or(0).max(0).unsigned_abs();
+            (live > 0).then_some((live * 100 / (*len).max(1), *id))
+        };
+        let mut sparse: Vec<_> = sealed.iter().filter_map(part).filter(|(part, _)| *part < SPARSE).collect();
+        sparse.sort_unstable_by(|a, b| b.cmp(a));
+        Ok(sparse.into_iter().map(|(_, id)| id).collect())
+    }
+
+    /// Empty segment `victim`, and remove those that nothing refers to.
+    pub async fn compact(self: &Arc<Self>, victim: Option<SegmentId>) -> Result<Compacted> {
+        self.flush(Durability::Buffered).await?;
         let mut done = Compacted::default();
-        if let Some(victim) = self.sparsest() {
+        if let Some(victim) = victim.filter(|victim| self.is_live(*victim)) {
             done.bytes_moved = self.empty(victim).await?;
-            done.segments_emptied = 1;
-            self.flush(Durability::Synced).await?;
+        }
+        self.flush(Durability::Synced).await?;
+        if let Some(victim) = victim.filter(|victim| self.is_live(*victim)) {
+            tracing::warn!(segment = %victim, "a segment of the log is not empty after compaction; it is tried again");
         }
         done.segments_removed = self.remove_empty().await?;
         Ok(done)
     }
 
-    /// The segment of which the smallest part is live, if that is small enough.
-    fn sparsest(&self) -> Option<SegmentId> {
-        let (live, segments) = (self.index.live(), self.log.segments());
-        let (_, sealed) = segments.split_last()?;
-        let part = |(id, len): &(SegmentId, u64)| {
-            let live = live.get(id).copied().unwrap_or(0).max(0).unsigned_abs();
-            (live > 0).then_some((live * 100 / (*len).max(1), *id))
-        };
-        sealed.iter().filter_map(part).min().filter(|(part, _)| *part < SPARSE).map(|(_, id)| id)
+    /// Whether rows refer to it.
+    fn is_live(&self, segment: SegmentId) -> bool {
+        self.index.live().get(&segment).is_some_and(|bytes| *bytes > 0)
     }
 
-    /// Remove the sealed segments that no row refers to and that no replay needs. The index must have been
-    /// made durable.
-    async fn remove_empty(&self) -> Result<u64> {
+    /// Remove the sealed segments that no row refers to and that no replay needs.
+    pub(in crate::overlay) async fn remove_empty(&self) -> Result<u64> {
         // No flush meanwhile: what it writes refers to nothing that no row refers to now, but the rows
         // must be read together with the place where replay begins.
         let _turn = self.flushing.lock().await;
-        let (live, from) = (self.index.live(), self.index.replay_from()?);
-        let segments = self.log.segments();
+        // After a power cut both must be as they are read here, or what they need would be gone.
+        let from = self.on_index(|index| index.sync()).await?;
+        let (live, segments) = (self.index.live(), self.log.segments());
         let empty = segments.iter().map(|(id, _)| *id).filter(|id| {
             *id < from.segment() && live.get(id).is_none_or(|bytes| *bytes == 0) && Some(*id) != last(&segments)
         });
         let mut removed = 0;
         for id in empty.collect::<Vec<_>>() {
-            let (log, index) = (self.log.clone(), self.index.clone());
-            let gone = tokio::task::spawn_blocking(move || {
+            let log = self.log.clone();
+            let gone = self.on_index(move |index| {
                 log.remove(id)?;
                 index.forget_segment(id)
             });
-            gone.await.map_err(|e| Error::internal("removing a segment").because(e))??;
+            gone.await?;
             removed += 1;
         }
         Ok(removed)
@@ -83,27 +103,25 @@ impl OverlayStore {
 
     /// Write everything anew that `victim` holds and something refers to. Answers how many bytes.
     async fn empty(self: &Arc<Self>, victim: SegmentId) -> Result<u64> {
-        let mut moved = 0;
-        let buckets = self.buckets_in(victim).await?;
-        for (overlay, key) in &buckets {
-            moved += self.move_head(*overlay, *key, victim).await?;
-        }
-        // Versions that were replaced just now, and those that were replaced long ago.
-        self.flush(Durability::Buffered).await?;
-        for (overlay, key) in &buckets {
-            moved += self.move_history(*overlay, *key, victim).await?;
+        let written = self.buckets_in(victim).await?;
+        let mut moved = self.move_buckets(&written, victim).await?;
+        let mut next = Some(RowCursor::default());
+        while let Some(from) = next.take().filter(|_| self.is_live(victim)) {
+            let (found, more) = self.exclusively(move |index| index.referring(victim, &from, LOOK)).await?;
+            moved += self.move_buckets(&found, victim).await?;
+            next = more;
         }
         Ok(moved)
     }
 
     /// The buckets that records of the segment wrote.
-    async fn buckets_in(&self, segment: SegmentId) -> Result<BTreeSet<(OverlayId, Key)>> {
+    async fn buckets_in(&self, segment: SegmentId) -> Result<Buckets> {
         let log = self.log.clone();
         let read = tokio::task::spawn_blocking(move || {
-            let mut buckets = BTreeSet::new();
+            let mut buckets = Buckets::new();
             log.replay_segment(segment, &mut |replayed| {
                 let record = ChangeRecord::decode(&replayed.body)
-                    .ok_or_else(|| Error::corrupt(format!("a record of segment {} is damaged", segment.0)))?;
+                    .ok_or_else(|| Error::corrupt(format!("a record of segment {segment} is damaged")))?;
                 let keys = record.values.iter().map(|(key, _)| *key).filter(|key| key.kind == Kind::Bucket);
                 buckets.extend(keys.map(|key| (record.overlay, key)));
                 Ok(())
@@ -113,6 +131,27 @@ impl OverlayStore {
         read.await.map_err(|e| Error::internal("reading a segment").because(e))?
     }
 
+    /// Write anew what all versions of these buckets refer to in `victim`.
+    async fn move_buckets(self: &Arc<Self>, buckets: &Buckets, victim: SegmentId) -> Result<u64> {
+        let mut moved = 0;
+        for (overlay, key) in buckets {
+            while let more @ 1.. = self.move_head(*overlay, *key, victim).await? {
+                moved += more;
+            }
+        }
+        if !buckets.is_empty() {
+            // What is read from the index now is what was moved.
+            self.flush(Durability::Buffered).await?;
+        }
+        for some in buckets.iter().copied().collect::<Vec<_>>().chunks(BUCKETS) {
+            while let more @ 1.. = self.move_rows(some, victim).await? {
+                moved += more;
+            }
+        }
+        Ok(moved)
+    }
+
+    /// The newest version of `key`.
     async fn move_head(&self, id: OverlayId, key: Key, victim: SegmentId) -> Result<u64> {
         if self.find(id).is_none() {
             return Ok(0);
@@ -129,30 +168,49 @@ impl OverlayStore {
             .await
     }
 
-    /// Older versions of `key`: their data goes into a record that changes nothing, then their rows
-    /// change.
-    async fn move_history(&self, id: OverlayId, key: Key, victim: SegmentId) -> Result<u64> {
-        let mut total = 0;
-        let versions = self.exclusively(move |index| index.versions(id, &key)).await?;
-        for version in versions {
-            let mut fetch = Fetch::new(&*self.chunks);
-            let Some((mut bucket, data, moved)) = fetch.run(|fetch| self.rewritten(fetch, &version, victim)).await?
-            else {
-                continue;
+    /// The versions of `buckets` in the index: their data goes into records that change nothing, then
+    /// other rows take their place.
+    async fn move_rows(&self, buckets: &[(OverlayId, Key)], victim: SegmentId) -> Result<u64> {
+        let (mut total, mut replaced) = (0, Vec::new());
+        for (id, key) in buckets.iter().copied() {
+            for version in self.exclusively(move |index| index.versions(id, &key)).await? {
+                let mut fetch = Fetch::new(&*self.chunks);
+                let rewritten = fetch.run(|fetch| self.rewritten(fetch, &version, victim)).await?;
+                let Some((bucket, data, moved)) = rewritten else { continue };
+                let value = Some(self.append_moved(id, key, bucket, data).await?);
+                replaced.push((id, key, Version { value, ..version.clone() }, version));
+                total += moved;
+            }
+        }
+        if !replaced.is_empty() {
+            self.sync().await?;
+            let replace = move |index: &Index| {
+                replaced.iter().try_for_each(|(id, key, new, old)| index.replace_version(*id, key, old, new))
             };
-            let counts = Counts::default();
-            let body =
-                ChangeRecord { overlay: id, position: 0, moved: true, counts, values: Vec::new(), receipt: None }
-                    .encode()?;
-            let appended = self.log.append(Record { body, data })?;
-            self.log.sync(appended.lsn).await?;
-            let place = |index: u32| appended.pieces.get(index as usize).copied();
-            bucket.resolve(appended.segment, place).ok_or_else(|| Error::internal("a piece was not appended"))?;
-            let replaced = Version { value: Some(bucket.encode()), ..version.clone() };
-            self.exclusively(move |index| index.replace_version(id, &key, &version, &replaced)).await?;
-            total += moved;
+            self.exclusively(replace).await?;
         }
         Ok(total)
+    }
+
+    /// Append the data of a bucket; answers the value that refers to it.
+    async fn append_moved(
+        &self,
+        overlay: OverlayId,
+        key: Key,
+        mut bucket: Bucket,
+        data: SmallVec<[Bytes; 2]>,
+    ) -> Result<Bytes> {
+        while let Some(room) = self.log.room() {
+            room.await;
+        }
+        // Names the bucket, so that it is found when this segment is emptied in its turn.
+        let values = vec![(key, None)];
+        let counts = Counts::default();
+        let body = ChangeRecord { overlay, position: 0, moved: true, counts, values, receipt: None }.encode()?;
+        let appended = self.log.append(Record { body, data })?;
+        let place = |index: u32| appended.pieces.get(index as usize).copied();
+        bucket.resolve(appended.segment, place).ok_or_else(|| Error::internal("a piece was not appended"))?;
+        Ok(bucket.encode())
     }
 
     /// The bucket with what `victim` holds of it as new pieces; `None` if it refers to nothing there.

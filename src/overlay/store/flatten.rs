@@ -13,7 +13,8 @@ use crate::overlay::bucket::Bucket;
 use crate::overlay::index::{Copy, Index, OverlayRow};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::node::{Level, NodeState};
-use crate::overlay::state::{Overlay, Touched};
+use crate::overlay::state::Overlay;
+use crate::overlay::touched::Touched;
 use crate::overlay::{Counts, Layer, OverlayId, Position};
 
 /// The position of everything in a flattened overlay.

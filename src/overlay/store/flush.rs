@@ -12,7 +12,8 @@ use crate::overlay::index::{Flush, Index, OverlayRow};
 use crate::overlay::log::Lsn;
 use crate::overlay::memtable::Memtable;
 use crate::overlay::record::Receipt;
-use crate::overlay::state::{Overlay, Touched};
+use crate::overlay::state::Overlay;
+use crate::overlay::touched::{MAX_KNOWN_IN_ALL, Touched};
 
 /// Longest that a change stays in memory alone, about.
 const PERIOD: Duration = Duration::from_secs(2);
@@ -33,6 +34,7 @@ pub(super) fn spawn(store: &Arc<OverlayStore>) {
                     return;
                 }
             }
+            store.trim_known(MAX_KNOWN_IN_ALL);
         }
     });
 }

@@ -1,10 +1,11 @@
 //! Giving back what nobody shows any more: overlays that no view names, and versions that no sealed
 //! layer shows. In small batches, each of which excludes a flush, not a reader.
 
-use std::collections::HashSet;
+use std::sync::Arc;
 
 use super::OverlayStore;
 use crate::error::{Error, Result};
+use crate::meta::Durability;
 use crate::overlay::index::Index;
 use crate::overlay::{OverlayId, Position};
 
@@ -19,27 +20,46 @@ pub struct Purged {
 }
 
 impl OverlayStore {
-    /// Drop every overlay that is not in `roots`. `roots` must be of a moment after which no view can
-    /// begin to name another old one.
-    pub async fn purge_overlays(&self, roots: &HashSet<OverlayId>) -> Result<Purged> {
+    /// Drop the overlays `dead`, which nothing names any more. `is_named` is asked of each right before:
+    /// one that is named after all stays.
+    pub async fn purge_overlays(
+        self: &Arc<Self>,
+        dead: &[OverlayId],
+        mut is_named: impl FnMut(OverlayId) -> bool,
+    ) -> Result<Purged> {
         let mut purged = Purged::default();
-        for id in self.all().into_iter().map(|overlay| overlay.id).filter(|id| !roots.contains(id)) {
-            while let more @ 1.. = self.purge_batch(move |index| index.purge_overlay(id, BATCH)).await? {
-                purged.values += more;
+        if dead.is_empty() {
+            return Ok(purged);
+        }
+        // What one has in memory would come back behind the purge.
+        self.flush(Durability::Buffered).await?;
+        for id in dead {
+            if is_named(*id) {
+                continue;
             }
-            self.forget(id).await?;
+            purged.values += self.purge_overlay(*id).await?;
             purged.overlays += 1;
         }
         Ok(purged)
     }
 
-    /// Drop the versions of overlay `id` that no mark shows.
-    pub async fn purge_history(&self, id: OverlayId) -> Result<Purged> {
+    async fn purge_overlay(&self, id: OverlayId) -> Result<u64> {
+        let mut values = 0;
+        while let more @ 1.. = self.exclusively(move |index| index.purge_overlay(id, BATCH)).await? {
+            values += more;
+        }
+        self.forget(id).await?;
+        Ok(values)
+    }
+
+    /// Drop the versions of overlay `id` that no mark shows, nor any of `kept`.
+    pub async fn purge_history(&self, id: OverlayId, kept: &[Position]) -> Result<Purged> {
         let Some(overlay) = self.find(id) else { return Ok(Purged::default()) };
         let (mut purged, mut from) = (Purged::default(), Vec::new());
         loop {
             // Marks that are added later name positions that no dropped version is shown at.
-            let marks: Vec<Position> = overlay.lock().marks().to_vec();
+            let mut marks = [overlay.lock().marks(), kept].concat();
+            marks.sort_unstable();
             let begin = std::mem::take(&mut from);
             let (dropped, next) = self.exclusively(move |index| index.purge_history(id, &marks, &begin, BATCH)).await?;
             purged.values += dropped;
@@ -50,19 +70,29 @@ impl OverlayStore {
         }
     }
 
-    async fn purge_batch(&self, work: impl FnOnce(&Index) -> Result<u64> + Send + 'static) -> Result<u64> {
-        self.exclusively(work).await
-    }
-
     /// Run `work` on the index while nothing is flushed.
     pub(super) async fn exclusively<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Index) -> Result<T> + Send + 'static,
     ) -> Result<T> {
-        let _turn = self.flushing.lock().await;
+        let turn = self.flushing.clone().lock_owned().await;
+        // The turn ends with the work, also if nobody waits for that any more.
+        let work = move |index: &Index| {
+            let done = work(index);
+            drop(turn);
+            done
+        };
+        self.on_index(work).await
+    }
+
+    /// Run `work`, which blocks, on the index.
+    pub(super) async fn on_index<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Index) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let index = self.index.clone();
         let done = tokio::task::spawn_blocking(move || work(&index)).await;
-        done.map_err(|e| Error::internal("cleaning the index").because(e))?
+        done.map_err(|e| Error::internal("changing the index").because(e))?
     }
 
     /// Take an overlay without values out of the table and the index.

@@ -1,6 +1,6 @@
 //! Bringing memory up to the log when the store is opened.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::OverlayStore;
@@ -10,7 +10,7 @@ use crate::overlay::keys::Key;
 use crate::overlay::log::Replayed;
 use crate::overlay::memtable::Version;
 use crate::overlay::record::{ChangeRecord, Value};
-use crate::overlay::state::{Overlay, State, Touched};
+use crate::overlay::state::{Overlay, State};
 use crate::overlay::{OverlayId, Position};
 
 /// Apply every record that the index does not have. `marks`: sealed positions of overlays that the
@@ -31,7 +31,7 @@ fn apply(store: &mut OverlayStore, marks: &mut HashMap<OverlayId, Vec<Position>>
     record.resolve(replayed.segment, place).ok_or_else(damaged)?;
     let overlay = store.find(record.overlay).unwrap_or_else(|| {
         let marks = marks.remove(&record.overlay).unwrap_or_default();
-        store.insert(Overlay::new(record.overlay, OverlayRow::default(), marks, Touched::Known(HashSet::new())))
+        store.insert(Overlay::new(record.overlay, OverlayRow::default(), marks, store.known.known([])))
     });
     if let Some(receipt) = record.receipt.take() {
         store.former_receipts.push(receipt.clone());

@@ -1,9 +1,11 @@
 //! Goal: views show exactly what was written to them, through snapshots, forks, flushes, restarts and
 //! crashes. Method: random changes to a real store on a simulated disk, beside plain maps of bytes.
 
+mod compact;
 mod flush;
 mod model;
 mod sweep;
+mod touched;
 mod world;
 
 use std::sync::Arc;
@@ -13,6 +15,7 @@ use rand::{Rng, SeedableRng};
 
 use self::model::{Model, Seen};
 use self::world::{FILES, ViewId, World};
+use crate::meta::Durability;
 
 fn seeded() -> (u64, SmallRng) {
     let seed = std::env::var("MIMEO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| rand::rng().random());
@@ -164,6 +167,23 @@ async fn a_crash_loses_nothing_that_was_synced_and_mixes_nothing() {
         world.restart(0).await;
         assert_eq!(world.seen(view).await, seen, "what was found after the crash stays");
     }
+}
+
+/// Who waits for a flush may give up, as background work does that is told to stop.
+#[tokio::test]
+async fn a_flush_that_nobody_waits_for_loses_nothing() {
+    let mut world = World::new(1).await;
+    let view = world.new_view();
+    world.write(view, FILES[0].1, 0, b"kept").await;
+    world.set_disk_bytes(0);
+    {
+        let mut flush = std::pin::pin!(world.store().flush(Durability::Synced));
+        assert!(futures_util::poll!(&mut flush).is_pending(), "it has begun, and waits for the log");
+    }
+    world.set_disk_bytes(1 << 40);
+    world.store().flush(Durability::Synced).await.unwrap();
+    world.restart(0).await;
+    assert!(world.seen(view).await.files[FILES[0].0].starts_with(b"kept"));
 }
 
 /// While a freeze holds, no change gets through; after it, all do.

@@ -18,7 +18,7 @@ use crate::manifest::{
 };
 use crate::meta::Durability;
 use crate::meta::MemoryKv;
-use crate::overlay::log::{LocalLog, LogOptions};
+use crate::overlay::log::{LocalLog, LogOptions, SegmentId};
 use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, SweepCursor, Tree};
 
 /// The files of the image: name, number, length.
@@ -45,6 +45,7 @@ pub struct World {
     store: Option<Arc<OverlayStore>>,
     views: Vec<View>,
     next_id: AtomicU64,
+    segment_bytes: u32,
 }
 
 fn image_content(len: usize) -> Vec<u8> {
@@ -88,14 +89,19 @@ fn manifest(chunks: &MemoryChunks) -> ManifestId {
 
 impl World {
     pub async fn new(seed: u64) -> Self {
+        Self::with_segments(seed, 1 << 20).await
+    }
+
+    /// With segments of the log of so many bytes.
+    pub async fn with_segments(seed: u64, segment_bytes: u32) -> Self {
         let disk = Arc::new(SimDisk::new(seed));
         let clock = Arc::new(ManualClock::at_secs(1000));
         let env = Env { disk: disk.clone(), clock, rng: Arc::new(SeededRng::new(seed)) };
         let chunks = Arc::new(MemoryChunks::new());
         let manifest = manifest(&chunks);
         let kv = Arc::new(MemoryKv::new());
-        let mut world =
-            Self { disk, env, kv, chunks, manifest, store: None, views: Vec::new(), next_id: AtomicU64::new(100) };
+        let (views, next_id) = (Vec::new(), AtomicU64::new(100));
+        let mut world = Self { disk, env, kv, chunks, manifest, store: None, views, next_id, segment_bytes };
         world.open().await;
         world
     }
@@ -106,7 +112,7 @@ impl World {
             marks.entry(layer.overlay).or_default().push(layer.upto);
         }
         let epoch = OverlayStore::next_epoch(&*self.kv).unwrap();
-        let options = LogOptions { segment_bytes: 1 << 20, ..LogOptions::default() };
+        let options = LogOptions { segment_bytes: self.segment_bytes, ..LogOptions::default() };
         let log = LocalLog::open(self.env.clone(), PathBuf::from("/log"), epoch, options).unwrap();
         let options = OverlayOptions { cache_bytes: 300_000 };
         let store = OverlayStore::open(log, self.kv.clone(), self.chunks.clone(), epoch, marks, options).await;
@@ -124,6 +130,10 @@ impl World {
         self.kv.crash_keeping(kept);
         drop(store);
         self.open().await;
+    }
+
+    pub fn set_disk_bytes(&self, bytes: u64) {
+        self.disk.set_capacity(bytes);
     }
 
     pub async fn sync(&self) {
@@ -374,14 +384,13 @@ impl World {
         for layer in self.views.iter().flat_map(|view| &view.layers) {
             marks.entry(layer.overlay).or_default().push(layer.upto);
         }
-        let roots = self.views.iter().filter_map(|view| view.top).chain(marks.keys().copied()).collect();
         let store = self.store();
-        store.flush(Durability::Buffered).await.unwrap();
-        store.purge_overlays(&roots).await.unwrap();
+        let dead: Vec<_> = store.ids().into_iter().filter(|id| !self.is_named(*id)).collect();
+        store.purge_overlays(&dead, |_| false).await.unwrap();
         let all: Vec<_> = store.all().iter().map(|overlay| overlay.id).collect();
         store.update_marks(|| all.iter().map(|id| (*id, marks.remove(id).unwrap_or_default())).collect()).await;
         for id in all {
-            store.purge_history(id).await.unwrap();
+            store.purge_history(id, &[]).await.unwrap();
         }
     }
 
@@ -407,11 +416,21 @@ impl World {
         assert_eq!(store.position(id), before, "nothing was written to it");
     }
 
+    /// One pass over the sparse segments.
     pub async fn compact(&self) {
         let positions = || self.store().ids().into_iter().map(|id| (id, self.store().position(id))).collect();
         let before: BTreeMap<OverlayId, Position> = positions();
-        self.store().compact().await.unwrap();
+        let mut pass = self.store().sparse_segments().await.unwrap();
+        while !pass.is_empty() {
+            self.store().compact(pass.pop()).await.unwrap();
+        }
+        self.store().compact(None).await.unwrap();
         assert_eq!(positions(), before, "nothing was written to any");
+    }
+
+    /// Let the index believe that a segment has so many more live bytes.
+    pub fn miscount(&mut self, segment: SegmentId, bytes: i64) {
+        self.store().index.miscount(segment, bytes);
     }
 
     /// Nothing is left but the open segment, and what replay would begin in.

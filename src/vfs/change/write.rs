@@ -6,6 +6,7 @@ use super::super::read::check_regular;
 use super::super::resolve::{Ended, Found, Run};
 use super::super::{Changed, MAX_FILE_BYTES, Object, Refusal, Wcc, access};
 use crate::overlay::Tree;
+use crate::overlay::log::MAX_PIECE;
 
 impl<'s> Run<'s, '_> {
     /// Put `data` at `offset`. The answer waits for stable storage only where `stable` asks for it.
@@ -38,7 +39,9 @@ impl<'s> Run<'s, '_> {
         let quota = file.scope.shown.and_then(|(clone, _)| clone.quota);
         let held = quota.map_or(0, |_| tree.counts().bytes);
         let refused = file.refuse(Refusal::Quota);
-        tree.write(self.fetch, file.ino, &mut file.node, offset, Bytes::copy_from_slice(data))?;
+        for (offset, piece) in pieces(offset, data) {
+            tree.write(self.fetch, file.ino, &mut file.node, offset, piece)?;
+        }
         match quota {
             Some(quota) if tree.counts().bytes > quota.max(held) => Err(refused),
             _ => Ok(()),
@@ -62,5 +65,39 @@ impl<'s> Run<'s, '_> {
         check_regular(file)?;
         let may = access::may_write_data(&self.identity(&file.scope), &file.attr());
         if may { Ok(()) } else { Err(file.refuse(Refusal::Access)) }
+    }
+}
+
+/// The data as the log takes it, each piece in memory of its own: what is kept of one, keeps no other.
+fn pieces(offset: u64, data: &[u8]) -> impl Iterator<Item = (u64, Bytes)> {
+    let first = MAX_PIECE - (offset % MAX_PIECE as u64) as usize;
+    let (head, rest) = data.split_at(first.min(data.len()));
+    let mut at = offset;
+    std::iter::once(head).chain(rest.chunks(MAX_PIECE)).map(move |piece| {
+        let begin = at;
+        at += piece.len() as u64;
+        (begin, Bytes::copy_from_slice(piece))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pieces_end_at_multiples_of_their_greatest_length_and_are_the_data() {
+        const MAX: u64 = MAX_PIECE as u64;
+        let data: Vec<u8> = (0..3 * MAX_PIECE).map(|i| (i % 251) as u8).collect();
+        for (offset, len) in [(0, 1), (0, 3 * MAX), (5, 3 * MAX), (MAX - 1, 2), (MAX, MAX), (7 * MAX + 9, 100)] {
+            let cut: Vec<_> = pieces(offset, &data[..len as usize]).collect();
+            let mut at = offset;
+            for (begin, piece) in &cut {
+                assert_eq!(*begin, at);
+                at += piece.len() as u64;
+                assert!(at % MAX == 0 || at == offset + len, "{offset}+{len}: a piece ends at {at}");
+                assert!(piece.len() <= MAX_PIECE);
+            }
+            assert_eq!(cut.into_iter().flat_map(|(_, piece)| piece).collect::<Vec<_>>(), data[..len as usize]);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! A store in memory and on a simulated disk, with an image, clones that are changed as the file service
 //! changes them, and ways to damage it.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use crate::chunk::{ChunkSink, Fetch, MemoryChunks, Step};
 use crate::env::{Env, ManualClock, SeededRng, SimDisk, Time};
 use crate::image::{
     Catalog, Change, CloneRecord, CloneTarget, Fleet, Labels, MemoryCatalogLog, NewClones, NewFork, NewSnapshot,
-    NewVersion, VersionRef,
+    NewVersion, SnapshotTarget, VersionRef,
 };
 use crate::maintain::fsck::{self, Options, Report, ViewName};
 use crate::manifest::{
@@ -47,7 +48,8 @@ pub const FRAGMENT_OFFSET: usize = FRAGMENT + 13;
 
 pub struct World {
     disk: Arc<SimDisk>,
-    env: Env,
+    pub env: Env,
+    pub clock: Arc<ManualClock>,
     pub kv: Arc<MemoryKv>,
     pub chunks: Arc<MemoryChunks>,
     pub manifest: ManifestId,
@@ -133,7 +135,7 @@ impl World {
     /// Image `os` with one version, and a clone `desk` of it.
     pub async fn new() -> Self {
         let (disk, clock) = (Arc::new(SimDisk::new(1)), Arc::new(ManualClock::at_secs(1_800_000_000)));
-        let env = Env { disk: disk.clone(), clock, rng: Arc::new(SeededRng::new(1)) };
+        let env = Env { disk: disk.clone(), clock: clock.clone(), rng: Arc::new(SeededRng::new(1)) };
         let (kv, chunks) = (Arc::new(MemoryKv::new()), Arc::new(MemoryChunks::new()));
         let manifest = image(&chunks);
         let catalog = Catalog::open(Arc::new(MemoryCatalogLog::new()), env.clone()).await.unwrap();
@@ -152,7 +154,7 @@ impl World {
             bytes_added: 0,
         };
         catalog.add_version(version).await.unwrap();
-        let mut world = Self { disk, env, kv, chunks, manifest, catalog, open: None, next_ino: 1000 };
+        let mut world = Self { disk, env, clock, kv, chunks, manifest, catalog, open: None, next_ino: 1000 };
         world.new_clone("desk").await;
         world.start().await;
         world
@@ -203,6 +205,11 @@ impl World {
     pub async fn snapshot(&self, clone: &str, name: &str) {
         let target = CloneTarget::Names(vec![clone.into()]);
         self.fleet().snapshot(NewSnapshot { target, name: name.into(), labels: Labels::new() }).await.unwrap();
+    }
+
+    pub async fn remove_snapshot(&self, clone: &str, name: &str) {
+        let target = SnapshotTarget::Names(vec![name.into()]);
+        self.fleet().remove_snapshots(clone, target).await.unwrap();
     }
 
     pub async fn fork(&self, source: &str, name: &str) {
@@ -290,6 +297,17 @@ impl World {
         .await;
     }
 
+    /// All bytes of a file.
+    pub async fn read(&self, clone: &str, ino: Ino) -> Vec<u8> {
+        let view = self.clone(clone).view.clone();
+        let slices = self.run(|store, fetch, manifest| {
+            let tree = Tree::open(store, fetch, manifest, &view.layers, view.top)?;
+            let node = tree.node(fetch, ino)?.unwrap();
+            tree.read(fetch, ino, &node, 0, node.size)
+        });
+        slices.await.concat()
+    }
+
     pub async fn truncate(&self, clone: &str, ino: Ino, size: u64) {
         self.change(clone, |tree, fetch| {
             let mut node = tree.node(fetch, ino)?.unwrap();
@@ -337,6 +355,16 @@ impl World {
     }
 
     // Damage.
+
+    pub fn count_rows(&self, table: Table) -> usize {
+        let mut rows = 0;
+        let mut count = |_: &[u8], _: &[u8]| {
+            rows += 1;
+            ControlFlow::Continue(())
+        };
+        self.kv.scan(table, &[], &[], &mut count).unwrap();
+        rows
+    }
 
     pub fn row(&self, table: Table, key: &[u8]) -> Vec<u8> {
         self.kv.get(table, key).unwrap().unwrap_or_else(|| panic!("no row {key:?} in {table}"))
