@@ -40,6 +40,9 @@ pub struct OverlayId(pub u64);
 /// The order of changes within one overlay; 0 before the first.
 pub type Position = u64;
 
+/// What a private object counts in a quota beside its data, in bytes.
+const OBJECT_CHARGE: u64 = 512;
+
 /// What an overlay holds, exactly.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -47,6 +50,13 @@ pub struct Counts {
     pub bytes: u64,
     /// Objects with private state: changed, new or removed.
     pub inodes: u64,
+}
+
+impl Counts {
+    /// What a quota counts of it, in bytes: data, and for each object what its row and its names take about.
+    pub const fn charge(&self) -> u64 {
+        self.bytes.saturating_add(self.inodes.saturating_mul(OBJECT_CHARGE))
+    }
 }
 
 /// A sealed layer of a view: an overlay as it was at a position.

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{ArcMutexGuard, Mutex, RawMutex};
 
@@ -23,6 +24,8 @@ use crate::manifest::Ino;
 /// An overlay that was written, or is held back.
 pub struct Overlay {
     pub id: OverlayId,
+    /// Of its counts; to be had without the lock.
+    charge: Arc<AtomicU64>,
     state: Arc<Mutex<State>>,
 }
 
@@ -32,6 +35,7 @@ pub struct State {
     pub id: OverlayId,
     pub position: Position,
     pub counts: Counts,
+    charge: Arc<AtomicU64>,
     /// End of the record of the newest change.
     pub last_change: Lsn,
     pub frozen: bool,
@@ -52,6 +56,7 @@ impl Overlay {
             id,
             position: row.position,
             counts: row.counts,
+            charge: Arc::new(AtomicU64::new(row.counts.charge())),
             last_change: Lsn::default(),
             frozen: false,
             // What is made by this start has none yet.
@@ -63,7 +68,12 @@ impl Overlay {
             flushing: None,
         };
         state.set_marks(marks);
-        Self { id, state: Arc::new(Mutex::new(state)) }
+        Self { id, charge: state.charge.clone(), state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// What a quota counts of it, as of a moment ago.
+    pub fn charge(&self) -> u64 {
+        self.charge.load(Ordering::Relaxed)
     }
 
     /// Never hold it over an await; of several, lock that of the upper layer first.
@@ -145,6 +155,7 @@ impl State {
             }
         }
         (self.position, self.counts, self.last_change) = (position, counts, lsn);
+        self.charge.store(counts.charge(), Ordering::Relaxed);
         self.active.bytes as i64 - before as i64
     }
 
@@ -205,6 +216,7 @@ impl State {
     /// The overlay was filled behind our back, in the index.
     pub fn restart(&mut self, row: OverlayRow) {
         (self.position, self.counts, self.touched) = (row.position, row.counts, Touched::Unread);
+        self.charge.store(row.counts.charge(), Ordering::Relaxed);
     }
 
     /// Begin a flush: what is in memory now, and the row that it leads to.

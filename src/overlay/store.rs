@@ -315,6 +315,11 @@ impl OverlayStore {
         self.find(id).map(|overlay| overlay.lock().counts).unwrap_or_default()
     }
 
+    /// What a quota counts of an overlay, as of a moment ago. Takes no lock of an overlay.
+    pub fn charge(&self, id: OverlayId) -> u64 {
+        self.find(id).map_or(0, |overlay| overlay.charge())
+    }
+
     /// The position of its newest change; 0 if it was never written.
     pub fn position(&self, id: OverlayId) -> Position {
         self.find(id).map_or(0, |overlay| overlay.lock().position)

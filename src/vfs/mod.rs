@@ -7,7 +7,7 @@
 //! | `resolve` | from an object to its node: views, pins, generations, fileids |
 //! | `read`, `change/` | the verbs that read; those that change something |
 //! | `access`, `policy` | permission bits; who may use an export, and as whom |
-//! | `inodes`, `reserve` | numbers for new objects; what must stay free on the disk |
+//! | `inodes`, `quota`, `reserve` | numbers for new objects; what a clone may hold; what must stay free on the disk |
 //!
 //! Verbs are restartable: each answers from memory at once or stops with [`Stop::Missing`]; then
 //! `Request::fetch().fill()` loads what it wants and the verb is called again. So a cached request
@@ -22,6 +22,7 @@ mod access;
 mod change;
 mod inodes;
 mod policy;
+mod quota;
 mod read;
 mod reserve;
 mod resolve;

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use super::quota::Allowance;
 use super::resolve::{Ended, Found, Run};
 use super::{
     Attr, FileKind, FsStat, LinkTarget, ListEntry, ListWindow, Listing, Looked, MAX_READ, Object, ReadData, Refusal,
@@ -169,13 +170,13 @@ impl<'s> Run<'s, '_> {
     pub fn fsstat(&mut self, object: Object) -> Ended<(Attr, FsStat)> {
         let (tree, found) = self.find(object)?;
         let held = tree.counts();
+        let allowance = self.allowance(&found.scope, &tree);
         let used = tree.manifest().stats().inodes.saturating_add(held.inodes).min(MAX_FILES);
         drop(tree);
         let space = self.vfs.reserve().space()?;
-        let quota = found.scope.shown.and_then(|(clone, _)| clone.quota);
-        let left = quota.map_or(u64::MAX, |quota| quota.saturating_sub(held.bytes));
+        let left = allowance.as_ref().map_or(u64::MAX, Allowance::left);
         let stat = FsStat {
-            total_bytes: quota.unwrap_or(space.total),
+            total_bytes: allowance.map_or(space.total, |allowance| allowance.quota),
             free_bytes: space.free.min(left),
             available_bytes: space.free.saturating_sub(space.reserve()).min(left),
             total_files: MAX_FILES,

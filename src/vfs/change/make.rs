@@ -93,6 +93,7 @@ impl<'s> Run<'s, '_> {
         check_new(new).map_err(|why| dir.refuse(why))?;
         let now = self.vfs.now();
         let ino = self.vfs.inodes().take(self.fetch)?;
+        let allowance = self.allowance(&dir.scope, &tree);
         let mut node = fresh.node(&dir, now);
         own(&who, &dir.attr(), new, &mut node);
         if let Some(size) = new.size.filter(|size| *size > 0) {
@@ -105,7 +106,11 @@ impl<'s> Run<'s, '_> {
         if fresh.kind == FileKind::Directory {
             dir.node.nlink += 1;
         }
+        let refused = dir.refuse(Refusal::Quota);
         let wcc = self.put_dir(&mut tree, &mut dir, now)?;
+        if allowance.is_some_and(|allowance| allowance.is_exceeded(&tree)) {
+            return Err(refused);
+        }
         // A view that began with new generations for all gives them to what is made in it, too.
         let generation = self.generation(&dir.scope, ino, fresh.kind)?;
         let made = Found { scope: dir.scope, ino, generation, node };

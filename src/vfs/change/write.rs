@@ -34,16 +34,14 @@ impl<'s> Run<'s, '_> {
         Ok(changed)
     }
 
-    /// Put the data, unless the clone's private bytes would then grow beyond its quota.
+    /// Put the data, unless the clone would then hold more than its quota.
     fn put_data(&mut self, tree: &mut Tree<'s>, file: &mut Found<'s>, offset: u64, data: &[u8]) -> Ended<()> {
-        let quota = file.scope.shown.and_then(|(clone, _)| clone.quota);
-        let held = quota.map_or(0, |_| tree.counts().bytes);
-        let refused = file.refuse(Refusal::Quota);
+        let (allowance, refused) = (self.allowance(&file.scope, tree), file.refuse(Refusal::Quota));
         for (offset, piece) in pieces(offset, data) {
             tree.write(self.fetch, file.ino, &mut file.node, offset, piece)?;
         }
-        match quota {
-            Some(quota) if tree.counts().bytes > quota.max(held) => Err(refused),
+        match allowance {
+            Some(allowance) if allowance.is_exceeded(tree) => Err(refused),
             _ => Ok(()),
         }
     }

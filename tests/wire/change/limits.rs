@@ -25,28 +25,53 @@ fn all_space(client: &mut Client, fh: &[u8]) -> [u64; 3] {
     [body.u64(), body.u64(), body.u64()]
 }
 
+/// What a private object counts beside its data.
+const OBJECT: u64 = 512;
+
 #[test]
 fn a_quota_bounds_private_bytes_and_is_what_fsstat_shows() {
     let world = World::new();
-    world.edit_clone("desk", |clone| clone.quota = Some(100_000));
+    // The root and a new file are private, and then 100,000 bytes.
+    let quota = 100_000 + 2 * OBJECT;
+    world.edit_clone("desk", move |clone| clone.quota = Some(quota));
     let (mut client, root) = world.desk();
-    assert_eq!(space(&mut client, &root), (100_000, 100_000));
+    assert_eq!(space(&mut client, &root), (quota, quota));
     let file = client.create(&root, "new", &mode(0o644)).unwrap().fh;
     client.write(&file, 0, &[1; 60_000], FILE_SYNC).unwrap();
-    assert_eq!(space(&mut client, &root), (100_000, 40_000));
+    assert_eq!(space(&mut client, &root), (quota, 40_000));
     let before = client.attr(&file);
     let failed = client.write(&file, 60_000, &[2; 40_001], FILE_SYNC).unwrap_err();
     assert_eq!(failed.status, DQUOT);
     failed.wcc[0].assert_unchanged(&before);
     client.write(&file, 0, &[3; 60_000], FILE_SYNC).unwrap();
     client.write(&file, 60_000, &[4; 40_000], FILE_SYNC).unwrap();
-    assert_eq!(space(&mut client, &root), (100_000, 0));
+    assert_eq!(space(&mut client, &root), (quota, 0));
     client.write(&file, 50_000, &[5; 10_000], FILE_SYNC).unwrap();
     assert_eq!(status(client.write(&file, 100_000, b"x", FILE_SYNC)), DQUOT);
     client.setattr(&file, &size(1 << 30), None).unwrap();
-    client.create(&root, "empty", &mode(0o644)).unwrap();
+    assert_eq!(status(client.create(&root, "more", &mode(0o644))), DQUOT);
+    assert_eq!(status(client.symlink(&root, "link", b"x")), DQUOT);
     client.remove(&root, "new").unwrap();
-    assert_eq!(space(&mut client, &root), (100_000, 100_000), "what is removed is free again");
+    assert_eq!(space(&mut client, &root), (quota, quota - OBJECT), "what is removed is free again");
+    client.create(&root, "more", &mode(0o644)).unwrap();
+}
+
+/// Objects without data are bounded too, and so is what is written to a view that the clone left.
+#[test]
+fn a_quota_bounds_what_is_not_data_and_what_is_in_former_views() {
+    let world = World::new();
+    world.edit_clone("desk", |clone| clone.quota = Some(100 * OBJECT));
+    let (mut client, root) = world.desk();
+    let made = (0..200).take_while(|n| client.symlink(&root, &format!("link {n}"), &[b'x'; 4000]).is_ok()).count();
+    assert_eq!(made, 99, "beside the root");
+    client.remove(&root, "link 0").unwrap();
+    let held = client.create(&root, "held", &mode(0o644)).unwrap().fh;
+    world.discard(1);
+    assert_eq!(space(&mut client, &root), (100 * OBJECT, 100 * OBJECT), "what was left is no more of the clone");
+    assert_eq!(status(client.write(&held, 0, &[1; 60_000], FILE_SYNC)), DQUOT);
+    client.write(&held, 0, &[1; 40_000], FILE_SYNC).unwrap();
+    let hello = client.find(&root, "hello");
+    assert_eq!(status(client.write(&hello, 0, &[1; 20_000], FILE_SYNC)), DQUOT);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! SETATTR. Who may set what is tested rule by rule beside the code; here are its sentences over the wire.
 
-use crate::client::{ACCES, FBIG, INVAL, ISDIR, NOT_SYNC, PERM, ROFS};
-use crate::ops::{FILE_SYNC, Set, When, mode, size, status};
+use crate::client::{ACCES, FBIG, INVAL, ISDIR, NOENT, NOT_SYNC, PERM, ROFS};
+use crate::ops::{FILE_SYNC, Set, UNSTABLE, When, mode, size, status};
 use crate::real::{BIG_LEN, GROUP, HELLO_TEXT, NOW, USER, World, big_bytes};
 
 #[test]
@@ -146,4 +146,27 @@ fn a_new_owner_and_a_strangers_write_take_privileges_away() {
     client.setattr(&hello, &mode(0o6745), None).unwrap();
     client.setattr(&hello, &Set { gid: Some(8), ..Set::default() }, None).unwrap();
     assert_eq!(client.attr(&hello).mode, 0o2745, "SGID without g+x is no privilege");
+}
+
+/// More private data than one change erases: the calls are as any other to the client.
+#[test]
+fn a_file_with_much_private_data_is_cut_and_removed() {
+    const EACH: u64 = 64 * 1024;
+    let world = World::new();
+    let (mut client, root) = world.desk();
+    for name in ["cut", "removed"] {
+        let file = client.create(&root, name, &mode(0o644)).unwrap().fh;
+        for n in 0..5000 {
+            client.write(&file, n * EACH, b"x", UNSTABLE).unwrap();
+        }
+    }
+    let (cut, before) = client.lookup(&root, "cut").unwrap();
+    let wcc = client.setattr(&cut, &size(EACH + 1), Some(before.ctime)).unwrap();
+    assert_eq!(wcc.after.as_ref(), Some(&client.attr(&cut)));
+    let whole = client.read_all(&cut);
+    assert_eq!((whole.len() as u64, whole[0], whole[1], whole[EACH as usize]), (EACH + 1, b'x', 0, b'x'));
+    assert!(client.attr(&cut).ctime > before.ctime);
+    client.remove(&root, "removed").unwrap();
+    assert_eq!(client.lookup(&root, "removed").unwrap_err(), NOENT);
+    client.create(&root, "removed", &mode(0o644)).unwrap();
 }
