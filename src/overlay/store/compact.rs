@@ -31,6 +31,8 @@ use crate::overlay::{Counts, OverlayId, Position};
 const SPARSE: u64 = 50;
 /// Rows that are looked at together.
 const LOOK: usize = 4096;
+/// Segments that are removed together.
+const REMOVALS: usize = 16;
 /// Buckets of which all versions are moved together.
 const BUCKETS: usize = 64;
 
@@ -73,12 +75,20 @@ impl OverlayStore {
         Ok(done)
     }
 
+    /// Bytes of the sealed segments that no row refers to.
+    pub fn dead_bytes(&self) -> u64 {
+        let (live, segments) = (self.index.live(), self.log.segments());
+        let live = |id| live.get(&id).map_or(0, |bytes| bytes.max(&0).unsigned_abs());
+        let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
+        sealed.iter().map(|(id, len)| len.saturating_sub(live(*id))).sum()
+    }
+
     /// Whether rows refer to it.
     fn is_live(&self, segment: SegmentId) -> bool {
         self.index.live().get(&segment).is_some_and(|bytes| *bytes > 0)
     }
 
-    /// Remove the sealed segments that no row refers to and that no replay needs.
+    /// Remove some of the sealed segments that no row refers to and that no replay needs.
     pub(in crate::overlay) async fn remove_empty(&self) -> Result<u64> {
         // No flush meanwhile: what it writes refers to nothing that no row refers to now, but the rows
         // must be read together with the place where replay begins.
@@ -90,7 +100,7 @@ impl OverlayStore {
             *id < from.segment() && live.get(id).is_none_or(|bytes| *bytes == 0) && Some(*id) != last(&segments)
         });
         let mut removed = 0;
-        for id in empty.collect::<Vec<_>>() {
+        for id in empty.take(REMOVALS) {
             let log = self.log.clone();
             let gone = self.on_index(move |index| {
                 log.remove(id)?;
