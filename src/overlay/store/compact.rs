@@ -8,7 +8,6 @@
 //!
 //! Failure story: a segment that cannot be emptied stays, is told, and hinders no other.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -20,7 +19,7 @@ use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
 use crate::meta::Durability;
 use crate::overlay::bucket::{Bucket, Source};
-use crate::overlay::index::{Index, RowCursor};
+use crate::overlay::index::{Buckets, Index, RowCursor};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::log::{MAX_PIECES, Record, SegmentId};
 use crate::overlay::memtable::Version;
@@ -35,8 +34,6 @@ const LOOK: usize = 4096;
 const REMOVALS: usize = 16;
 /// Buckets of which all versions are moved together.
 const BUCKETS: usize = 64;
-
-type Buckets = BTreeSet<(OverlayId, Key)>;
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
