@@ -14,7 +14,7 @@ mod count;
 mod moved;
 
 pub use copy::Copy;
-pub use moved::RowCursor;
+pub use moved::{Buckets, RowCursor};
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, RangeInclusive};

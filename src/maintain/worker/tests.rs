@@ -22,11 +22,13 @@ const DONE: bool = false;
 /// Who had a turn, and when, in seconds.
 type Turns = Arc<Mutex<Vec<(&'static str, u64)>>>;
 
+/// Bytes and whether there is more, or a failure, for each step; idle afterwards.
+type Script = Vec<Option<(u64, bool)>>;
+
 struct Scripted {
     name: &'static str,
     turns: Turns,
     clock: Arc<ManualClock>,
-    /// Bytes and whether there is more, or a failure; idle afterwards.
     script: VecDeque<Option<(u64, bool)>>,
 }
 
@@ -47,9 +49,9 @@ impl Worker for Scripted {
 }
 
 /// Run scripts for so many rounds; answers the turns.
-async fn play(scripts: Vec<(&'static str, Vec<Option<(u64, bool)>>)>, rounds: usize) -> Vec<(&'static str, u64)> {
+async fn play(scripts: Vec<(&'static str, Script)>, rounds: usize) -> Vec<(&'static str, u64)> {
     let (turns, clock) = (Turns::default(), Arc::new(ManualClock::at_secs(0)));
-    let worker = |(name, script): (&'static str, Vec<_>)| {
+    let worker = |(name, script): (&'static str, Script)| {
         let (turns, clock) = (turns.clone(), clock.clone());
         Box::new(Scripted { name, turns, clock, script: script.into() }) as Box<dyn Worker>
     };

@@ -13,6 +13,9 @@ use crate::overlay::keys::{HEADS, HISTORY, Key, Kind};
 use crate::overlay::log::SegmentId;
 use crate::overlay::memtable::Version;
 
+/// Buckets of files, in whichever overlays.
+pub type Buckets = BTreeSet<(OverlayId, Key)>;
+
 /// Where a walk over all values goes on. The default is its begin.
 #[derive(Clone, Debug)]
 pub struct RowCursor {
@@ -33,10 +36,10 @@ impl Index {
         segment: SegmentId,
         cursor: &RowCursor,
         most: usize,
-    ) -> Result<(BTreeSet<(OverlayId, Key)>, Option<RowCursor>)> {
+    ) -> Result<(Buckets, Option<RowCursor>)> {
         let RowCursor { table, from } = cursor;
         let skip = if *table == HEADS { 8 } else { 0 };
-        let (mut found, mut looked, mut next, mut bad) = (BTreeSet::new(), 0, None, None);
+        let (mut found, mut looked, mut next, mut bad) = (Buckets::new(), 0, None, None);
         self.kv.scan(table, from, &[], &mut |key, row| {
             if looked == most {
                 next = Some(RowCursor { table, from: key.to_vec() });

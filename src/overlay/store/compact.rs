@@ -8,7 +8,6 @@
 //!
 //! Failure story: a segment that cannot be emptied stays, is told, and hinders no other.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,7 +18,7 @@ use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
 use crate::meta::Durability;
 use crate::overlay::bucket::{Bucket, Source};
-use crate::overlay::index::{Index, RowCursor};
+use crate::overlay::index::{Buckets, Index, RowCursor};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::log::{MAX_PIECES, Record, SegmentId};
 use crate::overlay::memtable::Version;
@@ -30,10 +29,10 @@ use crate::overlay::{Counts, OverlayId, Position};
 const SPARSE: u64 = 50;
 /// Rows that are looked at together.
 const LOOK: usize = 4096;
+/// Segments that are removed together.
+const REMOVALS: usize = 16;
 /// Buckets of which all versions are moved together.
 const BUCKETS: usize = 64;
-
-type Buckets = BTreeSet<(OverlayId, Key)>;
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,12 +71,20 @@ impl OverlayStore {
         Ok(done)
     }
 
+    /// Bytes of the sealed segments that no row refers to.
+    pub fn dead_bytes(&self) -> u64 {
+        let (live, segments) = (self.index.live(), self.log.segments());
+        let live = |id| live.get(&id).map_or(0, |bytes| bytes.max(&0).unsigned_abs());
+        let sealed = segments.split_last().map_or(&[][..], |(_, sealed)| sealed);
+        sealed.iter().map(|(id, len)| len.saturating_sub(live(*id))).sum()
+    }
+
     /// Whether rows refer to it.
     fn is_live(&self, segment: SegmentId) -> bool {
         self.index.live().get(&segment).is_some_and(|bytes| *bytes > 0)
     }
 
-    /// Remove the sealed segments that no row refers to and that no replay needs.
+    /// Remove some of the sealed segments that no row refers to and that no replay needs.
     pub(in crate::overlay) async fn remove_empty(&self) -> Result<u64> {
         // No flush meanwhile: what it writes refers to nothing that no row refers to now, but the rows
         // must be read together with the place where replay begins.
@@ -89,7 +96,7 @@ impl OverlayStore {
             *id < from.segment() && live.get(id).is_none_or(|bytes| *bytes == 0) && Some(*id) != last(&segments)
         });
         let mut removed = 0;
-        for id in empty.collect::<Vec<_>>() {
+        for id in empty.take(REMOVALS) {
             let log = self.log.clone();
             let gone = self.on_index(move |index| {
                 log.remove(id)?;

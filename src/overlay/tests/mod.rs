@@ -86,7 +86,8 @@ async fn a_bucket_of_many_fragments_stays_right() {
 #[tokio::test]
 async fn views_show_what_was_written_to_them() {
     let (seed, mut rng) = seeded();
-    let mut world = World::new(seed).await;
+    // Small segments, so that many of them get sparse.
+    let mut world = World::with_segments(seed, 256 << 10).await;
     let first = world.new_view();
     let mut views = vec![(first, world.base_model())];
     let mut snapshots: Vec<(ViewId, Seen)> = Vec::new();

@@ -56,6 +56,7 @@ pub struct World {
     pub catalog: Arc<Catalog>,
     open: Option<(Arc<LocalLog>, Arc<OverlayStore>)>,
     next_ino: u64,
+    pub segment_bytes: u32,
 }
 
 pub fn cookie(name: &str) -> Cookie {
@@ -154,7 +155,9 @@ impl World {
             bytes_added: 0,
         };
         catalog.add_version(version).await.unwrap();
-        let mut world = Self { disk, env, clock, kv, chunks, manifest, catalog, open: None, next_ino: 1000 };
+        let segment_bytes = LogOptions::default().segment_bytes;
+        let mut world =
+            Self { disk, env, clock, kv, chunks, manifest, catalog, open: None, next_ino: 1000, segment_bytes };
         world.new_clone("desk").await;
         world.start().await;
         world
@@ -162,7 +165,8 @@ impl World {
 
     pub async fn start(&mut self) {
         let epoch = OverlayStore::next_epoch(&*self.kv).unwrap();
-        let log = LocalLog::open(self.env.clone(), PathBuf::from("/log"), epoch, LogOptions::default()).unwrap();
+        let options = LogOptions { segment_bytes: self.segment_bytes, ..LogOptions::default() };
+        let log = LocalLog::open(self.env.clone(), PathBuf::from("/log"), epoch, options).unwrap();
         let (marks, options) = (self.catalog.state().marked_overlays(), OverlayOptions { cache_bytes: 1 << 20 });
         let kv = self.kv.clone();
         let store = OverlayStore::open(log.clone(), kv, self.chunks.clone(), epoch, marks, options).await.unwrap();
