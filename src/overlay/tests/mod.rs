@@ -1,7 +1,11 @@
 //! Goal: views show exactly what was written to them, through snapshots, forks, flushes, restarts and
 //! crashes. Method: random changes to a real store on a simulated disk, beside plain maps of bytes.
 
+mod crash;
+mod faults;
 mod model;
+mod scans;
+mod scenario;
 mod world;
 
 use std::sync::Arc;
