@@ -53,6 +53,7 @@ struct State {
     fail_read_after: Option<u64>,
     /// What is cached; `None`: everything.
     warm: Option<Warm>,
+    misses: u64,
 }
 
 impl MemoryKv {
@@ -114,6 +115,11 @@ impl MemoryKv {
     /// Reads that succeeded so far.
     pub fn count_reads(&self) -> u64 {
         self.state.lock().reads
+    }
+
+    /// Reads that were answered with [`Cached::Cold`].
+    pub fn count_misses(&self) -> u64 {
+        self.state.lock().misses
     }
 
     /// Batches that a crash may take, the one that failed among them.
@@ -193,8 +199,10 @@ impl State {
         }
     }
 
-    fn is_cached(&self, table: Table, key: Option<&[u8]>) -> bool {
-        self.warm.as_ref().is_none_or(|warm| warm.contains(&(table, key.map(Bytes::copy_from_slice))))
+    fn is_cached(&mut self, table: Table, key: Option<&[u8]>) -> bool {
+        let cached = self.warm.as_ref().is_none_or(|warm| warm.contains(&(table, key.map(Bytes::copy_from_slice))));
+        self.misses += u64::from(!cached);
+        cached
     }
 
     /// What is written comes to other places, which nobody has read.
@@ -320,3 +328,6 @@ fn behind<'a>(rows: &'a Rows, to: &'a [u8]) -> Option<&'a [u8]> {
     }
     between(rows, to, &[]).next().map(|(key, _)| key.as_ref())
 }
+
+#[cfg(test)]
+mod tests;
