@@ -11,7 +11,7 @@ use crate::common::daemon::Daemon;
 use crate::common::nfs3::{Call, Sattr, Stable, status};
 use crate::fleet::{CloneModel, Leads, View};
 use crate::golden::{self, Press, ROOT};
-use crate::reference::{Data, Driver, Guard, Mix, ObjectId, Op, Tree, random_op};
+use crate::reference::{Caller, Data, Driver, Guard, Mix, ObjectId, Op, Tree, random_op};
 
 pub const IMAGE: &str = "base";
 const VERSIONS: usize = 3;
@@ -141,7 +141,8 @@ impl World {
                 continue;
             }
             let op = random_op(&clone.view.tree, mix, &mut self.rng);
-            self.driver.step(&mut clone.view.tree, op).expect("it serves");
+            let by = if self.rng.random_ratio(1, 3) { Caller::USER } else { Caller::ROOT };
+            self.driver.step_as(by, &mut clone.view.tree, op).expect("it serves");
         }
         self.compare(name);
     }
