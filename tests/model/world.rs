@@ -62,6 +62,14 @@ impl World {
         self.versions.push(View::of_version(&tree, number).tree);
     }
 
+    /// The first version of `image` is served as `tree`.
+    pub fn compare_version(&mut self, image: &str, tree: Tree) {
+        let mut tree = View::of_version(&tree, 1).tree;
+        self.mount(&format!("/images/{image}@v1"), &mut tree);
+        self.driver.note(format!("compare {image}"));
+        self.driver.compare(&mut tree).expect("it serves");
+    }
+
     fn mount(&mut self, export: &str, tree: &mut Tree) {
         let root = self.driver.link.mount(export).expect("it serves");
         self.driver.learn(tree, ROOT, root, None);

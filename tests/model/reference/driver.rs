@@ -1,6 +1,6 @@
 //! Runs operations over the wire and in the tree, and compares what is answered with what must be.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
@@ -37,6 +37,8 @@ pub struct Driver {
     in_flight: Option<InFlight>,
     /// The last call that must not run twice, whose it was, and its first answer.
     last_once: Option<(u32, Caller, Call, Vec<u8>)>,
+    /// How changes of the user ended, by status.
+    of_user: BTreeMap<u32, u64>,
     trace: VecDeque<String>,
     next_object: ObjectId,
 }
@@ -53,6 +55,7 @@ impl Driver {
             before_crash: None,
             in_flight: None,
             last_once: None,
+            of_user: BTreeMap::new(),
             trace: VecDeque::new(),
             next_object: first_object,
         })
@@ -127,6 +130,9 @@ impl Driver {
         if or == Some(answer.status) {
             return Ok(answer);
         }
+        if !by.is_root() && call.must_not_run_twice() {
+            *self.of_user.entry(answer.status).or_default() += 1;
+        }
         if call.must_not_run_twice() {
             self.last_once = Some((xid, by, call, results));
         }
@@ -135,6 +141,13 @@ impl Driver {
             self.stable(tree);
         }
         Ok(answer)
+    }
+
+    /// The user was let and was refused, each at least so often.
+    pub fn check_user(&self, least: u64) {
+        let often = |status: u32| self.of_user.get(&status).copied().unwrap_or(0) >= least;
+        let all = [status::OK, status::ACCES, status::PERM].into_iter().all(often);
+        assert!(all, "{}: the user's changes ended so (status, times): {:?}", self.who, self.of_user);
     }
 
     /// Everything up to here is on stable storage.
