@@ -208,7 +208,7 @@ pub struct Play<'a> {
 impl<'a> Play<'a> {
     pub fn new(plan: &'a Plan, seed: u64) -> Self {
         let mut world = World::closed(seed, LOG);
-        (world.new_view(), world.new_view());
+        assert_eq!([world.new_view(), world.new_view()], [ONE, TWO]);
         Self { plan, world, next: 0, done: 0, acknowledged: 0 }
     }
 
