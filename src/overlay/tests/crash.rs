@@ -7,6 +7,9 @@
 use std::collections::BTreeSet;
 
 use super::scenario::{Plan, Play};
+use super::world::World;
+use crate::error::Result;
+use crate::meta::Durability;
 
 /// None, some and all of `len`.
 fn parts(len: usize) -> BTreeSet<usize> {
@@ -47,10 +50,46 @@ async fn a_power_cut_at_any_call_loses_nothing_acknowledged() {
     for point in 0..=calls {
         let mut play = Play::new(&plan, 1);
         play.world.disk.halt_after(point);
-        // However it fails: what counts is what is left.
         let failed = play.run().await.err();
         let what = format!("power cut after call {point} of {calls}, in {:?}", play.step());
         assert_eq!(failed.is_none(), play.step().is_none(), "{what}: {failed:?}");
         end(&play, &what).await;
     }
+}
+
+/// The start after the power cut is cut too, at each of its calls.
+#[tokio::test]
+async fn a_power_cut_during_a_start_loses_nothing_acknowledged() {
+    let plan = Plan::new().await;
+    let calls = plan.count(|world| world.disk.count_mutations()).await;
+    for point in (0..calls).step_by(7) {
+        let mut play = Play::new(&plan, 1);
+        play.world.disk.halt_after(point);
+        // However it fails: what counts is what is left.
+        let _ = play.run().await;
+        for kept in [0, usize::MAX] {
+            let cut = play.world.fork_world(point);
+            cut.disk.crash();
+            cut.kv.crash_keeping(kept);
+            let mut whole = cut.fork_world(1);
+            let before = whole.disk.count_mutations();
+            start(&mut whole).await.unwrap();
+            for call in 0..whole.disk.count_mutations() - before {
+                let mut again = cut.fork_world(call);
+                again.disk.halt_after(call);
+                let _ = start(&mut again).await;
+                let again = again.fork_world(call);
+                again.disk.crash();
+                again.kv.crash_keeping(kept);
+                let what = format!("power cut after call {point}, then after call {call} of the start, {kept} kept");
+                play.check_recovery(again, &what).await;
+            }
+        }
+    }
+}
+
+/// Open, and bring the index up to the log.
+async fn start(world: &mut World) -> Result<()> {
+    world.open().await?;
+    world.store().flush(Durability::Synced).await
 }
