@@ -44,7 +44,33 @@ impl SimDisk {
 
     /// Power cut and restart. Ends all faults; files opened before answer `EIO` for ever.
     pub fn crash(&self) {
-        self.world.lock().crash();
+        self.world.lock().crash(&|dice, unsynced| dice.part(unsynced));
+    }
+
+    /// [`crash`](Self::crash) in which `survive` tells how many of the un-synced bytes of each file survive.
+    pub fn crash_keeping(&self, survive: impl Fn(usize) -> usize) {
+        self.world.lock().crash(&|_, unsynced| survive(unsynced));
+    }
+
+    /// A copy of the disk as it is, to see one moment end in several ways.
+    pub fn fork(&self, seed: u64) -> Self {
+        Self { world: Arc::new(Mutex::new(self.world.lock().fork(seed))) }
+    }
+
+    /// A mutating call of something else that has the same power and the same faults: counted, and
+    /// refused, as one of the disk's own.
+    pub fn strike(&self) -> io::Result<()> {
+        self.world.lock().faults.strike()
+    }
+
+    /// Fails while the disk is halted.
+    pub fn alive(&self) -> io::Result<()> {
+        self.world.lock().faults.alive()
+    }
+
+    /// Bytes of its files that a crash may take.
+    pub fn count_unsynced(&self) -> usize {
+        self.world.lock().unsynced()
     }
 
     /// The next `n` mutating calls succeed; the one after them fails, and only that one. An append

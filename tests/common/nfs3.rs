@@ -47,6 +47,8 @@ pub mod status {
 pub mod kind {
     pub const REG: u32 = 1;
     pub const DIR: u32 = 2;
+    pub const BLK: u32 = 3;
+    pub const CHR: u32 = 4;
     pub const LNK: u32 = 5;
     pub const SOCK: u32 = 6;
     pub const FIFO: u32 = 7;
@@ -184,9 +186,10 @@ impl Call {
         Self::new(SYMLINK, sattr(entry(dir, name), attributes).opaque(target))
     }
 
-    /// A FIFO or a socket.
-    pub fn mknod(dir: &[u8], name: &[u8], kind: u32, attributes: &Sattr) -> Self {
-        Self::new(MKNOD, sattr(entry(dir, name).u32(kind), attributes))
+    /// A FIFO or a socket; with numbers, a device.
+    pub fn mknod(dir: &[u8], name: &[u8], kind: u32, attributes: &Sattr, device: Option<(u32, u32)>) -> Self {
+        let made = sattr(entry(dir, name).u32(kind), attributes);
+        Self::new(MKNOD, device.into_iter().fold(made, |made, (major, minor)| made.u32(major).u32(minor)))
     }
 
     pub fn remove(dir: &[u8], name: &[u8]) -> Self {

@@ -36,6 +36,11 @@ impl Connection {
         Ok(Self { stream, credential: auth_sys(0, 0, &[]) })
     }
 
+    /// From now on calls are those of this user.
+    pub fn act_as(&mut self, uid: u32, gid: u32) {
+        self.credential = auth_sys(uid, gid, &[]);
+    }
+
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.stream.peer_addr()
     }

@@ -35,6 +35,14 @@ impl View {
         tree.settle_now();
         Self { tree, version: self.version, layers: self.layers + usize::from(self.tree.changed) }
     }
+
+    /// As the first version of an image: the ctime is the store's own, and of then.
+    pub fn promoted(mut self) -> Self {
+        for object in self.tree.objects.values_mut() {
+            object.attr.each(|attr| attr.ctime = attr.ctime.same_or_later());
+        }
+        self
+    }
 }
 
 /// A tree that nobody has looked at yet.

@@ -13,11 +13,13 @@ struct Events {
     restart: u32,
 }
 
-fn live(events: Events, mix: Mix, run: u64) {
+/// Runs of at most `run` operations; `ops` in all, if the environment says nothing else.
+fn live(events: Events, mix: Mix, run: u64, ops: u64) {
     let mut world = World::new(from_env("MIMEO_SEED", rand::random::<u32>().into()));
     world.create();
     world.create();
-    let mut left = from_env("MIMEO_OPS", 4000);
+    let ops = from_env("MIMEO_OPS", ops);
+    let mut left = ops;
     while left > 0 {
         let count = world.rng.random_range(1..=run).min(left);
         left -= count;
@@ -32,20 +34,22 @@ fn live(events: Events, mix: Mix, run: u64) {
         }
     }
     world.restart();
+    world.promote();
     world.crash();
+    world.driver.check_user(ops / 500);
 }
 
 #[test]
 fn long_runs_of_operations() {
-    live(Events { command: 50, crash: 10, restart: 5 }, Mix { objects: 120, unstable_of_ten: 5 }, 200);
+    live(Events { command: 50, crash: 10, restart: 5 }, Mix { objects: 120, unstable_of_ten: 5 }, 200, 4000);
 }
 
 #[test]
 fn many_switches_of_views() {
-    live(Events { command: 85, crash: 3, restart: 2 }, Mix { objects: 60, unstable_of_ten: 5 }, 25);
+    live(Events { command: 85, crash: 3, restart: 2 }, Mix { objects: 60, unstable_of_ten: 5 }, 25, 1500);
 }
 
 #[test]
 fn many_crashes() {
-    live(Events { command: 30, crash: 50, restart: 10 }, Mix { objects: 80, unstable_of_ten: 8 }, 60);
+    live(Events { command: 30, crash: 50, restart: 10 }, Mix { objects: 80, unstable_of_ten: 8 }, 60, 1500);
 }

@@ -163,7 +163,7 @@ fn write_dir(tree: &Tree, dir: ObjectId, path: &Path, written: &mut BTreeMap<Obj
             Kind::File(content) => write_file(content, tree.attr(*id).size, &path),
             Kind::Link(target) => symlink(std::ffi::OsStr::from_bytes(target), &path).expect("a symbolic link"),
             Kind::Fifo => rustix::fs::mkfifoat(CWD, &path, Mode::empty()).expect("a FIFO"),
-            Kind::Socket => panic!("no sockets in images"),
+            Kind::Socket | Kind::Device(..) => panic!("neither sockets nor devices in images"),
         }
         written.insert(*id, path.clone());
         set_attributes(tree, *id, &path);

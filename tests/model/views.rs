@@ -28,7 +28,8 @@ impl World {
             54..80 => self.repoint(),
             80..85 => self.remove(),
             85..91 => self.remove_snapshot(),
-            91..95 => self.label(),
+            91..94 => self.label(),
+            94..97 => self.promote(),
             _ => self.drop_pins(),
         }
     }
@@ -149,6 +150,30 @@ impl World {
         };
         let depth = clone.depth + 1;
         self.adopt(&fork, CloneModel::new(view, depth));
+    }
+
+    /// A version is made of what a clone or a snapshot shows; it, and a clone of it, show the same.
+    pub fn promote(&mut self) {
+        let (source, view) = match self.some_snapshot() {
+            Some((name, snapshot)) if self.rng.random() => {
+                (format!("{name}@{snapshot}"), self.clones[&name].snapshots[&snapshot].clone())
+            }
+            _ => {
+                let name = self.some_clone();
+                let clone = self.clones.get_mut(&name).expect("in the model");
+                self.driver.synced(&mut clone.view.tree);
+                (name.clone(), clone.view.sealed())
+            }
+        };
+        let (image, copy) = (self.fresh_name("promoted"), self.fresh_name("copy"));
+        self.driver.note(format!("promote {source} {image}, create {copy}"));
+        self.daemon.must(&["clone", "promote", &source, &image]);
+        let view = view.promoted();
+        self.compare_version(&image, view.tree.clone());
+        self.daemon.must(&["clone", "create", &image, &copy]);
+        self.adopt(&copy, CloneModel::new(View::of_version(&view.tree, 1), 0));
+        self.daemon.must(&["clone", "rm", &copy]);
+        self.clones.remove(&copy);
     }
 
     /// Switch one clone or several to a version, in each of the ways that there are.

@@ -11,7 +11,7 @@ use crate::common::daemon::Daemon;
 use crate::common::nfs3::{Call, Sattr, Stable, status};
 use crate::fleet::{CloneModel, Leads, View};
 use crate::golden::{self, Press, ROOT};
-use crate::reference::{Data, Driver, Guard, Mix, ObjectId, Op, Tree, random_op};
+use crate::reference::{Caller, Data, Driver, Guard, Mix, ObjectId, Op, Tree, random_op};
 
 pub const IMAGE: &str = "base";
 const VERSIONS: usize = 3;
@@ -60,6 +60,14 @@ impl World {
         self.driver.note(format!("compare version {number}"));
         self.driver.compare(&mut tree).expect("it serves");
         self.versions.push(View::of_version(&tree, number).tree);
+    }
+
+    /// The first version of `image` is served as `tree`.
+    pub fn compare_version(&mut self, image: &str, tree: Tree) {
+        let mut tree = View::of_version(&tree, 1).tree;
+        self.mount(&format!("/images/{image}@v1"), &mut tree);
+        self.driver.note(format!("compare {image}"));
+        self.driver.compare(&mut tree).expect("it serves");
     }
 
     fn mount(&mut self, export: &str, tree: &mut Tree) {
@@ -141,7 +149,8 @@ impl World {
                 continue;
             }
             let op = random_op(&clone.view.tree, mix, &mut self.rng);
-            self.driver.step(&mut clone.view.tree, op).expect("it serves");
+            let by = if self.rng.random_ratio(1, 3) { Caller::USER } else { Caller::ROOT };
+            self.driver.step_as(by, &mut clone.view.tree, op).expect("it serves");
         }
         self.compare(name);
     }

@@ -25,7 +25,7 @@ impl Fault {
 }
 
 /// Counts mutating calls and picks those that fail.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Faults {
     pub mutations: u64,
     pub syncs: u64,

@@ -23,10 +23,11 @@ enum Node {
 }
 
 /// Names that change together: each gets a node or goes.
+#[derive(Clone)]
 struct Change(Vec<(PathBuf, Option<Node>)>);
 
 /// The bytes of a file.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Content {
     pub bytes: Vec<u8>,
     /// So many bytes were given to a sync.
@@ -62,6 +63,19 @@ impl World {
             capacity: 1 << 40,
             faults: Faults::default(),
             dice: Dice::new(seed),
+        }
+    }
+
+    /// The same disk, of which the dice fall otherwise from now on.
+    pub fn fork(&self, seed: u64) -> Self {
+        Self {
+            live: self.live.clone(),
+            durable: self.durable.clone(),
+            pending: self.pending.clone(),
+            files: self.files.clone(),
+            faults: self.faults.clone(),
+            dice: Dice::new(seed),
+            ..*self
         }
     }
 
@@ -185,7 +199,8 @@ impl World {
 
     pub fn append(&mut self, id: u64, data: &[u8]) -> io::Result<()> {
         if let Err(error) = self.faults.strike() {
-            let there = self.dice.part(data.len());
+            // A power cut tears all that was not synced, these bytes with it.
+            let there = if self.faults.alive().is_err() { data.len() } else { self.dice.part(data.len()) };
             self.content_mut(id).bytes.extend_from_slice(&data[..there]);
             return Err(error);
         }
@@ -222,6 +237,11 @@ impl World {
         }
     }
 
+    /// The bytes that were given to no sync.
+    pub fn unsynced(&self) -> usize {
+        self.files.values().map(|content| content.bytes.len() - content.synced).sum()
+    }
+
     fn change(&mut self, names: Vec<(PathBuf, Option<Node>)>) {
         let change = Change(names);
         change.apply(&mut self.live);
@@ -250,8 +270,8 @@ impl World {
         self.pending = rest;
     }
 
-    /// Become what a power cut leaves.
-    pub fn crash(&mut self) {
+    /// Become what a power cut leaves; `survive` tells how many of the un-synced bytes of a file.
+    pub fn crash(&mut self, survive: &dyn Fn(&Dice, usize) -> usize) {
         self.settle(|_, dice| dice.coin());
         self.pending.clear();
         self.live = reachable(std::mem::take(&mut self.durable));
@@ -259,7 +279,7 @@ impl World {
         let named: BTreeSet<Node> = self.live.values().copied().collect();
         self.files.retain(|id, _| named.contains(&Node::File(*id)));
         for content in self.files.values_mut() {
-            content.tear(&self.dice);
+            content.tear(&self.dice, survive);
         }
         self.faults.clear();
         self.boot += 1;
@@ -310,9 +330,9 @@ impl Content {
         self.synced = self.bytes.len();
     }
 
-    fn tear(&mut self, dice: &Dice) {
+    fn tear(&mut self, dice: &Dice, survive: &dyn Fn(&Dice, usize) -> usize) {
         let unsynced = self.bytes.len() - self.synced;
-        let survived = dice.part(unsynced);
+        let survived = survive(dice, unsynced);
         self.bytes.truncate(self.synced + survived);
         if survived > 0 && survived < unsynced && dice.coin() {
             let sector = (self.bytes.len() - 1) / SECTOR * SECTOR;

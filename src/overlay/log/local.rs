@@ -49,7 +49,7 @@ impl LocalLog {
         Self::open_retrying(env, dir, epoch, options, RETRY)
     }
 
-    pub(super) fn open_retrying(
+    pub(in crate::overlay) fn open_retrying(
         env: Env,
         dir: PathBuf,
         epoch: u64,

@@ -2,8 +2,12 @@
 //! crashes. Method: random changes to a real store on a simulated disk, beside plain maps of bytes.
 
 mod compact;
+mod crash;
+mod faults;
 mod flush;
 mod model;
+mod scans;
+mod scenario;
 mod sweep;
 mod touched;
 mod world;
@@ -82,12 +86,27 @@ async fn a_bucket_of_many_fragments_stays_right() {
     assert_eq!(world.seen(view).await, model.seen());
 }
 
-/// Views, snapshots of them and forks of the snapshots, changed at random, with restarts between.
 #[tokio::test]
 async fn views_show_what_was_written_to_them() {
-    let (seed, mut rng) = seeded();
+    let (seed, rng) = seeded();
     // Small segments, so that many of them get sparse.
-    let mut world = World::with_segments(seed, 256 << 10).await;
+    live(World::with_segments(seed, 256 << 10).await, rng).await;
+}
+
+/// Nothing of the index is in memory that was not read just before: what reads or changes a view stops, and
+/// runs again when it was read.
+#[tokio::test]
+async fn views_show_what_was_written_to_them_when_nothing_is_cached() {
+    let (seed, rng) = seeded();
+    let world = World::new(seed).await;
+    world.kv.forget_what_is_cached();
+    let kv = world.kv.clone();
+    live(world, rng).await;
+    assert!(kv.count_misses() > 1000, "{} reads ran again", kv.count_misses());
+}
+
+/// Views, snapshots of them and forks of the snapshots, changed at random, with restarts between.
+async fn live(mut world: World, mut rng: SmallRng) {
     let first = world.new_view();
     let mut views = vec![(first, world.base_model())];
     let mut snapshots: Vec<(ViewId, Seen)> = Vec::new();

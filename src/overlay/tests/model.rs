@@ -2,10 +2,21 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::SmallRng;
 
 use crate::manifest::Ino;
+
+/// What a client does to a view.
+#[derive(Clone, Debug)]
+pub enum Change {
+    Write { ino: Ino, offset: u64, data: Bytes },
+    Truncate { ino: Ino, size: u64 },
+    Create { name: String, ino: Ino },
+    Remove { name: String },
+    Rename { from: String, to: String },
+}
 
 #[derive(Clone)]
 pub struct Model {
@@ -68,6 +79,16 @@ impl Model {
     pub fn rename(&mut self, from: &str, to: &str) {
         let ino = self.names.remove(from).unwrap();
         self.names.insert(to.into(), ino);
+    }
+
+    pub fn apply(&mut self, change: &Change) {
+        match change {
+            Change::Write { ino, offset, data } => self.write(*ino, *offset, data),
+            Change::Truncate { ino, size } => self.truncate(*ino, *size),
+            Change::Create { name, ino } => self.create(name, *ino),
+            Change::Remove { name } => self.remove(name),
+            Change::Rename { from, to } => self.rename(from, to),
+        }
     }
 
     pub fn seen(&self) -> Seen {

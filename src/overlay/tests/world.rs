@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::model::{Model, Seen};
+use super::model::{Change, Model, Seen};
 use crate::chunk::{ChunkSink, Fetch, MemoryChunks, Step};
 use crate::env::{Env, ManualClock, SeededRng, SimDisk, Time};
 use crate::error::Result;
@@ -25,9 +26,11 @@ use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, Overlay
 pub const FILES: [(&str, Ino, usize); 3] = [("a", Ino(10), 100), ("b", Ino(11), 70_000), ("c", Ino(12), 200_000)];
 const SEED: NameSeed = NameSeed([7; 16]);
 const NOW: Time = Time::new(1000, 0);
+/// How long the log leaves a full disk alone.
+const RETRY: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ViewId(usize);
+pub struct ViewId(pub usize);
 
 #[derive(Clone)]
 struct View {
@@ -37,15 +40,15 @@ struct View {
 }
 
 pub struct World {
-    disk: Arc<SimDisk>,
+    pub disk: Arc<SimDisk>,
+    pub kv: Arc<MemoryKv>,
     env: Env,
-    kv: Arc<MemoryKv>,
+    log: LogOptions,
     chunks: Arc<MemoryChunks>,
     manifest: ManifestId,
     store: Option<Arc<OverlayStore>>,
     views: Vec<View>,
     next_id: AtomicU64,
-    segment_bytes: u32,
 }
 
 fn image_content(len: usize) -> Vec<u8> {
@@ -87,6 +90,11 @@ fn manifest(chunks: &MemoryChunks) -> ManifestId {
     builder.finish().unwrap().0
 }
 
+/// A disk's world: its clock stands, its dice are those of `seed`.
+fn env(disk: Arc<SimDisk>, seed: u64) -> Env {
+    Env { disk, clock: Arc::new(ManualClock::at_secs(1000)), rng: Arc::new(SeededRng::new(seed)) }
+}
+
 impl World {
     pub async fn new(seed: u64) -> Self {
         Self::with_segments(seed, 1 << 20).await
@@ -94,33 +102,64 @@ impl World {
 
     /// With segments of the log of so many bytes.
     pub async fn with_segments(seed: u64, segment_bytes: u32) -> Self {
-        let disk = Arc::new(SimDisk::new(seed));
-        let clock = Arc::new(ManualClock::at_secs(1000));
-        let env = Env { disk: disk.clone(), clock, rng: Arc::new(SeededRng::new(seed)) };
-        let chunks = Arc::new(MemoryChunks::new());
-        let manifest = manifest(&chunks);
-        let kv = Arc::new(MemoryKv::new());
-        let (views, next_id) = (Vec::new(), AtomicU64::new(100));
-        let mut world = Self { disk, env, kv, chunks, manifest, store: None, views, next_id, segment_bytes };
-        world.open().await;
+        let mut world = Self::closed(seed, LogOptions { segment_bytes, ..LogOptions::default() });
+        world.open().await.unwrap();
         world
     }
 
-    async fn open(&mut self) {
+    /// A world whose store is not open yet. Its index has the power and the faults of its disk.
+    pub fn closed(seed: u64, log: LogOptions) -> Self {
+        let disk = Arc::new(SimDisk::new(seed));
+        let chunks = Arc::new(MemoryChunks::new());
+        Self {
+            manifest: manifest(&chunks),
+            chunks,
+            log,
+            env: env(disk.clone(), seed),
+            kv: Arc::new(MemoryKv::beside(disk.clone())),
+            disk,
+            store: None,
+            views: Vec::new(),
+            next_id: AtomicU64::new(100),
+        }
+    }
+
+    /// The same moment once more, with other dice, for another end. Its store is not open.
+    pub fn fork_world(&self, seed: u64) -> Self {
+        let disk = Arc::new(self.disk.fork(seed));
+        Self {
+            env: env(disk.clone(), seed),
+            log: self.log,
+            kv: Arc::new(self.kv.fork(disk.clone())),
+            disk,
+            chunks: self.chunks.clone(),
+            manifest: self.manifest,
+            store: None,
+            views: self.views.clone(),
+            next_id: AtomicU64::new(self.next_id.load(Ordering::Relaxed)),
+        }
+    }
+
+    pub async fn open(&mut self) -> Result<()> {
         let mut marks: HashMap<OverlayId, Vec<Position>> = HashMap::new();
         for layer in self.views.iter().flat_map(|view| &view.layers) {
             marks.entry(layer.overlay).or_default().push(layer.upto);
         }
-        let epoch = OverlayStore::next_epoch(&*self.kv).unwrap();
-        let options = LogOptions { segment_bytes: self.segment_bytes, ..LogOptions::default() };
-        let log = LocalLog::open(self.env.clone(), PathBuf::from("/log"), epoch, options).unwrap();
+        let epoch = OverlayStore::next_epoch(&*self.kv)?;
+        let log = LocalLog::open_retrying(self.env.clone(), PathBuf::from("/log"), epoch, self.log, RETRY)?;
         let options = OverlayOptions { cache_bytes: 300_000 };
         let store = OverlayStore::open(log, self.kv.clone(), self.chunks.clone(), epoch, marks, options).await;
-        self.store = Some(store.unwrap());
+        self.store = Some(store?);
+        Ok(())
     }
 
     pub fn store(&self) -> &Arc<OverlayStore> {
-        self.store.as_ref().unwrap()
+        self.try_store().unwrap()
+    }
+
+    /// The store, if it is open.
+    pub fn try_store(&self) -> Option<&Arc<OverlayStore>> {
+        self.store.as_ref()
     }
 
     /// Power cut; of the buffered batches of the index `kept` reached the disk.
@@ -129,7 +168,14 @@ impl World {
         self.disk.crash();
         self.kv.crash_keeping(kept);
         drop(store);
-        self.open().await;
+        self.open().await.unwrap();
+    }
+
+    /// The index is brought up to the log, and that is closed.
+    pub async fn close(&mut self) -> Result<()> {
+        let Some(store) = self.store.take() else { return Ok(()) };
+        store.flush(Durability::Synced).await?;
+        store.log.close()
     }
 
     pub fn set_disk_bytes(&self, bytes: u64) {
@@ -168,21 +214,35 @@ impl World {
         self.views[view.0].top.unwrap()
     }
 
+    /// Every view that was not dropped.
+    pub fn views(&self) -> Vec<ViewId> {
+        let is_shown = |view: &View| view.top.is_some() || !view.layers.is_empty();
+        self.views.iter().enumerate().filter(|(_, view)| is_shown(view)).map(|(at, _)| ViewId(at)).collect()
+    }
+
+    pub fn is_open(&self, view: ViewId) -> bool {
+        self.views[view.0].top.is_some()
+    }
+
     pub fn layers(&self, view: ViewId) -> usize {
         self.views[view.0].layers.len()
     }
 
     pub async fn snapshot(&mut self, view: ViewId) -> ViewId {
+        self.try_snapshot(view).await.unwrap()
+    }
+
+    pub async fn try_snapshot(&mut self, view: ViewId) -> Result<ViewId> {
         let View { mut layers, top } = self.views[view.0].clone();
         let top = top.unwrap();
         let frozen = self.store().freeze(vec![top]).await;
-        self.store().sync().await.unwrap();
+        self.store().sync().await?;
         if let Some(layer) = frozen.layer(top) {
             layers.push(layer);
             self.store().protect(top, layer.upto);
         }
         drop(frozen);
-        self.add(View { layers, top: None })
+        Ok(self.add(View { layers, top: None }))
     }
 
     pub fn fork(&mut self, sealed: ViewId) -> ViewId {
@@ -191,39 +251,49 @@ impl World {
         self.add(View { layers, top })
     }
 
-    async fn run<T>(&self, mut step: impl FnMut(&OverlayStore, &mut Fetch<'_>, Manifest) -> Step<T>) -> T {
+    async fn run<T>(&self, mut step: impl FnMut(&OverlayStore, &mut Fetch<'_>, Manifest) -> Step<T>) -> Result<T> {
         let mut fetch = Fetch::new(&*self.chunks);
         let run = fetch.run(|fetch| {
             let manifest = Manifest::open(fetch, &self.manifest)?;
             step(self.store(), fetch, manifest)
         });
-        run.await.unwrap()
+        run.await
     }
 
-    async fn change<T>(&self, view: ViewId, mut step: impl FnMut(&mut Tree<'_>, &mut Fetch<'_>) -> Step<T>) -> T {
+    async fn change(&self, view: ViewId, change: Change) {
+        self.try_change(view, &change).await.unwrap();
+    }
+
+    pub async fn try_change(&self, view: ViewId, change: &Change) -> Result<()> {
         let view = &self.views[view.0];
         self.run(|store, fetch, manifest| {
             let mut tree = Tree::open_for_change(store, fetch, manifest, &view.layers, view.top.unwrap())?;
-            let done = step(&mut tree, fetch)?;
+            apply(change, &mut tree, fetch)?;
             tree.commit(None)?;
-            Ok(done)
+            Ok(())
         })
         .await
     }
 
+    /// Any change, as one record.
+    async fn edit<T>(&self, view: ViewId, mut step: impl FnMut(&mut Tree<'_>, &mut Fetch<'_>) -> Step<T>) -> T {
+        let view = &self.views[view.0];
+        let edit = self.run(|store, fetch, manifest| {
+            let mut tree = Tree::open_for_change(store, fetch, manifest, &view.layers, view.top.unwrap())?;
+            let done = step(&mut tree, fetch)?;
+            tree.commit(None)?;
+            Ok(done)
+        });
+        edit.await.unwrap()
+    }
+
     pub async fn write(&self, view: ViewId, ino: Ino, offset: u64, data: &[u8]) {
-        let data = Bytes::copy_from_slice(data);
-        self.change(view, |tree, fetch| {
-            let mut node = tree.node(fetch, ino)?.unwrap();
-            tree.write(fetch, ino, &mut node, offset, data.clone())?;
-            tree.put(fetch, ino, node)
-        })
-        .await;
+        self.change(view, Change::Write { ino, offset, data: Bytes::copy_from_slice(data) }).await;
     }
 
     /// One byte at each of these places.
     pub async fn dot(&self, view: ViewId, ino: Ino, places: &[u64]) {
-        self.change(view, |tree, fetch| {
+        self.edit(view, |tree, fetch| {
             let mut node = tree.node(fetch, ino)?.unwrap();
             for place in places {
                 tree.write(fetch, ino, &mut node, *place, Bytes::from_static(b"x"))?;
@@ -242,7 +312,7 @@ impl World {
             tree.put(fetch, ino, node)?;
             Ok(done)
         };
-        while !self.change(view, cut).await {
+        while !self.edit(view, cut).await {
             changes += 1;
         }
         changes
@@ -260,6 +330,7 @@ impl World {
             Ok(tree.read(fetch, ino, &node, at, node.size.min(at + len))?.concat())
         })
         .await
+        .unwrap()
     }
 
     /// The private bytes of the view's open overlay.
@@ -281,72 +352,53 @@ impl World {
         steps
     }
 
-    fn touch_root(tree: &mut Tree<'_>, fetch: &mut Fetch<'_>) -> Step<()> {
-        let root = tree.node(fetch, Ino::ROOT)?.unwrap();
-        tree.put(fetch, Ino::ROOT, root)
-    }
-
     pub async fn create(&self, view: ViewId, name: &str) -> Ino {
         let ino = Ino(self.new_id());
-        self.change(view, |tree, fetch| {
-            tree.add_entry(fetch, Ino::ROOT, name.as_bytes(), ino, FileKind::Regular)?;
-            tree.put(fetch, ino, Node::new(FileKind::Regular, Ino::ROOT, NOW))?;
-            Self::touch_root(tree, fetch)
-        })
-        .await;
+        self.change(view, Change::Create { name: name.into(), ino }).await;
         ino
     }
 
     /// Make empty files, in one change.
     pub async fn create_all(&self, view: ViewId, names: &[String]) {
         let first = self.next_id.fetch_add(names.len() as u64, Ordering::Relaxed);
-        self.change(view, |tree, fetch| {
+        self.edit(view, |tree, fetch| {
             for (ino, name) in (first..).map(Ino).zip(names) {
                 tree.add_entry(fetch, Ino::ROOT, name.as_bytes(), ino, FileKind::Regular)?;
                 tree.put(fetch, ino, Node::new(FileKind::Regular, Ino::ROOT, NOW))?;
             }
-            Self::touch_root(tree, fetch)
+            touch_root(tree, fetch)
         })
         .await;
     }
 
     /// Remove files, in one change.
     pub async fn remove_all(&self, view: ViewId, names: &[String]) {
-        self.change(view, |tree, fetch| {
+        self.edit(view, |tree, fetch| {
             for name in names {
                 let entry = tree.lookup(fetch, Ino::ROOT, name.as_bytes())?.unwrap();
                 let node = tree.node(fetch, entry.ino)?.unwrap();
                 tree.remove_entry(fetch, Ino::ROOT, &entry)?;
                 tree.remove(fetch, entry.ino, &node)?;
             }
-            Self::touch_root(tree, fetch)
+            touch_root(tree, fetch)
         })
         .await;
     }
 
     pub async fn remove(&self, view: ViewId, name: &str) {
-        self.change(view, |tree, fetch| {
-            let entry = tree.lookup(fetch, Ino::ROOT, name.as_bytes())?.unwrap();
-            tree.remove_entry(fetch, Ino::ROOT, &entry)?;
-            let node = tree.node(fetch, entry.ino)?.unwrap();
-            tree.remove(fetch, entry.ino, &node)?;
-            Self::touch_root(tree, fetch)
-        })
-        .await;
+        self.change(view, Change::Remove { name: name.into() }).await;
     }
 
     pub async fn rename(&self, view: ViewId, from: &str, to: &str) {
-        self.change(view, |tree, fetch| {
-            let entry = tree.lookup(fetch, Ino::ROOT, from.as_bytes())?.unwrap();
-            tree.remove_entry(fetch, Ino::ROOT, &entry)?;
-            tree.add_entry(fetch, Ino::ROOT, to.as_bytes(), entry.ino, entry.kind)?;
-            Self::touch_root(tree, fetch)
-        })
-        .await;
+        self.change(view, Change::Rename { from: from.into(), to: to.into() }).await;
     }
 
     /// Everything that a view shows, read back; names by listing and by lookup.
     pub async fn seen(&self, view: ViewId) -> Seen {
+        self.try_seen(view).await.unwrap()
+    }
+
+    pub async fn try_seen(&self, view: ViewId) -> Result<Seen> {
         let view = &self.views[view.0];
         let files = self.run(|store, fetch, manifest| {
             let tree = match view.top {
@@ -372,11 +424,15 @@ impl World {
             }
             Ok(files)
         });
-        Seen { files: files.await }
+        Ok(Seen { files: files.await? })
     }
 
     /// Drop all other views, and what only they showed.
     pub async fn keep_only(&mut self, kept: &[ViewId]) {
+        self.try_keep_only(kept).await.unwrap();
+    }
+
+    pub async fn try_keep_only(&mut self, kept: &[ViewId]) -> Result<()> {
         for at in (0..self.views.len()).filter(|at| !kept.contains(&ViewId(*at))) {
             self.views[at] = View { layers: Vec::new(), top: None };
         }
@@ -385,47 +441,64 @@ impl World {
             marks.entry(layer.overlay).or_default().push(layer.upto);
         }
         let store = self.store();
+        store.flush(Durability::Buffered).await?;
         let dead: Vec<_> = store.ids().into_iter().filter(|id| !self.is_named(*id)).collect();
-        store.purge_overlays(&dead, |_| false).await.unwrap();
+        store.purge_overlays(&dead, |_| false).await?;
         let all: Vec<_> = store.all().iter().map(|overlay| overlay.id).collect();
         store.update_marks(|| all.iter().map(|id| (*id, marks.remove(id).unwrap_or_default())).collect()).await;
         for id in all {
-            store.purge_history(id, &[]).await.unwrap();
+            store.purge_history(id, &[]).await?;
         }
+        Ok(())
     }
 
     pub async fn flatten(&mut self, view: ViewId) {
+        self.try_flatten(view).await.unwrap();
+    }
+
+    pub async fn try_flatten(&mut self, view: ViewId) -> Result<()> {
         let (layers, into) = (self.views[view.0].layers.clone(), OverlayId(self.new_id()));
-        let layer = self.store().flatten(layers, into).await.unwrap();
+        let layer = self.store().flatten(layers, into).await?;
         self.views[view.0].layers = vec![layer];
+        Ok(())
     }
 
     /// All private data of the view's open overlay goes to the chunk store.
     pub async fn dedup(&self, view: ViewId) {
+        self.try_dedup(view).await.unwrap();
+    }
+
+    pub async fn try_dedup(&self, view: ViewId) -> Result<()> {
         let (id, store) = (self.top(view), self.store());
         let before = store.position(id);
         let mut next = Some(IdleCursor::default());
         while let Some(from) = next {
-            let (found, more) = store.idle_buckets(id, Position::MAX, from, 1 << 20).await.unwrap();
+            let (found, more) = store.idle_buckets(id, Position::MAX, from, 1 << 20).await?;
             for idle in found {
                 let chunks: Vec<_> = idle.runs.iter().map(|(_, run)| self.chunks.put(run).unwrap().id).collect();
-                assert!(store.adopt_chunks(id, &idle, &chunks).await.unwrap());
+                assert!(store.adopt_chunks(id, &idle, &chunks).await?);
             }
             next = more;
         }
         assert_eq!(store.position(id), before, "nothing was written to it");
+        Ok(())
+    }
+
+    pub async fn compact(&self) {
+        self.try_compact().await.unwrap();
     }
 
     /// One pass over the sparse segments.
-    pub async fn compact(&self) {
+    pub async fn try_compact(&self) -> Result<()> {
         let positions = || self.store().ids().into_iter().map(|id| (id, self.store().position(id))).collect();
         let before: BTreeMap<OverlayId, Position> = positions();
-        let mut pass = self.store().sparse_segments().await.unwrap();
+        let mut pass = self.store().sparse_segments().await?;
         while !pass.is_empty() {
-            self.store().compact(pass.pop()).await.unwrap();
+            self.store().compact(pass.pop()).await?;
         }
-        self.store().compact(None).await.unwrap();
+        self.store().compact(None).await?;
         assert_eq!(positions(), before, "nothing was written to any");
+        Ok(())
     }
 
     /// Let the index believe that a segment has so many more live bytes.
@@ -441,7 +514,7 @@ impl World {
         assert!(self.store().log.segments().len() <= 2, "{:?}", self.store().log.segments());
     }
 
-    fn is_named(&self, id: OverlayId) -> bool {
+    pub fn is_named(&self, id: OverlayId) -> bool {
         self.views.iter().any(|view| view.top == Some(id) || view.layers.iter().any(|layer| layer.overlay == id))
     }
 
@@ -455,4 +528,43 @@ impl World {
         }
         assert_eq!(index.recount_live().unwrap(), index.live().into_iter().filter(|(_, bytes)| *bytes != 0).collect());
     }
+}
+
+/// A change of one view, all of it in one record.
+fn apply(change: &Change, tree: &mut Tree<'_>, fetch: &mut Fetch<'_>) -> Step<()> {
+    match change {
+        Change::Write { ino, offset, data } => {
+            let mut node = tree.node(fetch, *ino)?.unwrap();
+            tree.write(fetch, *ino, &mut node, *offset, data.clone())?;
+            tree.put(fetch, *ino, node)
+        }
+        Change::Truncate { ino, size } => {
+            let mut node = tree.node(fetch, *ino)?.unwrap();
+            assert!(tree.truncate(fetch, *ino, &mut node, *size)?);
+            tree.put(fetch, *ino, node)
+        }
+        Change::Create { name, ino } => {
+            tree.add_entry(fetch, Ino::ROOT, name.as_bytes(), *ino, FileKind::Regular)?;
+            tree.put(fetch, *ino, Node::new(FileKind::Regular, Ino::ROOT, NOW))?;
+            touch_root(tree, fetch)
+        }
+        Change::Remove { name } => {
+            let entry = tree.lookup(fetch, Ino::ROOT, name.as_bytes())?.unwrap();
+            tree.remove_entry(fetch, Ino::ROOT, &entry)?;
+            let node = tree.node(fetch, entry.ino)?.unwrap();
+            tree.remove(fetch, entry.ino, &node)?;
+            touch_root(tree, fetch)
+        }
+        Change::Rename { from, to } => {
+            let entry = tree.lookup(fetch, Ino::ROOT, from.as_bytes())?.unwrap();
+            tree.remove_entry(fetch, Ino::ROOT, &entry)?;
+            tree.add_entry(fetch, Ino::ROOT, to.as_bytes(), entry.ino, entry.kind)?;
+            touch_root(tree, fetch)
+        }
+    }
+}
+
+fn touch_root(tree: &mut Tree<'_>, fetch: &mut Fetch<'_>) -> Step<()> {
+    let root = tree.node(fetch, Ino::ROOT)?.unwrap();
+    tree.put(fetch, Ino::ROOT, root)
 }

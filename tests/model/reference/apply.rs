@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
+use super::caller::{Caller, SGID, without_privileges};
 use super::content::Content;
 use super::op::{Name, Op};
 use super::states::{Seq, States};
 use super::tree::{Attr, Identity, Instant, Kind, Object, ObjectId, Tree};
 use crate::common::nfs3::{Answer, How, Sattr, SetTime};
 
-const SETGID: u32 = 0o2000;
+/// What a new directory takes from its maker.
+const DIR_MODE: u32 = 0o1777;
 
 fn chosen(time: SetTime, otherwise: Instant) -> Instant {
     match time {
@@ -20,34 +22,38 @@ fn chosen(time: SetTime, otherwise: Instant) -> Instant {
 }
 
 impl Tree {
-    /// Apply `op`, which the server ran and answered as `seq`. `new` is the number for what it makes.
-    pub fn apply(&mut self, op: &Op, answer: &Answer, seq: Seq, new: ObjectId) -> Option<ObjectId> {
+    /// Apply `op`, which the server ran for `by` and answered as `seq`. `new` is the number for what it makes.
+    pub fn apply(&mut self, op: &Op, by: Caller, answer: &Answer, seq: Seq, new: ObjectId) -> Option<ObjectId> {
         match op {
             Op::Getattr { .. } | Op::Readlink { .. } | Op::Read { .. } | Op::Commit { .. } => None,
             Op::Lookup { dir, name } => self.lookup(*dir, &name.0),
             Op::Setattr { id, set, .. } => {
-                self.set(*id, set, seq);
+                self.set(*id, set, by, seq);
                 Some(*id)
             }
             Op::Write { id, offset, data, .. } => {
-                self.write(*id, *offset, &data.bytes(), seq);
+                self.write(*id, *offset, &data.bytes(), by, seq);
                 Some(*id)
             }
-            Op::Create { dir, name, how } => Some(self.create(*dir, name, how, answer, new)),
+            Op::Create { dir, name, how } => Some(self.create(*dir, name, how, by, answer, new)),
             Op::Mkdir { dir, name, set } => {
                 let entries = BTreeMap::new();
-                Some(self.make(*dir, name, Kind::Dir { entries, parent: *dir }, set, new))
+                Some(self.make(*dir, name, Kind::Dir { entries, parent: *dir }, set, by, new))
             }
             Op::Symlink { dir, name, set, target } => {
-                let id = self.make(*dir, name, Kind::Link(target.0.clone()), set, new);
+                let id = self.make(*dir, name, Kind::Link(target.0.clone()), set, by, new);
                 self.object_mut(id).attr.now_mut().size = target.0.len() as u64;
                 // Nobody looks at a link's mode: what it shows is the server's affair.
                 self.object_mut(id).attr.now_mut().mode = answer.attr.as_ref().map_or(0o777, |attr| attr.mode);
                 Some(id)
             }
-            Op::Mknod { dir, name, kind, set } => {
-                let made = if *kind == Kind::Fifo.ftype() { Kind::Fifo } else { Kind::Socket };
-                Some(self.make(*dir, name, made, set, new))
+            Op::Mknod { dir, name, kind, device, set } => {
+                let made = match device {
+                    Some(numbers) => Kind::Device(*kind, *numbers),
+                    None if *kind == Kind::Fifo.ftype() => Kind::Fifo,
+                    None => Kind::Socket,
+                };
+                Some(self.make(*dir, name, made, set, by, new))
             }
             Op::Remove { dir, name } | Op::Rmdir { dir, name } => {
                 let id = self.take(*dir, name);
@@ -93,10 +99,11 @@ impl Tree {
     }
 
     /// Directories of newer states than the file: size and bytes change as one step.
-    pub fn write(&mut self, id: ObjectId, offset: u64, data: &[u8], seq: Seq) {
+    fn write(&mut self, id: ObjectId, offset: u64, data: &[u8], by: Caller, seq: Seq) {
         self.changed = true;
         let mut attr = self.attr(id).clone();
         attr.size = attr.size.max(offset + data.len() as u64);
+        attr.mode = by.mode_after_write(attr.mode);
         attr.mtime = Instant::Unknown;
         attr.ctime = attr.ctime.later();
         attr.touched = true;
@@ -105,13 +112,17 @@ impl Tree {
         self.mark_uncertain(id);
     }
 
-    pub fn set(&mut self, id: ObjectId, set: &Sattr, seq: Seq) {
+    fn set(&mut self, id: ObjectId, set: &Sattr, by: Caller, seq: Seq) {
         self.changed = true;
         let old = self.attr(id).clone();
         let mut attr = Attr { ctime: old.ctime.later(), touched: true, ..old.clone() };
-        attr.mode = set.mode.unwrap_or(old.mode) & 0o7777;
         attr.uid = set.uid.unwrap_or(old.uid);
         attr.gid = set.gid.unwrap_or(old.gid);
+        attr.mode = set.mode.map_or(old.mode, |mode| by.mode_given(mode & 0o7777, attr.gid));
+        let of_others = set.uid.is_some() || set.gid.is_some();
+        if !self.is_dir(id) && (of_others || set.size.is_some() && !by.is_root()) {
+            attr.mode = without_privileges(attr.mode);
+        }
         attr.atime = chosen(set.atime, old.atime);
         // A cut moves it on; whether a cut to the same size does is the server's affair.
         attr.mtime = chosen(set.mtime, if set.size.is_some() { Instant::Unknown } else { old.mtime });
@@ -125,10 +136,18 @@ impl Tree {
         self.mark_uncertain(id);
     }
 
-    fn create(&mut self, dir: ObjectId, name: &Name, how: &How, answer: &Answer, new: ObjectId) -> ObjectId {
+    fn create(
+        &mut self,
+        dir: ObjectId,
+        name: &Name,
+        how: &How,
+        by: Caller,
+        answer: &Answer,
+        new: ObjectId,
+    ) -> ObjectId {
         if let Some(id) = self.lookup(dir, &name.0) {
             if let How::Unchecked(Sattr { size: Some(0), .. }) = how {
-                self.empty(id);
+                self.empty(id, by);
             }
             return id;
         }
@@ -137,7 +156,7 @@ impl Tree {
             // RFC 1813 3.3.8: the attributes are the server's until a SETATTR.
             How::Exclusive(_) => Sattr { mode: answer.attr.as_ref().map(|attr| attr.mode), ..Sattr::default() },
         };
-        let id = self.make(dir, name, Kind::File(Content::default()), &set, new);
+        let id = self.make(dir, name, Kind::File(Content::default()), &set, by, new);
         if let How::Exclusive(verifier) = how {
             let object = self.object_mut(id);
             object.verifier = Some(*verifier);
@@ -147,23 +166,29 @@ impl Tree {
     }
 
     /// Cut to nothing, stable: whatever was uncertain of the file is certain now.
-    fn empty(&mut self, id: ObjectId) {
-        self.set(id, &Sattr { size: Some(0), ..Sattr::default() }, Seq::MAX);
+    fn empty(&mut self, id: ObjectId, by: Caller) {
+        self.set(id, &Sattr { size: Some(0), ..Sattr::default() }, by, Seq::MAX);
         let object = self.object_mut(id);
         object.attr.settle_now();
         object.kind = Kind::File(Content::default());
         self.certain_again(id);
     }
 
-    fn make(&mut self, dir: ObjectId, name: &Name, kind: Kind, set: &Sattr, id: ObjectId) -> ObjectId {
+    fn make(&mut self, dir: ObjectId, name: &Name, kind: Kind, set: &Sattr, by: Caller, id: ObjectId) -> ObjectId {
         let above = self.attr(dir).clone();
-        let inherits = above.mode & SETGID != 0;
+        let inherits = above.mode & SGID != 0;
         let is_dir = matches!(kind, Kind::Dir { .. });
-        let setgid = if inherits && is_dir { SETGID } else { 0 };
+        // Who is not root does not choose an owner.
+        let chosen_by_root = |id: Option<u32>| id.filter(|_| by.is_root());
+        let gid = chosen_by_root(set.gid).unwrap_or(if inherits { above.gid } else { by.gid });
+        let mode = set.mode.unwrap_or(0) & 0o7777;
         let attr = Attr {
-            mode: set.mode.unwrap_or(0) & 0o7777 | setgid,
-            uid: set.uid.unwrap_or(0),
-            gid: set.gid.unwrap_or(if inherits { above.gid } else { 0 }),
+            mode: match is_dir {
+                true => mode & DIR_MODE | if inherits { SGID } else { 0 },
+                false => by.mode_of_new(mode, gid),
+            },
+            uid: chosen_by_root(set.uid).unwrap_or(by.uid),
+            gid,
             size: set.size.unwrap_or(0),
             atime: chosen(set.atime, Instant::Unknown),
             mtime: chosen(set.mtime, Instant::Unknown),

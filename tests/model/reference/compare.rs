@@ -50,7 +50,7 @@ impl Driver {
     }
 
     /// Ask for an object's attributes.
-    fn observe(&mut self, tree: &mut Tree, id: ObjectId, window: Option<&mut Window>) -> io::Result<()> {
+    pub(super) fn observe(&mut self, tree: &mut Tree, id: ObjectId, window: Option<&mut Window>) -> io::Result<()> {
         let answer = self.link.call(&Call::getattr(tree.handle(id)))?;
         let Some(attr) = answer.attr else {
             self.fail(format!("GETATTR of {}: status {}", tree.path(id), answer.status));
@@ -122,7 +122,7 @@ impl Driver {
                 }
                 Ok(())
             }
-            Kind::Dir { .. } | Kind::Fifo | Kind::Socket => Ok(()),
+            Kind::Dir { .. } | Kind::Fifo | Kind::Socket | Kind::Device(..) => Ok(()),
         }
     }
 

@@ -1,9 +1,10 @@
 //! Runs operations over the wire and in the tree, and compares what is answered with what must be.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 
+use super::caller::Caller;
 use super::op::Op;
 use super::states::{Seq, Window};
 use super::tree::{Identity, ObjectId, Tree};
@@ -17,6 +18,7 @@ const TRACE: usize = 40;
 /// An operation that was sent and not answered.
 struct InFlight {
     xid: u32,
+    by: Caller,
     op: Op,
     call: Call,
 }
@@ -33,8 +35,10 @@ pub struct Driver {
     /// That of the instance before.
     before_crash: Option<[u8; 8]>,
     in_flight: Option<InFlight>,
-    /// The last call that must not run twice, and its first answer.
-    last_once: Option<(u32, Call, Vec<u8>)>,
+    /// The last call that must not run twice, whose it was, and its first answer.
+    last_once: Option<(u32, Caller, Call, Vec<u8>)>,
+    /// How changes of the user ended, by status.
+    of_user: BTreeMap<u32, u64>,
     trace: VecDeque<String>,
     next_object: ObjectId,
 }
@@ -51,6 +55,7 @@ impl Driver {
             before_crash: None,
             in_flight: None,
             last_once: None,
+            of_user: BTreeMap::new(),
             trace: VecDeque::new(),
             next_object: first_object,
         })
@@ -83,31 +88,66 @@ impl Driver {
         self.next_object
     }
 
-    /// Run `op`. `Err`: the server is gone, and the operation in flight.
+    /// Run `op` as root. `Err`: the server is gone, and the operation in flight.
     pub fn step(&mut self, tree: &mut Tree, op: Op) -> io::Result<Answer> {
-        self.step_or(tree, op, None)
+        self.step_as(Caller::ROOT, tree, op)
+    }
+
+    /// Run `op`, and look at what it was about.
+    pub fn step_as(&mut self, by: Caller, tree: &mut Tree, op: Op) -> io::Result<Answer> {
+        let objects = wcc_objects(tree, &op);
+        let answer = self.run(by, tree, &op, None)?;
+        let named = named_objects(tree, &op);
+        for id in objects.into_iter().chain(subject(&op)).chain(named) {
+            if tree.objects.contains_key(&id) {
+                self.observe(tree, id, None)?;
+            }
+        }
+        Ok(answer)
     }
 
     /// As [`step`](Self::step), where the answer may also be `or`; then nothing was done.
     pub fn step_or(&mut self, tree: &mut Tree, op: Op, or: Option<u32>) -> io::Result<Answer> {
+        self.run(Caller::ROOT, tree, &op, or)
+    }
+
+    /// Send a call as `by`.
+    fn call_by(&mut self, by: Caller, xid: u32, call: &Call) -> io::Result<Vec<u8>> {
+        self.link.act_as(by.uid, by.gid);
+        let results = self.link.call_as(xid, call);
+        self.link.act_as(Caller::ROOT.uid, Caller::ROOT.gid);
+        results
+    }
+
+    fn run(&mut self, by: Caller, tree: &mut Tree, op: &Op, or: Option<u32>) -> io::Result<Answer> {
         self.seq += 1;
-        self.note(format!("{op:?}"));
+        self.note(format!("{}{op:?}", if by.is_root() { "" } else { "user: " }));
         let (xid, call) = (fresh_xid(), op.call(tree));
-        self.in_flight = Some(InFlight { xid, op: op.clone(), call: call.clone() });
-        let results = self.link.call_as(xid, &call)?;
+        self.in_flight = Some(InFlight { xid, by, op: op.clone(), call: call.clone() });
+        let results = self.call_by(by, xid, &call)?;
         self.in_flight = None;
         let answer = Answer::parse(call.procedure, &results);
         if or == Some(answer.status) {
             return Ok(answer);
         }
-        if call.must_not_run_twice() {
-            self.last_once = Some((xid, call, results));
+        if !by.is_root() && call.must_not_run_twice() {
+            *self.of_user.entry(answer.status).or_default() += 1;
         }
-        self.settle(tree, &op, &answer, None);
-        if answer.status == status::OK && self.made_stable(&op, &answer) {
+        if call.must_not_run_twice() {
+            self.last_once = Some((xid, by, call, results));
+        }
+        self.settle(tree, by, op, &answer, None);
+        if answer.status == status::OK && self.made_stable(op, &answer) {
             self.stable(tree);
         }
         Ok(answer)
+    }
+
+    /// The user was let and was refused, each at least so often.
+    pub fn check_user(&self, least: u64) {
+        let often = |status: u32| self.of_user.get(&status).copied().unwrap_or(0) >= least;
+        let all = [status::OK, status::ACCES, status::PERM].into_iter().all(often);
+        assert!(all, "{}: the user's changes ended so (status, times): {:?}", self.who, self.of_user);
     }
 
     /// Everything up to here is on stable storage.
@@ -127,8 +167,8 @@ impl Driver {
 
     /// Compare the answer with what the tree says, and bring the tree up to it. After a crash an object may
     /// be in any of its states, and that narrows `window` down.
-    fn settle(&mut self, tree: &mut Tree, op: &Op, answer: &Answer, window: Option<&mut Window>) {
-        let verdict = op.verdict(tree);
+    fn settle(&mut self, tree: &mut Tree, by: Caller, op: &Op, answer: &Answer, window: Option<&mut Window>) {
+        let verdict = op.verdict(tree, by);
         if !verdict.contains(&answer.status) {
             self.fail(format!("status {}, must be one of {verdict:?}", answer.status));
         }
@@ -137,7 +177,7 @@ impl Driver {
         if answer.status == status::OK {
             self.check_written(op, answer);
             self.check_data(tree, op, answer);
-            self.apply(tree, op, answer, window);
+            self.apply(tree, by, op, answer, window);
         }
         for (id, wcc) in wcc_of.into_iter().zip(&answer.wcc) {
             if let Some(after) = &wcc.after {
@@ -147,9 +187,9 @@ impl Driver {
         }
     }
 
-    fn apply(&mut self, tree: &mut Tree, op: &Op, answer: &Answer, window: Option<&mut Window>) {
+    fn apply(&mut self, tree: &mut Tree, by: Caller, op: &Op, answer: &Answer, window: Option<&mut Window>) {
         let new = self.fresh_object();
-        let object = tree.apply(op, answer, self.seq, new);
+        let object = tree.apply(op, by, answer, self.seq, new);
         if let (Some(id), Some(handle)) = (object, &answer.handle) {
             self.learn(tree, id, handle.clone(), answer.attr.as_ref());
         }
@@ -221,8 +261,8 @@ impl Driver {
 
     /// The last call that must not run twice is sent once more: it gets its first answer, bit for bit.
     pub fn repeat_last(&mut self) -> io::Result<()> {
-        let Some((xid, call, first)) = self.last_once.clone() else { return Ok(()) };
-        let again = self.link.call_as(xid, &call)?;
+        let Some((xid, by, call, first)) = self.last_once.clone() else { return Ok(()) };
+        let again = self.call_by(by, xid, &call)?;
         if again != first {
             self.fail(format!("procedure {} sent again: {again:?}, first {first:?}", call.procedure));
         }
@@ -251,8 +291,8 @@ impl Driver {
         match self.in_flight.take() {
             Some(open) if open.op.may_run_twice() => {
                 // It may have been done, in whole or in part; then it is done again.
-                if open.op.verdict(tree) == [status::OK] {
-                    tree.apply(&open.op, &Answer::default(), self.seq, 0);
+                if open.op.verdict(tree, open.by) == [status::OK] {
+                    tree.apply(&open.op, open.by, &Answer::default(), self.seq, 0);
                 }
                 self.compare_after(tree, &mut window)?;
                 self.stable(tree);
@@ -269,9 +309,9 @@ impl Driver {
     /// What must not run twice gets its first answer, or is run now.
     fn send_again(&mut self, tree: &mut Tree, open: InFlight, window: &mut Window) -> io::Result<()> {
         self.note(format!("again: {:?}", open.op));
-        let results = self.link.call_as(open.xid, &open.call)?;
+        let results = self.call_by(open.by, open.xid, &open.call)?;
         let answer = Answer::parse(open.call.procedure, &results);
-        self.settle(tree, &open.op, &answer, Some(window));
+        self.settle(tree, open.by, &open.op, &answer, Some(window));
         Ok(())
     }
 
@@ -279,14 +319,14 @@ impl Driver {
     fn run_again(&mut self, tree: &mut Tree, open: InFlight) -> io::Result<()> {
         self.seq += 1;
         self.note(format!("once more: {:?}", open.op));
-        let results = self.link.call_as(open.xid, &open.call)?;
+        let results = self.call_by(open.by, open.xid, &open.call)?;
         let answer = Answer::parse(open.call.procedure, &results);
-        let verdict = open.op.verdict(tree);
+        let verdict = open.op.verdict(tree, open.by);
         if !verdict.contains(&answer.status) {
             self.fail(format!("once more: status {}, must be one of {verdict:?}", answer.status));
         }
         if answer.status == status::OK {
-            tree.apply(&open.op, &answer, self.seq, 0);
+            tree.apply(&open.op, open.by, &answer, self.seq, 0);
             tree.recall(&open.op);
             if self.made_stable(&open.op, &answer) {
                 self.stable(tree);
@@ -314,6 +354,23 @@ fn subject(op: &Op) -> Option<ObjectId> {
         Op::Getattr { id } | Op::Readlink { id } | Op::Read { id, .. } | Op::Link { id, .. } => Some(*id),
         _ => None,
     }
+}
+
+/// What is there now under the names of an operation.
+fn named_objects(tree: &Tree, op: &Op) -> Vec<ObjectId> {
+    let named = match op {
+        Op::Create { dir, name, .. }
+        | Op::Mkdir { dir, name, .. }
+        | Op::Symlink { dir, name, .. }
+        | Op::Mknod { dir, name, .. }
+        | Op::Link { dir, name, .. }
+        | Op::Lookup { dir, name }
+        | Op::Remove { dir, name }
+        | Op::Rmdir { dir, name }
+        | Op::Rename { to: (dir, name), .. } => tree.lookup(*dir, &name.0),
+        _ => None,
+    };
+    named.into_iter().collect()
 }
 
 /// What the `wcc_data` of an answer are of.

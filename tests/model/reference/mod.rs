@@ -6,6 +6,7 @@
 //! attributes remember what they were since the last answer that promised stable storage.
 
 mod apply;
+mod caller;
 mod compare;
 pub mod content;
 mod driver;
@@ -16,6 +17,7 @@ pub mod states;
 mod tree;
 mod verdict;
 
+pub use caller::Caller;
 pub use driver::Driver;
 pub use op::{Data, Guard, Op};
 pub use random::{Mix, random_op};

@@ -8,6 +8,11 @@ use crate::common::xdr::Fattr;
 impl Attr {
     /// Whether the server may show `shown` of an object of this kind.
     fn allows(&self, kind: &Kind, shown: &Fattr) -> bool {
+        if let Kind::Device(_, numbers) = kind
+            && *numbers != shown.rdev
+        {
+            return false;
+        }
         let sized = matches!(kind, Kind::File(_) | Kind::Link(_));
         (self.mode, self.uid, self.gid) == (shown.mode & 0o7777, shown.uid, shown.gid)
             && (!sized || self.size == shown.size)

@@ -4,6 +4,7 @@ use rand::Rng;
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 
+use super::caller::Caller;
 use super::op::{Data, Guard, Name, Op};
 use super::tree::{Kind, ObjectId, Tree, is_foreign};
 use crate::common::nfs3::{How, Sattr, SetTime, Stable, kind};
@@ -136,10 +137,10 @@ impl Draw<'_> {
         // One at least is set: whether an empty SETATTR changes anything is nobody's business, and neither
         // is the mode of a symbolic link.
         let set = match self.tree.object(id).kind {
-            Kind::Link(_) | Kind::Fifo | Kind::Socket if is_foreign() => return Op::Getattr { id },
+            Kind::Link(_) | Kind::Fifo | Kind::Socket | Kind::Device(..) if is_foreign() => return Op::Getattr { id },
             Kind::Link(_) => Sattr { uid: Some(rng.random_range(0..5000)), ..attributes(rng, 2) },
-            Kind::Dir { .. } => with_setgid(Sattr { mode: Some(mode(rng)), ..attributes(rng, 2) }, rng),
-            _ => Sattr { mode: Some(mode(rng)), ..attributes(rng, 2) },
+            Kind::Dir { .. } => Sattr { mode: Some(dir_mode(rng)), ..attributes(rng, 2) },
+            _ => Sattr { mode: Some(file_mode(rng)), ..attributes(rng, 2) },
         };
         Op::Setattr { id, set, guard: guard(rng) }
     }
@@ -147,14 +148,18 @@ impl Draw<'_> {
     fn make(&self, rng: &mut SmallRng) -> Op {
         let (dir, name) = self.new_name(rng);
         let set = Sattr { mode: Some(mode(rng)), ..attributes(rng, 4) };
-        match rng.random_range(0..4) {
-            0 | 1 => Op::Mkdir { dir, name, set },
+        match rng.random_range(0..5) {
+            0 | 1 => Op::Mkdir { dir, name, set: Sattr { mode: Some(dir_mode(rng)), ..set } },
             2 => {
                 let len = rng.random_range(1..200);
                 let target = Name((0..len).map(|_| rng.random_range(b'a'..=b'z')).collect());
                 Op::Symlink { dir, name, set: Sattr::default(), target }
             }
-            _ => Op::Mknod { dir, name, kind: if rng.random() { kind::FIFO } else { kind::SOCK }, set },
+            3 if !is_foreign() => {
+                let kind = if rng.random() { kind::CHR } else { kind::BLK };
+                Op::Mknod { dir, name, kind, device: Some((rng.random_range(0..300), rng.random_range(0..300))), set }
+            }
+            _ => Op::Mknod { dir, name, kind: if rng.random() { kind::FIFO } else { kind::SOCK }, device: None, set },
         }
     }
 
@@ -165,7 +170,7 @@ impl Draw<'_> {
             return op;
         }
         let (dir, name) = if rng.random_ratio(1, 4) { self.some_name(rng) } else { self.new_name(rng) };
-        let set = Sattr { mode: Some(mode(rng)), ..attributes(rng, 4) };
+        let set = Sattr { mode: Some(file_mode(rng)), ..attributes(rng, 4) };
         let how = match rng.random_range(0..3) {
             // Over a file that is there nothing but the size counts.
             0 if !is_foreign() => How::Unchecked(Sattr { size: Some(0), mode: set.mode, ..Sattr::default() }),
@@ -207,19 +212,29 @@ fn name(rng: &mut SmallRng) -> Name {
     })
 }
 
+/// One that lets everybody in is as likely as all others.
 fn mode(rng: &mut SmallRng) -> u32 {
-    rng.random_range(0..=0o777)
+    if rng.random() { 0o777 } else { rng.random_range(0..=0o777) }
 }
 
-/// Setgid on directories only: on files, chown and write change it.
-fn with_setgid(set: Sattr, rng: &mut SmallRng) -> Sattr {
-    let setgid = if rng.random_ratio(1, 5) { 0o2000 } else { 0 };
-    Sattr { mode: set.mode.map(|mode| mode | setgid), ..set }
+/// SUID and SGID, which writing and a new owner take away.
+fn file_mode(rng: &mut SmallRng) -> u32 {
+    let lent = if is_foreign() || rng.random_ratio(3, 4) { 0 } else { rng.random_range(1..=3) << 10 };
+    mode(rng) | lent
+}
+
+/// SGID and the sticky bit.
+fn dir_mode(rng: &mut SmallRng) -> u32 {
+    let special = if rng.random_ratio(2, 3) { 0 } else { rng.random_range(1..=3) << 9 };
+    mode(rng) | special
 }
 
 /// Each of the other attributes is set once in `of`.
 fn attributes(rng: &mut SmallRng, of: u32) -> Sattr {
-    let mut id = || rng.random_ratio(1, of).then(|| rng.random_range(0..5000));
+    let mut id = || {
+        let known = *[0, Caller::USER.uid].choose(rng).expect("two");
+        rng.random_ratio(1, of).then(|| if rng.random() { known } else { rng.random_range(0..5000) })
+    };
     let (uid, gid) = (id(), id());
     let mut time = || match rng.random_range(0..3 * of) {
         0 => SetTime::Server,

@@ -78,11 +78,16 @@ pub struct Attr {
 
 #[derive(Clone, Debug)]
 pub enum Kind {
-    Dir { entries: BTreeMap<Vec<u8>, ObjectId>, parent: ObjectId },
+    Dir {
+        entries: BTreeMap<Vec<u8>, ObjectId>,
+        parent: ObjectId,
+    },
     File(Content),
     Link(Vec<u8>),
     Fifo,
     Socket,
+    /// Its kind on the wire, and its numbers.
+    Device(u32, (u32, u32)),
 }
 
 impl Kind {
@@ -93,6 +98,7 @@ impl Kind {
             Self::Link(_) => kind::LNK,
             Self::Fifo => kind::FIFO,
             Self::Socket => kind::SOCK,
+            Self::Device(kind, _) => *kind,
         }
     }
 }

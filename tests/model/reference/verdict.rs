@@ -1,5 +1,6 @@
-//! Which statuses an operation may be answered with, for root, as knfsd does it on a local filesystem.
+//! Which statuses an operation may be answered with, as knfsd does it on a local filesystem.
 
+use super::caller::Caller;
 use super::op::{Guard, Name, Op};
 use super::tree::{ObjectId, Tree, is_foreign};
 use crate::common::nfs3::How;
@@ -12,8 +13,8 @@ const NAME_MAX: usize = 255;
 
 impl Op {
     /// Where several things are wrong, any of them may be what the answer names.
-    pub fn verdict(&self, tree: &Tree) -> Vec<u32> {
-        let mut wrong = Vec::new();
+    pub fn verdict(&self, tree: &Tree, caller: Caller) -> Vec<u32> {
+        let mut wrong = caller.refusals(self, tree);
         match self {
             Self::Getattr { .. } | Self::Commit { .. } | Self::Readlink { .. } => {}
             Self::Lookup { dir, name } => missing(tree, *dir, name, &mut wrong),

@@ -50,7 +50,7 @@ fn a_quota_bounds_private_bytes_and_is_what_fsstat_shows() {
     assert_eq!(status(client.write(&file, 100_000, b"x", FILE_SYNC)), DQUOT);
     client.setattr(&file, &size(1 << 30), None).unwrap();
     assert_eq!(status(client.create(&root, "more", &mode(0o644))), DQUOT);
-    assert_eq!(status(client.symlink(&root, "link", b"x")), DQUOT);
+    assert_eq!(status(client.symlink(&root, "shortcut", b"x")), DQUOT);
     client.remove(&root, "new").unwrap();
     assert_eq!(space(&mut client, &root), (quota, quota - OBJECT), "what is removed is free again");
     client.create(&root, "more", &mode(0o644)).unwrap();
