@@ -97,7 +97,7 @@ impl CallId {
     }
 
     /// The same call from any port.
-    fn from_any_port(&self) -> std::ops::RangeInclusive<ReceiptKey> {
+    fn on_any_port(&self) -> std::ops::RangeInclusive<ReceiptKey> {
         let (mut first, mut last) = (self.key, self.key);
         first[DIGEST..].fill(0);
         last[DIGEST..].fill(u8::MAX);
@@ -176,7 +176,7 @@ impl State {
         if self.calls.contains_key(&call.key) {
             return Some(call.key);
         }
-        let mut others = self.calls.range(call.from_any_port()).map(|(key, _)| *key);
+        let mut others = self.calls.range(call.on_any_port()).map(|(key, _)| *key);
         others.find(|key| !self.connected.contains_key(&call.peer(key)))
     }
 

@@ -173,6 +173,16 @@ impl<'a> Tree<'a> {
         self.node_below(fetch, 0, ino)
     }
 
+    /// Whether the object is not in this view because it was removed in it.
+    pub fn is_removed(&self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<bool> {
+        for level in 0..self.depth() {
+            if let Some(Version { value: Some(bytes), .. }) = self.version(fetch, level, ino, &Key::node(ino))? {
+                return Ok(matches!(NodeState::decode(&bytes, Level::Layer(level)), Some(NodeState::Removed)));
+            }
+        }
+        Ok(false)
+    }
+
     /// The object as layer `level` and those below it show it.
     fn node_below(&self, fetch: &mut Fetch<'_>, level: usize, ino: Ino) -> Step<Option<Node>> {
         for level in level..self.depth() {

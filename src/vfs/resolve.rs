@@ -219,9 +219,15 @@ impl<'s> Run<'s, '_> {
             return Ok(None);
         }
         let tree = self.open(&scope, why)?;
-        let found = self.find_here(&tree, scope, Ino(object.ino))?;
-        let same_line = found.filter(|found| found.generation == object.generation);
-        Ok(same_line.map(|found| (tree, found)))
+        let ino = Ino(object.ino);
+        let Some(found) = self.find_here(&tree, scope, ino)? else {
+            // If its line of content came to an end here, older views have what is past.
+            let ended = tree.is_removed(self.fetch, ino)?
+                && self.generation(&scope, ino, FileKind::Regular)? == object.generation;
+            return if ended { Err(Refusal::Stale.into()) } else { Ok(None) };
+        };
+        let same_line = found.generation == object.generation;
+        Ok(same_line.then_some((tree, found)))
     }
 
     fn open(&mut self, scope: &Scope<'s>, why: Purpose) -> Ended<Tree<'s>> {

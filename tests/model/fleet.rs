@@ -43,6 +43,7 @@ fn fresh(tree: &Tree) -> Tree {
     tree.seen.clear();
     tree.renewed.clear();
     tree.former.clear();
+    tree.ended.clear();
     tree.changed = false;
     let dirs: Vec<ObjectId> = tree.objects.keys().copied().filter(|id| tree.is_dir(*id)).collect();
     for dir in dirs {
@@ -163,18 +164,23 @@ impl CloneModel {
         }
     }
 
-    /// In the current view if the object is there under this handle, else in the newest pin where it is.
+    /// In the current view if the object is there under this handle, else in the newest pin where it is,
+    /// unless it was removed in a newer view.
     pub fn resolve(&self, held: &Held) -> Leads {
-        let has = |tree: &Tree| {
-            tree.objects.contains_key(&held.id)
-                && tree.seen.get(&held.id).is_some_and(|name| name.handle == held.handle)
-        };
-        if has(&self.view.tree) {
-            return Leads::Current;
+        let mut may_have_ended = false;
+        for (at, view) in std::iter::once(&self.view).chain(&self.pins).enumerate() {
+            let tree = &view.tree;
+            let name = tree.seen.get(&held.id).filter(|_| tree.objects.contains_key(&held.id));
+            if name.is_some_and(|name| name.handle == held.handle) {
+                let Some(pin) = at.checked_sub(1) else { return Leads::Current };
+                return Leads::Pin(pin, may_have_ended || !tree.changed);
+            }
+            if tree.ended.contains(&held.handle) {
+                return Leads::Nowhere;
+            }
+            // It was removed under a name that nobody had looked at.
+            may_have_ended |= tree.gone.contains(&held.id);
         }
-        match self.pins.iter().position(|pin| has(&pin.tree)) {
-            Some(pin) => Leads::Pin(pin, !self.pins[pin].tree.changed),
-            None => Leads::Nowhere,
-        }
+        Leads::Nowhere
     }
 }

@@ -328,10 +328,15 @@ impl Client {
 
     /// Every entry but the dots: name, fileid, and with it attributes and handle.
     pub fn list(&mut self, dir: &[u8]) -> Vec<(String, u64, Fattr, Fh)> {
+        self.list_by(dir, 8192, 32_768)
+    }
+
+    /// [`list`](Self::list), in calls of so many bytes.
+    pub fn list_by(&mut self, dir: &[u8], dircount: u32, maxcount: u32) -> Vec<(String, u64, Fattr, Fh)> {
         let mut lines: Vec<(String, u64, Fattr, Fh)> = Vec::new();
         let mut after = 0;
         loop {
-            let arguments = Xdr::new().opaque(dir).u64(after).u64(0).u32(8192).u32(32_768);
+            let arguments = Xdr::new().opaque(dir).u64(after).u64(0).u32(dircount).u32(maxcount);
             let results = self.nfs(17, arguments);
             let mut body = Body(&results);
             assert_eq!(body.u32(), OK);

@@ -190,7 +190,7 @@ impl Tree {
         let last = self.is_dir(id) || self.object(id).nlink == 1;
         if last {
             self.objects.remove(&id);
-            self.seen.remove(&id);
+            self.ended.extend(self.seen.remove(&id).map(|identity| identity.handle));
             self.gone.insert(id);
             self.certain_again(id);
         } else {

@@ -120,6 +120,8 @@ pub struct Tree {
     pub objects: BTreeMap<ObjectId, Object>,
     /// Touched and removed.
     pub gone: BTreeSet<ObjectId>,
+    /// Handles of what was removed since this view began.
+    pub ended: BTreeSet<Handle>,
     /// Whether anything changed since this view began.
     pub changed: bool,
     /// How the server names what was seen; never by another name again in this view.
@@ -139,6 +141,7 @@ impl Tree {
             root,
             objects: BTreeMap::from([(root, object)]),
             gone: BTreeSet::new(),
+            ended: BTreeSet::new(),
             changed: false,
             seen: BTreeMap::new(),
             renewed: BTreeSet::new(),

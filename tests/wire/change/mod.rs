@@ -3,6 +3,7 @@
 mod limits;
 mod link;
 mod make;
+mod many;
 mod policy;
 mod remove;
 mod rename;

@@ -65,6 +65,31 @@ fn a_caller_without_credentials_is_the_anonymous_user_of_the_export() {
     }
 }
 
+/// A call on two exports is refused by either, and tells nothing of the one that does not admit the caller.
+#[test]
+fn rename_and_link_need_both_exports() {
+    let world = World::new();
+    world.clone_as("other");
+    let (mut client, root) = world.desk();
+    let other = client.mount("/clones/other").unwrap();
+    let (hello, there) = (client.find(&root, "hello"), client.find(&other, "hello"));
+    world.edit_clone("other", |clone| {
+        let allow = Some(vec!["10.0.0.0/8".parse().unwrap()]);
+        clone.export = std::sync::Arc::new(ExportOverrides { allow, ..Default::default() });
+    });
+    for (from, to, visible) in [(&root, &other, [true, false]), (&other, &root, [false, true])] {
+        let failed = client.rename((from, "hello"), (to, "new")).unwrap_err();
+        assert_eq!(failed.status, ACCES);
+        assert_eq!([failed.wcc[0].after.is_some(), failed.wcc[1].after.is_some()], visible);
+    }
+    for (file, dir, visible) in [(&hello, &other, [true, false]), (&there, &root, [false, true])] {
+        let (status, attr, wcc) = *client.link(file, dir, "new").unwrap_err();
+        assert_eq!(status, ACCES);
+        assert_eq!([attr.is_some(), wcc.after.is_some()], visible);
+    }
+    assert!(client.lookup(&root, "hello").is_ok() && client.lookup(&root, "new").is_err());
+}
+
 /// Writes were answered, so whoever sent them may ask that they be kept, whatever he may do by now.
 #[test]
 fn commit_is_let_through_for_writes_that_were_taken() {

@@ -141,6 +141,31 @@ fn a_call_that_comes_again_while_the_first_runs_waits_for_it() {
     made.wcc.assert_changed(&probe);
 }
 
+/// The first connection is half closed, so its call goes on running. Its end has been seen when a call that
+/// it had made in another clone, which is not held back, is known to others.
+#[test]
+fn who_asks_over_another_connection_while_the_first_runs_waits_for_it() {
+    let world = World::new();
+    world.clone_as("other");
+    let (mut first, root) = world.desk();
+    let other = first.mount("/clones/other").unwrap();
+    let (done, arguments) = (create_args(&other, "new", &mode(0)), create_args(&root, "new", &mode(0o644)));
+    let made = call(&mut first, XID, CREATE, &done);
+    let top = world.clone_record("desk").view.top;
+    let frozen = world.block_on(world.overlays().freeze(vec![top]));
+    send(&mut first, XID, CREATE, &arguments);
+    first.stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut second = world.client();
+    assert!((0..100_000).any(|_| call(&mut world.client(), XID, CREATE, &done) == made));
+    send(&mut second, XID, CREATE, &arguments);
+    let probe = second.send(&Header::new(NFS, 3, 0), &[]);
+    assert_eq!(receive(&mut second).0, probe);
+    drop(frozen);
+    let answer = receive(&mut second);
+    assert_eq!(status_of(&answer.1), OK);
+    assert_eq!(receive(&mut first), answer);
+}
+
 /// The first connection ends while its call waits for the disk: the change is made, and who asks again
 /// over another connection gets its answer.
 #[test]

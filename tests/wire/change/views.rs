@@ -141,6 +141,29 @@ fn a_dropped_view_takes_its_handles_along() {
     assert_eq!(client.read_all(&fresh), HELLO_TEXT);
 }
 
+/// A file that a switch did not touch is the same in both views, and so it is gone when it is removed in the
+/// new one: what the former view still has is no longer what its handle means.
+#[test]
+fn what_is_removed_after_a_switch_is_gone_though_the_former_view_has_it() {
+    let world = World::new();
+    world.publish(image);
+    let (mut client, root) = world.desk();
+    let (hello, big, empty) =
+        (client.find(&root, "hello"), client.find(&root, "big"), client.find(&root, "home/empty"));
+    let home = client.find(&root, "home");
+    world.discard(2);
+    assert_eq!(client.find(&root, "hello"), hello);
+    client.write(&hello, 0, b"later", FILE_SYNC).unwrap();
+    client.remove(&root, "hello").unwrap();
+    client.rename((&home, "inner"), (&root, "big")).unwrap();
+    client.rmdir(&home, "empty").unwrap();
+    for gone in [&hello, &big, &empty] {
+        assert_eq!(client.getattr(gone).unwrap_err(), STALE);
+        assert_eq!(status(client.setattr(gone, &mode(0o600), None)), STALE);
+    }
+    assert_eq!(client.read(&hello, 0, 10).unwrap_err(), STALE, "never the bytes from before");
+}
+
 #[test]
 fn an_unwritten_clone_keeps_every_handle_over_a_repoint_and_back() {
     let world = World::new();
