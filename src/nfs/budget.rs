@@ -2,7 +2,7 @@
 //!
 //! A [`Budget`] is asked for room before something is taken from it, and what is taken then is not
 //! measured against what is left: so it may be exceeded, by one thing for each worker at most, and nobody
-//! waits for room that fits. Each connection has a [`Charge`] on it, which goes with the connection.
+//! waits for room that fits. What is taken is a [`Charge`], which goes with the connection or the request.
 //!
 //! Invariant: who holds a charge can finish without taking more of the same budget, so room comes back and
 //! nobody waits in a circle. Input waits for slow requests to finish, and these for no input.
@@ -38,7 +38,7 @@ impl Budget {
     }
 }
 
-/// What one connection takes from a budget, in bytes.
+/// What one connection or request takes from a budget, in bytes.
 #[derive(Debug)]
 pub struct Charge {
     budget: Arc<Budget>,
@@ -48,6 +48,14 @@ pub struct Charge {
 impl Charge {
     pub fn none(budget: &Arc<Budget>) -> Self {
         Self { budget: Arc::clone(budget), bytes: 0 }
+    }
+
+    /// Take so much when there is room.
+    pub async fn in_turn(budget: &Arc<Budget>, bytes: usize) -> Self {
+        budget.room().await;
+        let mut charge = Self::none(budget);
+        charge.set(bytes);
+        charge
     }
 
     pub fn is_none(&self) -> bool {

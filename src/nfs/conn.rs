@@ -6,8 +6,8 @@
 //! Replies leave in any order: clients match them by xid.
 //!
 //! Invariants: at most [`MAX_IN_FLIGHT`] slow requests that may hold about [`MAX_SLOW_BYTES`]
-//! together, then nothing more is read until one is done; nor while those of all connections have used up
-//! their budget, or, from some length of a record on, large records theirs. A record must have come in a
+//! together, then nothing more is read until one is done; at most one or so waits for room in the budget of
+//! all connections. A large record is read on when there is room in theirs, and each must have come in a
 //! bounded time. An idle connection holds no buffer.
 //!
 //! Failure story: whatever ends a connection is told in one log line, thinned out; its client
@@ -27,7 +27,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
-use super::budget::{Budget, Charge};
+use super::budget::Charge;
 use super::dispatch::{self, Core, Held, Origin, Outcome};
 use super::drc::{Claim, Presence};
 use super::log::Thinned;
@@ -109,7 +109,8 @@ pub struct Connection<V> {
     slow_bytes: usize,
     /// For a large record, and for the buffer that it came in.
     input_charge: Charge,
-    slow_charge: Charge,
+    /// The last slow request waits for room.
+    crowded: bool,
     /// When the record that is coming in must be there; set while it is read.
     deadline: Option<Instant>,
     /// More may be read: neither end has closed.
@@ -120,7 +121,7 @@ impl<V: Vfs> Connection<V> {
     /// From `peer`, at our `port`.
     pub fn new(core: Arc<Core<V>>, peer: SocketAddr, port: u16, stream: TcpStream) -> Self {
         let presence = core.drc.connect(peer);
-        let (input_charge, slow_charge) = (Charge::none(&core.input), Charge::none(&core.slow));
+        let input_charge = Charge::none(&core.input);
         Self {
             core,
             origin: Origin { peer, port },
@@ -131,7 +132,7 @@ impl<V: Vfs> Connection<V> {
             slow: FuturesUnordered::new(),
             slow_bytes: 0,
             input_charge,
-            slow_charge,
+            crowded: false,
             deadline: None,
             open: true,
         }
@@ -166,11 +167,8 @@ impl<V: Vfs> Connection<V> {
     /// Run every complete record in the input, as far as the bounds let it.
     fn answer_received(&mut self) -> Result<Progress, End> {
         loop {
-            if self.slow.len() >= MAX_IN_FLIGHT || self.slow_bytes >= MAX_SLOW_BYTES {
+            if self.is_busy() {
                 return Ok(Progress::Busy);
-            }
-            if !self.core.slow.has_room() {
-                return Ok(Progress::Crowded);
             }
             if self.output.is_full() {
                 return Ok(Progress::OutputFull);
@@ -181,6 +179,7 @@ impl<V: Vfs> Connection<V> {
                 Outcome::Answered => {}
                 Outcome::Slow(claim) => {
                     let weight = dispatch::weight(record);
+                    self.crowded = !self.core.slow.has_room();
                     let finished = finish(Arc::clone(&self.core), self.origin, record.into(), claim, weight);
                     self.put_aside(weight, finished.boxed());
                 }
@@ -193,9 +192,12 @@ impl<V: Vfs> Connection<V> {
         }
     }
 
+    fn is_busy(&self) -> bool {
+        self.crowded || self.slow.len() >= MAX_IN_FLIGHT || self.slow_bytes >= MAX_SLOW_BYTES
+    }
+
     fn put_aside(&mut self, weight: usize, finished: BoxFuture<'static, Finished>) {
         self.slow_bytes += weight;
-        self.slow_charge.set(self.slow_bytes);
         self.slow.push(finished);
     }
 
@@ -221,7 +223,8 @@ impl<V: Vfs> Connection<V> {
 
     /// Wait until there is something to do, and take it in.
     async fn wait(&mut self, progress: Progress, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
-        if !self.input_charge.is_none() && !self.core.input.has_room() {
+        // A large record that waits is charged as input.
+        if !self.crowded && !self.input_charge.is_none() && !self.core.input.has_room() {
             self.release_input();
         }
         match self.event(progress, stop).await {
@@ -252,15 +255,11 @@ impl<V: Vfs> Connection<V> {
         let quiet_at = self.quiet_at(reading);
         let impatient = self.input.in_progress() || self.input.holds_memory() || self.output.holds_memory();
         let Self { core, stream, input, slow, open, .. } = self;
-        let short_of = match progress {
-            Progress::Crowded => Some(&core.slow),
-            _ => Some(&core.input).filter(|_| could_read && !reading),
-        };
         tokio::select! {
             biased;
             Some(finished) = slow.next(), if !slow.is_empty() => Event::Finished(finished),
             event = read_or_watch(stream, input, reading), if reading || watching => event,
-            () = room(short_of.map(Arc::as_ref)), if short_of.is_some() => Event::Room,
+            () = core.input.room(), if could_read && !reading => Event::Room,
             _ = stop.changed(), if *open => Event::Stop,
             () = sleep_until(quiet_at), if reading && impatient => Event::Quiet,
         }
@@ -279,10 +278,10 @@ impl<V: Vfs> Connection<V> {
 
     /// Queue a finished request's reply, and those of all others that are finished too.
     fn take_finished(&mut self, first: Finished) {
+        self.crowded = false;
         let mut next = Some(first);
         while let Some(finished) = next {
             self.slow_bytes -= finished.weight;
-            self.slow_charge.set(self.slow_bytes);
             self.output.append(finished.replies);
             next = if self.output.is_full() { None } else { self.slow.next().now_or_never().flatten() };
         }
@@ -315,12 +314,6 @@ async fn read_or_watch(stream: &mut TcpStream, input: &mut RecordBuffer, reading
     Event::HungUp
 }
 
-async fn room(budget: Option<&Budget>) {
-    if let Some(budget) = budget {
-        budget.room().await;
-    }
-}
-
 /// Why no more records are run now.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Progress {
@@ -329,8 +322,6 @@ enum Progress {
     OutputFull,
     /// Slow requests have to finish first.
     Busy,
-    /// Slow requests of any connection have to.
-    Crowded,
 }
 
 async fn finish<V: Vfs>(

@@ -16,7 +16,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
 use super::args;
-use super::budget::Budget;
+use super::budget::{Budget, Charge};
 use super::drc::{Answer, CallId, Claim, Drc, Turn};
 use super::handle::{BadHandle, HandleKeys};
 use super::log::Thinned;
@@ -264,6 +264,8 @@ async fn run_slow<V: Vfs>(
     claim: Option<Claim>,
     out: &mut Replies,
 ) -> Outcome {
+    // Only now: a call that waits for another to end must not keep the other from its room.
+    let _charge = Charge::in_turn(&core.slow, call_weight(call)).await;
     let caller = call.caller(origin.peer);
     let mut request = core.vfs.begin(&caller);
     let mut broken = None;
@@ -346,11 +348,15 @@ fn hold<V: Vfs>(core: &Core<V>, call: &Call<'_>, mark: Mark, durable: Option<Dur
 
 /// Bytes that the slow run of `record` may hold, about: its own and the chunks that it loads.
 pub fn weight(record: &[u8]) -> usize {
-    let read = rpc::begin(record).ok().and_then(|(xid, rest)| Call::decode(xid, rest).ok()).and_then(read_count);
-    record.len() + PAGES + read.unwrap_or(0) as usize
+    let call = rpc::begin(record).ok().and_then(|(xid, rest)| Call::decode(xid, rest).ok());
+    call.map_or(record.len(), |call| call_weight(&call))
 }
 
-fn read_count(call: Call<'_>) -> Option<u32> {
+fn call_weight(call: &Call<'_>) -> usize {
+    call.arguments.len() + PAGES + read_count(call).unwrap_or(0) as usize
+}
+
+fn read_count(call: &Call<'_>) -> Option<u32> {
     if (call.program, call.procedure) != (proc3::PROGRAM, proc3::READ) {
         return None;
     }
