@@ -51,9 +51,11 @@ pub fn handles<'a>(call: &Call<'a>) -> Result<SmallVec<[Handle<'a>; 2]>, Garbage
     })
 }
 
-/// Whether these results answer their call for good: not if it is to be tried again.
+/// Whether these results answer their call for good: not if it is to be tried again, nor if its caller was
+/// not let in, as others' answers must not be given up for those of strangers.
 pub fn is_final(results: &[u8]) -> bool {
-    !results.starts_with(&(nfsstat3::NFS3ERR_JUKEBOX as u32).to_be_bytes())
+    let passing = [nfsstat3::NFS3ERR_JUKEBOX, nfsstat3::NFS3ERR_ACCES, nfsstat3::NFS3ERR_BADHANDLE];
+    !passing.into_iter().any(|status| results.starts_with(&(status as u32).to_be_bytes()))
 }
 
 /// The failure of a procedure that changes something, without attributes.

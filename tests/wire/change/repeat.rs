@@ -313,6 +313,19 @@ fn an_answer_is_repeated_only_to_whom_the_exports_admit() {
     }
 }
 
+/// Nothing is kept of who is not let in: he could push the answers of all others out.
+#[test]
+fn what_a_stranger_was_answered_is_not_kept() {
+    let world = World::new();
+    let (mut client, root) = world.desk();
+    let arguments = create_args(&root, "new", &mode(0o644));
+    let elsewhere = ExportOverrides { allow: Some(vec!["10.0.0.0/8".parse().unwrap()]), ..Default::default() };
+    set_policy(&world, elsewhere);
+    assert_eq!(status_of(&call(&mut client, XID, CREATE, &arguments)), ACCES);
+    set_policy(&world, ExportOverrides::default());
+    assert_eq!(status_of(&call(&mut client, XID, CREATE, &arguments)), OK);
+}
+
 #[test]
 fn after_a_power_cut_the_first_answer_comes_again() {
     let mut world = World::new();
