@@ -4,7 +4,7 @@
 mod compact;
 mod model;
 mod touched;
-mod world;
+pub(super) mod world;
 
 use std::sync::Arc;
 
