@@ -56,19 +56,21 @@ impl OverlayStore {
         Ok(sparse.into_iter().map(|(_, id)| id).collect())
     }
 
-    /// Empty segment `victim`, and remove those that nothing refers to.
+    /// Remove segments that nothing refers to, then empty segment `victim`: it goes with the next call, when
+    /// whoever found a place in it has read it.
     pub async fn compact(self: &Arc<Self>, victim: Option<SegmentId>) -> Result<Compacted> {
-        self.flush(Durability::Buffered).await?;
-        let mut done = Compacted::default();
-        if let Some(victim) = victim.filter(|victim| self.is_live(*victim)) {
-            done.bytes_moved = self.empty(victim).await?;
-        }
+        // Also if nothing changed: it moves the place where replay begins.
         self.flush(Durability::Synced).await?;
+        let segments_removed = self.remove_empty().await?;
+        let mut bytes_moved = 0;
         if let Some(victim) = victim.filter(|victim| self.is_live(*victim)) {
-            tracing::warn!(segment = %victim, "a segment of the log is not empty after compaction; it is tried again");
+            bytes_moved = self.empty(victim).await?;
+            self.flush(Durability::Buffered).await?;
+            if self.is_live(victim) {
+                tracing::warn!(segment = %victim, "a segment of the log is not empty after compaction; another is tried");
+            }
         }
-        done.segments_removed = self.remove_empty().await?;
-        Ok(done)
+        Ok(Compacted { segments_removed, bytes_moved })
     }
 
     /// Bytes of the sealed segments that no row refers to.

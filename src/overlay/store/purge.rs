@@ -103,3 +103,27 @@ impl OverlayStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use crate::overlay::tests::world::World;
+
+    /// Else a flush would run beside it.
+    #[tokio::test]
+    async fn work_that_nobody_waits_for_keeps_its_turn_to_the_end() {
+        let world = World::new(1).await;
+        let (end, ended) = mpsc::channel::<()>();
+        {
+            let mut work = std::pin::pin!(world.store().exclusively(move |_| {
+                ended.recv().unwrap();
+                Ok(())
+            }));
+            assert!(futures_util::poll!(&mut work).is_pending());
+        }
+        assert!(world.store().flushing.try_lock().is_err());
+        end.send(()).unwrap();
+        drop(world.store().flushing.lock().await);
+    }
+}

@@ -10,7 +10,7 @@ mod scans;
 mod scenario;
 mod sweep;
 mod touched;
-mod world;
+pub(super) mod world;
 
 use std::sync::Arc;
 
