@@ -79,7 +79,7 @@ async fn check_end(play: &mut Play<'_>, end: &End, what: &str) {
 /// One more change: what it is answered.
 async fn refusal(play: &Play<'_>) -> Result<()> {
     let view = play.world.views().into_iter().find(|view| play.world.is_open(*view)).unwrap();
-    play.world.try_change(view, &Change::Create { name: "refused".into(), ino: Ino(6000) }).await
+    play.world.try_change(view, &Change::Create { name: "refused".into(), ino: Ino(6000) }, None).await
 }
 
 /// The process dies, or the power goes with more or less of the index.
@@ -142,7 +142,7 @@ async fn until_refused(world: &World, view: ViewId) -> Error {
 async fn next_refusal(world: &World, view: ViewId) -> Error {
     loop {
         let change = Change::Write { ino: FILES[2].1, offset: 100, data: Bytes::from_static(b"more") };
-        match world.try_change(view, &change).await {
+        match world.try_change(view, &change, None).await {
             Ok(()) => tokio::task::yield_now().await,
             Err(error) => return error,
         }
