@@ -2,12 +2,12 @@
 
 use std::net::SocketAddr;
 
-use rand::SeedableRng;
 use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 
 use crate::common::nfs3::{Call, Sattr, status};
 use crate::progress::Progress;
-use crate::reference::{Attr, Driver, Instant, Mix, ObjectId, Tree, random_op};
+use crate::reference::{Attr, Caller, Driver, Instant, Mix, ObjectId, Tree, random_op};
 
 const ROOT: ObjectId = 1;
 const MIX: Mix = Mix { objects: 80, unstable_of_ten: 5 };
@@ -24,11 +24,11 @@ impl Walker {
         let mut driver = Driver::connect(address, format!("walker {n} of {clone}"), ROOT).expect("it serves");
         let root = driver.link.mount(&format!("/clones/{clone}")).expect("it serves");
         let name = format!("walker-{n}");
-        let set = Sattr { mode: Some(0o755), ..Sattr::default() };
+        let set = Sattr { mode: Some(0o777), ..Sattr::default() };
         let made = driver.link.call(&Call::mkdir(&root, name.as_bytes(), &set)).expect("it serves");
         assert_eq!(made.status, status::OK, "MKDIR {name}");
         let attr = Attr {
-            mode: 0o755,
+            mode: 0o777,
             uid: 0,
             gid: 0,
             size: 0,
@@ -47,7 +47,8 @@ impl Walker {
     pub fn work(&mut self, progress: &Progress) {
         loop {
             let op = random_op(&self.tree, MIX, &mut self.rng);
-            match self.driver.step(&mut self.tree, op) {
+            let by = if self.rng.random_ratio(1, 3) { Caller::USER } else { Caller::ROOT };
+            match self.driver.step_as(by, &mut self.tree, op) {
                 Ok(_) => progress.answered(),
                 Err(_) => return,
             }

@@ -79,7 +79,7 @@ async fn check_end(play: &mut Play<'_>, end: &End, what: &str) {
 /// One more change: what it is answered.
 async fn refusal(play: &Play<'_>) -> Result<()> {
     let view = play.world.views().into_iter().find(|view| play.world.is_open(*view)).unwrap();
-    play.world.try_change(view, &Change::Create { name: "refused".into(), ino: Ino(6000) }).await
+    play.world.try_change(view, &Change::Create { name: "refused".into(), ino: Ino(6000) }, None).await
 }
 
 /// The process dies, or the power goes with more or less of the index.
@@ -136,11 +136,40 @@ async fn until_refused(world: &World, view: ViewId) -> Error {
     while !world.kv.is_poisoned() {
         tokio::task::yield_now().await;
     }
+    next_refusal(world, view).await
+}
+
+async fn next_refusal(world: &World, view: ViewId) -> Error {
     loop {
         let change = Change::Write { ino: FILES[2].1, offset: 100, data: Bytes::from_static(b"more") };
-        match world.try_change(view, &change).await {
+        match world.try_change(view, &change, None).await {
             Ok(()) => tokio::task::yield_now().await,
             Err(error) => return error,
         }
     }
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_and_goes_on_when_there_is_room() {
+    let mut world = World::new(1).await;
+    let (view, ino) = (world.new_view(), FILES[2].1);
+    world.write(view, ino, 0, b"before").await;
+    world.sync().await;
+    world.disk.set_capacity(0);
+    world.write(view, ino, 1000, b"taken, and not written").await;
+    let synced = world.store().sync();
+    let refused = tokio::time::timeout(LIMIT, next_refusal(&world, view)).await.expect("the disk is full");
+    assert_eq!(refused.kind(), ErrorKind::NoSpace);
+    let told = refused.to_string();
+    assert!(told.starts_with("the log waits for space: segment 00000001: write: "), "{told}");
+    assert!(told.ends_with("; free space on its disk; it goes on by itself"), "{told}");
+    assert!(matches!(world.store().log.health(), Health::Full(why) if told.contains(&why)));
+    let seen = world.seen(view).await;
+    assert!(seen.files["c"][1000..].starts_with(b"taken"));
+    world.disk.set_capacity(1 << 40);
+    tokio::time::timeout(LIMIT, synced).await.expect("there is room").unwrap();
+    world.sync().await;
+    world.restart(0).await;
+    assert_eq!(world.seen(view).await, seen);
+    world.write(view, ino, 0, b"after").await;
 }

@@ -225,7 +225,7 @@ impl<'a> Play<'a> {
     /// From where it stopped.
     pub async fn go_on(&mut self) -> Result<()> {
         while let Some(step) = self.plan.steps.get(self.next) {
-            perform(&mut self.world, step).await?;
+            perform(&mut self.world, step, self.done as u64 + 1).await?;
             self.next += 1;
             self.done += usize::from(matches!(step, Step::Change(..)));
             if step.syncs() {
@@ -253,15 +253,17 @@ impl<'a> Play<'a> {
     }
 
     /// After a start of `world`, a copy of ours that something happened to: what was acknowledged is there,
-    /// what is there was written, in the order of the log; the index is in order; and writing goes on.
+    /// what is there was written, in the order of the log, with the answers; the index is in order; and writing goes on.
     pub async fn check_recovery(&self, mut world: World, what: &str) {
         if let Err(error) = world.open().await {
             panic!("{what}: it does not open: {error}");
         }
         let seen = digests(&world).await;
-        let (least, most) = (self.acknowledged, self.done);
-        let is_a_state = (least..=most).any(|changes| self.shows(changes, &seen));
-        assert!(is_a_state, "{what}: {}", self.differences(&seen));
+        // The answer of a change is in its record, so there are as many.
+        let (left, receipts) = (world.receipts().len(), world.receipts());
+        assert!((1..=left as u64).eq(receipts.iter().copied()), "{what}: answers of calls {receipts:?}");
+        let is_possible = (self.acknowledged..=self.done).contains(&left);
+        assert!(is_possible && self.shows(left, &seen), "{what}: {left} answers, {}", self.differences(&seen));
         assert_eq!(scans::violations(&world).await, Vec::<String>::new(), "{what}");
         self.write_on(&mut world, what).await;
     }
@@ -275,7 +277,7 @@ impl<'a> Play<'a> {
                     Change::Create { name: "after".into(), ino: AFTER },
                     Change::Write { ino: AFTER, offset: 1, data: Bytes::from_static(b"after") },
                 ] {
-                    let done = world.try_change(view, &change).await;
+                    let done = world.try_change(view, &change, None).await;
                     assert!(done.is_ok(), "{what}: writing does not go on: {}", done.unwrap_err());
                 }
                 seen.files.insert("after".into(), b"\0after".to_vec());
@@ -315,9 +317,10 @@ async fn digests(world: &World) -> BTreeMap<ViewId, Digest> {
     digests
 }
 
-async fn perform(world: &mut World, step: &Step) -> Result<()> {
+/// `number`: of the next change.
+async fn perform(world: &mut World, step: &Step, number: u64) -> Result<()> {
     match step {
-        Step::Change(view, change) => change_when_there_is_room(world, *view, change).await,
+        Step::Change(view, change) => change_when_there_is_room(world, *view, change, number).await,
         Step::Sync => world.store().sync().await,
         Step::Flush(durability) => world.store().flush(*durability).await,
         Step::Snapshot(view) => world.try_snapshot(*view).await.map(drop),
@@ -334,9 +337,9 @@ async fn perform(world: &mut World, step: &Step) -> Result<()> {
 }
 
 /// As a client does that is told that the disk is full.
-async fn change_when_there_is_room(world: &World, view: ViewId, change: &Change) -> Result<()> {
+async fn change_when_there_is_room(world: &World, view: ViewId, change: &Change, number: u64) -> Result<()> {
     loop {
-        match world.try_change(view, change).await {
+        match world.try_change(view, change, Some(number)).await {
             Err(error) if error.kind() == ErrorKind::NoSpace => tokio::task::yield_now().await,
             done => return done,
         }

@@ -20,7 +20,9 @@ use crate::manifest::{
 use crate::meta::Durability;
 use crate::meta::MemoryKv;
 use crate::overlay::log::{LocalLog, LogOptions, SegmentId};
-use crate::overlay::{IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, SweepCursor, Tree};
+use crate::overlay::{
+    IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Receipt, SweepCursor, Tree,
+};
 
 /// The files of the image: name, number, length.
 pub const FILES: [(&str, Ino, usize); 3] = [("a", Ino(10), 100), ("b", Ino(11), 70_000), ("c", Ino(12), 200_000)];
@@ -261,15 +263,16 @@ impl World {
     }
 
     async fn change(&self, view: ViewId, change: Change) {
-        self.try_change(view, &change).await.unwrap();
+        self.try_change(view, &change, None).await.unwrap();
     }
 
-    pub async fn try_change(&self, view: ViewId, change: &Change) -> Result<()> {
+    /// `number`: of the call, for its receipt.
+    pub async fn try_change(&self, view: ViewId, change: &Change, number: Option<u64>) -> Result<()> {
         let view = &self.views[view.0];
         self.run(|store, fetch, manifest| {
             let mut tree = Tree::open_for_change(store, fetch, manifest, &view.layers, view.top.unwrap())?;
             apply(change, &mut tree, fetch)?;
-            tree.commit(None)?;
+            tree.commit(number.map(receipt))?;
             Ok(())
         })
         .await
@@ -391,6 +394,12 @@ impl World {
 
     pub async fn rename(&self, view: ViewId, from: &str, to: &str) {
         self.change(view, Change::Rename { from: from.into(), to: to.into() }).await;
+    }
+
+    /// The numbers of the calls from before this start whose answers are known, in order.
+    pub fn receipts(&self) -> Vec<u64> {
+        let number = |receipt: &Receipt| u64::from_be_bytes(receipt.answer.as_ref().try_into().unwrap());
+        self.store().receipts().iter().map(number).collect()
     }
 
     /// Everything that a view shows, read back; names by listing and by lookup.
@@ -528,6 +537,11 @@ impl World {
         }
         assert_eq!(index.recount_live().unwrap(), index.live().into_iter().filter(|(_, bytes)| *bytes != 0).collect());
     }
+}
+
+fn receipt(number: u64) -> Receipt {
+    let word = number.to_be_bytes();
+    Receipt { key: [word, word].concat().try_into().unwrap(), answer: Bytes::copy_from_slice(&word) }
 }
 
 /// A change of one view, all of it in one record.
