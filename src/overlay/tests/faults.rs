@@ -112,6 +112,39 @@ async fn any_failing_call_loses_nothing_acknowledged_and_is_told() {
 }
 
 #[tokio::test]
+async fn any_failing_read_of_the_index_loses_nothing_acknowledged() {
+    let plan = Plan::new().await;
+    let reads = plan.count(|world| world.kv.count_reads()).await;
+    for point in 0..reads {
+        let mut play = Play::new(&plan, point);
+        play.world.kv.fail_read_after(point);
+        let what = format!("read {point} of {reads} fails");
+        let end = live(&mut play, &what).await;
+        check_end(&mut play, &end, &what).await;
+        check_ends(&play, &what).await;
+    }
+}
+
+/// A flush reads the buckets that it replaces: if that fails, it fails in the middle, and the index takes further
+/// writes. The next one must not say that everything is in the index.
+#[tokio::test]
+async fn a_flush_after_one_that_failed_loses_nothing() {
+    let mut world = World::new(1).await;
+    let (view, ino) = (world.new_view(), FILES[2].1);
+    world.write(view, ino, 0, b"first").await;
+    world.flush().await;
+    world.write(view, ino, 0, b"second").await;
+    world.sync().await;
+    world.kv.fail_read_after(0);
+    world.store().flush(Durability::Buffered).await.unwrap_err();
+    // As at the end of the daemon; whether it is refused or made good is one.
+    let _ = world.store().flush(Durability::Synced).await;
+    let seen = world.seen(view).await;
+    world.restart(usize::MAX).await;
+    assert_eq!(world.seen(view).await, seen, "what was synced is there after the restart");
+}
+
+#[tokio::test]
 async fn a_failed_write_of_the_index_refuses_changes_until_the_restart_and_keeps_reading() {
     let mut world = World::new(1).await;
     let (view, ino) = (world.new_view(), FILES[2].1);
