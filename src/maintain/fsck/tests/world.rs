@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -211,9 +212,11 @@ impl World {
         self.fleet().snapshot(NewSnapshot { target, name: name.into(), labels: Labels::new() }).await.unwrap();
     }
 
+    /// Its positions do not linger.
     pub async fn remove_snapshot(&self, clone: &str, name: &str) {
-        let target = SnapshotTarget::Names(vec![name.into()]);
-        self.fleet().remove_snapshots(clone, target).await.unwrap();
+        let (fleet, target) = (self.fleet(), SnapshotTarget::Names(vec![name.into()]));
+        fleet.remove_snapshots(clone, target).await.unwrap();
+        fleet.forget_marks(Duration::ZERO, Duration::ZERO).await;
     }
 
     pub async fn fork(&self, source: &str, name: &str) {
