@@ -3,19 +3,28 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{Path, Query, State};
+use serde::Deserialize;
 
 use super::Context;
 use super::reply::{Answer, Body};
-use super::types::{ImageInfo, ImageList, Removed, SetImage, TagRequest};
+use super::types::{ImageInfo, ImageList, Remove, Removed, SetImage, TagRequest};
 use super::views::{ClonesPerVersion, image_info};
 use crate::error::{Error, Result};
-use crate::image::{ImageRef, LabelEdits, VersionRef};
+use crate::image::{ImageRef, LabelEdits, Selector, VersionRef};
 
-pub(super) async fn list(State(cx): State<Arc<Context>>) -> Json<ImageList> {
+/// Which images are meant: those whose labels match, else all.
+#[derive(Deserialize)]
+pub(super) struct Selection {
+    select: Option<String>,
+}
+
+pub(super) async fn list(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<ImageList> {
+    let selector: Selector = selection.select.as_deref().map_or(Ok(Selector::default()), str::parse)?;
     let state = cx.catalog.state();
     let clones = ClonesPerVersion::count(&state);
-    Json(ImageList { images: state.images().map(|image| image_info(&state, image, &clones)).collect() })
+    let selected = state.images().filter(|image| selector.matches(&image.labels));
+    Ok(Json(ImageList { images: selected.map(|image| image_info(&state, image, &clones)).collect() }))
 }
 
 pub(super) async fn show(State(cx): State<Arc<Context>>, Path(name): Path<String>) -> Answer<ImageInfo> {
@@ -28,24 +37,41 @@ fn shown(cx: &Context, name: &str) -> Result<ImageInfo> {
     Ok(image_info(&state, image, &ClonesPerVersion::count_image(&state, image.id)))
 }
 
+/// Change labels of `IMAGE` or `IMAGE@VERSION`, and take tags of an image away; answers the image.
 pub(super) async fn set(
     State(cx): State<Arc<Context>>,
     Path(name): Path<String>,
     Body(body): Body<SetImage>,
 ) -> Answer<ImageInfo> {
     let edits = LabelEdits::parse(&body.edits)?;
-    cx.catalog.set_image(&name, edits, body.untag).await?;
-    Ok(Json(shown(&cx, &name)?))
+    let image = match name.parse()? {
+        ImageRef::Image(image) => cx.catalog.set_image(&image, edits, body.untag).await?.name.to_string(),
+        ImageRef::Version(version) if body.untag.is_empty() => {
+            let image = version.image.clone();
+            cx.catalog.label_version(version, edits).await?;
+            image
+        }
+        ImageRef::Version(version) => {
+            let what = format!("tags of {version}, which is a version");
+            let remedy = format!("tags are the image's: mimeo image set {} --untag TAG", version.image);
+            return Err(Error::invalid(what).remedy(remedy).into());
+        }
+    };
+    Ok(Json(shown(&cx, &image)?))
 }
 
-/// Remove `IMAGE` with all its versions, or `IMAGE@VERSION`.
-pub(super) async fn remove(State(cx): State<Arc<Context>>, Path(name): Path<String>) -> Answer<Removed> {
-    match name.parse()? {
-        ImageRef::Image(image) => drop(cx.catalog.remove_image(&image).await?),
-        ImageRef::Version(version) => drop(cx.catalog.remove_version(version).await?),
-    }
-    tracing::info!("removed {name}");
-    Ok(Json(Removed { names: vec![name] }))
+/// Remove each `IMAGE` with all its versions, each `IMAGE@VERSION`, or the images that match: all or none.
+pub(super) async fn remove(State(cx): State<Arc<Context>>, Body(body): Body<Remove>) -> Answer<Removed> {
+    let names = match (body.select, body.names.is_empty()) {
+        (Some(selector), true) => cx.catalog.remove_selected_images(selector.parse()?).await?,
+        (None, false) => {
+            let which: Result<Vec<ImageRef>> = body.names.iter().map(|name| name.parse()).collect();
+            cx.catalog.remove_images(which?).await?
+        }
+        _ => return Err(Error::invalid("which images?").remedy("give names, or a selector").into()),
+    };
+    tracing::info!("removed {}", names.join(", "));
+    Ok(Json(Removed { names }))
 }
 
 pub(super) async fn tag(

@@ -19,8 +19,8 @@ const MAX_BODY: usize = 32 << 20;
 pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
     let allowed = Arc::new(Allowed { own: rustix::process::geteuid().as_raw(), more: allow_uids });
     Router::new()
-        .route("/v1/images", get(images::list))
-        .route("/v1/images/{name}", get(images::show).patch(images::set).delete(images::remove))
+        .route("/v1/images", get(images::list).delete(images::remove))
+        .route("/v1/images/{name}", get(images::show).patch(images::set))
         .route("/v1/images/{name}/import", post(import::import))
         .route("/v1/images/{name}/tags/{tag}", put(images::tag))
         .route("/v1/diff", get(diff::diff))

@@ -70,7 +70,7 @@ pub struct ImageList {
     pub images: Vec<ImageInfo>,
 }
 
-/// Edits of an image's labels, and tags to take away.
+/// Edits of the labels of an image or a version, and tags of an image to take away.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SetImage {
@@ -81,7 +81,7 @@ pub struct SetImage {
     pub untag: Vec<String>,
 }
 
-/// Which clones, or snapshots of a clone, are removed: by name, or those that match.
+/// Which clones, images with versions, or snapshots of a clone are removed: by name, or those that match.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Remove {

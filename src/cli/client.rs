@@ -81,10 +81,6 @@ impl Client {
         document(self.ask(method, path, serde_json::to_vec(body)?.into()).await?).await
     }
 
-    pub async fn delete<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
-        document(self.ask(Method::DELETE, path, Bytes::new()).await?).await
-    }
-
     /// An answer that comes line by line.
     pub async fn get_lines(&mut self, path: &str) -> Result<Lines> {
         Ok(Lines::new(self.ask(Method::GET, path, Bytes::new()).await?))

@@ -13,8 +13,8 @@ use super::output::{Output, count, fields, labels, local, size, table};
 use super::progress::ImportBar;
 use super::serve::absolute;
 use crate::admin::types::{
-    DiffEntry, DiffLine, ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, Removed, SetImage, TagRequest,
-    VersionInfo,
+    DiffEntry, DiffLine, ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, LabelMap, Remove, Removed, SetImage,
+    TagRequest, VersionInfo,
 };
 
 #[derive(Subcommand)]
@@ -34,15 +34,19 @@ pub(super) enum ImageCommand {
         consistency: String,
     },
     /// List images
-    Ls,
+    Ls {
+        /// Only those whose labels match: k=v, k!=v, k, !k, separated by commas
+        #[arg(long, value_name = "SELECTOR")]
+        select: Option<String>,
+    },
     /// Show an image and its versions
     Show {
         #[arg(value_parser = Name::new())]
         image: String,
     },
-    /// Set labels of an image (k=v), remove them (k-), take tags away
+    /// Set labels of an image or a version (k=v), remove them (k-), take tags of an image away
     Set {
-        #[arg(value_parser = Name::new())]
+        #[arg(value_name = "IMAGE[@VERSION]", value_parser = Name::new())]
         image: String,
         /// k=v sets, k- removes
         #[arg(value_name = "k=v|k-", required_unless_present = "untag", allow_hyphen_values = false)]
@@ -51,10 +55,13 @@ pub(super) enum ImageCommand {
         #[arg(long, value_name = "TAG")]
         untag: Vec<String>,
     },
-    /// Remove an image that has no clones, or one version of it
+    /// Remove images that have no clones, or versions: all of them or none
     Rm {
-        #[arg(value_name = "IMAGE[@VERSION]", value_parser = Name::new())]
-        image: String,
+        #[arg(value_name = "IMAGE[@VERSION]", required_unless_present = "select", value_parser = Name::new())]
+        images: Vec<String>,
+        /// Images whose labels match: k=v, k!=v, k, !k, separated by commas
+        #[arg(long, value_name = "SELECTOR", conflicts_with = "images")]
+        select: Option<String>,
     },
     /// Make TAG mean this version
     Tag {
@@ -81,14 +88,18 @@ pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut
             let body = ImportBody { source, labels, consistency };
             make_version(client, output, (&name, "imported"), &format!("{}/import", path(&name)), &body).await
         }
-        ImageCommand::Ls => output.show(&client.get::<ImageList>("/v1/images").await?, list),
+        ImageCommand::Ls { select } => {
+            let query = select.map_or(String::new(), |select| format!("?select={}", escape(&select)));
+            output.show(&client.get::<ImageList>(&format!("/v1/images{query}")).await?, list)
+        }
         ImageCommand::Show { image } => output.show(&client.get::<ImageInfo>(&path(&image)).await?, show),
         ImageCommand::Set { image, edits, untag } => {
             let info: ImageInfo = client.send(Method::PATCH, &path(&image), &SetImage { edits, untag }).await?;
-            output.show(&info, |image| format!("{}: {}", image.name, labels(&image.labels)))
+            output.show(&info, |info| format!("{image}: {}", labels(labels_of(info, &image))))
         }
-        ImageCommand::Rm { image } => {
-            let removed: Removed = client.delete(&path(&image)).await?;
+        ImageCommand::Rm { images, select } => {
+            let body = Remove { names: images, select };
+            let removed: Removed = client.send(Method::DELETE, "/v1/images", &body).await?;
             output.show(&removed, |removed| format!("removed {}", removed.names.join(", ")))
         }
         ImageCommand::Tag { version, tag } => {
@@ -101,6 +112,14 @@ pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut
         }
         ImageCommand::Diff { a, b } => diff(client, output, &a, &b).await,
     }
+}
+
+/// The labels of an image, or of the version of it that `name` names by number or by tag.
+fn labels_of<'a>(image: &'a ImageInfo, name: &str) -> &'a LabelMap {
+    let Some((_, which)) = name.split_once('@') else { return &image.labels };
+    let tagged = image.tags.get(which).map_or(name, String::as_str);
+    let version = image.versions.iter().find(|version| version.version == tagged);
+    version.map_or(&image.labels, |version| &version.labels)
 }
 
 fn path(image: &str) -> String {

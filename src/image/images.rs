@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::catalog::{Catalog, Draft};
 use super::change::Change;
-use super::labels::{LabelEdits, Labels};
-use super::names::{VersionRef, check_name, check_tag};
+use super::labels::{LabelEdits, Labels, Selector};
+use super::names::{ImageRef, VersionRef, check_name, check_tag};
 use super::record::{ExportId, ImageId, ImageRecord, VersionRecord};
 use super::state::State;
 use crate::env::Time;
@@ -60,6 +60,19 @@ impl Catalog {
         .await
     }
 
+    /// Change the labels of a version.
+    pub async fn label_version(&self, version: VersionRef, edits: LabelEdits) -> Result<Arc<VersionRecord>> {
+        self.transact("label version", move |draft| {
+            let former = draft.find_version(&version)?;
+            let labels = edits.apply(&former.labels)?;
+            let labelled = VersionRecord { labels, ..VersionRecord::clone(former) };
+            let key = (labelled.image, labelled.number);
+            draft.apply(Change::PutVersion(labelled))?;
+            draft.version(key.0, key.1).cloned().ok_or_else(|| Error::internal("the labelled version is not there"))
+        })
+        .await
+    }
+
     /// Make `tag` mean `version`, whatever it meant before.
     pub async fn tag(&self, version: VersionRef, tag: &str) -> Result<Arc<ImageRecord>> {
         check_tag(tag)?;
@@ -80,29 +93,24 @@ impl Catalog {
     /// Remove an image with all its versions; refused while it has clones.
     pub async fn remove_image(&self, name: &str) -> Result<Arc<ImageRecord>> {
         let name = name.to_owned();
-        self.transact("remove image", move |draft| {
-            let image = draft.find_image(&name)?.clone();
-            let clones = draft.clones_of(image.id).count();
-            if clones > 0 {
-                return Err(Error::new(ErrorKind::Conflict, format!("image {name:?} has {clones} clones"))
-                    .remedy(format!("remove the clones first, or remove a version: {name}@vN")));
-            }
-            let numbers: Vec<_> = draft.versions_of(image.id).map(|version| version.number).collect();
-            for number in numbers {
-                draft.apply(Change::RemoveVersion { image: image.id, number })?;
-            }
-            draft.apply(Change::RemoveImage(image.id))?;
-            Ok(image)
-        })
-        .await
+        self.transact("remove image", move |draft| remove_image(draft, &name)).await
     }
 
     /// Remove a version and its tags by name. Clones that show it or pin it go on reading it.
     pub async fn remove_version(&self, version: VersionRef) -> Result<Arc<VersionRecord>> {
-        self.transact("remove version", move |draft| {
-            let version = draft.find_version(&version)?.clone();
-            draft.apply(Change::RemoveVersion { image: version.image, number: version.number })?;
-            Ok(version)
+        self.transact("remove version", move |draft| remove_version(draft, &version)).await
+    }
+
+    /// Remove images and versions, all of these or none; answers what they were called.
+    pub async fn remove_images(&self, which: Vec<ImageRef>) -> Result<Vec<String>> {
+        self.transact("remove images", move |draft| which.iter().map(|image| remove(draft, image)).collect()).await
+    }
+
+    /// Remove every image whose labels match, or none; answers what they were called.
+    pub async fn remove_selected_images(&self, selector: Selector) -> Result<Vec<String>> {
+        self.transact("remove images", move |draft| {
+            let selected: Vec<_> = draft.images().filter(|image| selector.matches(&image.labels)).cloned().collect();
+            selected.iter().map(|image| remove(draft, &ImageRef::Image(image.name.to_string()))).collect()
         })
         .await
     }
@@ -123,6 +131,35 @@ impl Catalog {
         })
         .await
     }
+}
+
+fn remove(draft: &mut Draft, which: &ImageRef) -> Result<String> {
+    match which {
+        ImageRef::Image(image) => drop(remove_image(draft, image)?),
+        ImageRef::Version(version) => drop(remove_version(draft, version)?),
+    }
+    Ok(which.to_string())
+}
+
+fn remove_image(draft: &mut Draft, name: &str) -> Result<Arc<ImageRecord>> {
+    let image = draft.find_image(name)?.clone();
+    let clones = draft.clones_of(image.id).count();
+    if clones > 0 {
+        return Err(Error::new(ErrorKind::Conflict, format!("image {name:?} has {clones} clones"))
+            .remedy(format!("remove the clones first, or remove a version: {name}@vN")));
+    }
+    let numbers: Vec<_> = draft.versions_of(image.id).map(|version| version.number).collect();
+    for number in numbers {
+        draft.apply(Change::RemoveVersion { image: image.id, number })?;
+    }
+    draft.apply(Change::RemoveImage(image.id))?;
+    Ok(image)
+}
+
+fn remove_version(draft: &mut Draft, version: &VersionRef) -> Result<Arc<VersionRecord>> {
+    let version = draft.find_version(version)?.clone();
+    draft.apply(Change::RemoveVersion { image: version.image, number: version.number })?;
+    Ok(version)
 }
 
 fn image_by_id(draft: &Draft, id: ImageId) -> Result<&Arc<ImageRecord>> {

@@ -75,6 +75,26 @@ fn labels_are_set_and_removed() {
 }
 
 #[test]
+fn versions_have_labels_and_images_are_selected_by_theirs() {
+    let world = World::with_image();
+    world.run(&["image", "tag", "base@v1", "stable"]).ok();
+    let set = world.json(&["image", "set", "base@stable", "tested=yes", "by=me"]);
+    assert_eq!(set["versions"][0]["labels"], json!({"tested": "yes", "by": "me"}));
+    assert_eq!(set["labels"], json!({}), "the image has its own");
+    assert_eq!(world.run(&["image", "set", "base@v1", "by-"]).ok().trim(), "base@v1: tested=yes");
+    world.run(&["image", "set", "base@v1", "--untag", "stable"]).refused(1, &["base@v1", "image set base"]);
+    world.run(&["image", "import", "other", world.source().to_str().unwrap()]).ok();
+    world.run(&["image", "set", "other", "old=yes"]).ok();
+    assert_eq!(column(&world.json(&["image", "ls", "--select", "old"])["images"], "name"), ["other"]);
+    world.run(&["clone", "create", "other", "desk"]).ok();
+    world.run(&["image", "rm", "base", "other"]).refused(1, &["\"other\"", "1 clones"]);
+    assert_eq!(column(&world.json(&["image", "ls"])["images"], "name"), ["base", "other"], "all or none");
+    world.run(&["clone", "rm", "desk"]).ok();
+    assert_eq!(world.json(&["image", "rm", "--select", "old=yes"]), json!({"names": ["other"]}));
+    assert_eq!(column(&world.json(&["image", "ls"])["images"], "name"), ["base"]);
+}
+
+#[test]
 fn a_tag_names_a_version_until_it_is_moved() {
     let world = World::with_image();
     assert_eq!(world.json(&["image", "tag", "base@v1", "stable"])["tags"], json!({"stable": "base@v1"}));
