@@ -30,6 +30,7 @@ impl<'s> Run<'s, '_> {
         self.put(&mut tree, &file)?;
         let wcc = Wcc { before, after: file.attr() };
         let mut changed = self.take_effect(tree, Changed { object: None, wcc, to: None, durable: None })?;
+        self.vfs.reserve().take(data.len() as u64);
         changed.durable = changed.durable.filter(|_| stable);
         Ok(changed)
     }
