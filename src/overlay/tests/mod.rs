@@ -102,7 +102,7 @@ async fn views_show_what_was_written_to_them_when_nothing_is_cached() {
     world.kv.forget_what_is_cached();
     let kv = world.kv.clone();
     live(world, rng).await;
-    assert!(kv.count_misses() > 1000, "{} reads ran again", kv.count_misses());
+    assert!(kv.count_misses() > 100, "{} reads ran again", kv.count_misses());
 }
 
 /// Views, snapshots of them and forks of the snapshots, changed at random, with restarts between.

@@ -1,5 +1,7 @@
 //! Calls that come twice: the duplicate request cache.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use mimeo::image::ExportOverrides;
@@ -188,23 +190,29 @@ fn an_answer_outlives_the_connection_that_it_was_for() {
     assert_eq!((xid, parse_made(&results).unwrap().fh), (XID, fh));
 }
 
+/// A loopback address that nobody else uses, with any port: so that no other test gets a port of it
+/// before it is bound again.
+fn lone_address() -> SocketAddr {
+    static NEXT: AtomicU16 = AtomicU16::new(1);
+    let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+    SocketAddr::from(([127, 1, high, low], 0))
+}
+
 /// `nfs::conn::MAX_IN_FLIGHT`
 const MAX_IN_FLIGHT: u32 = 128;
 
 /// A connection on which the call is made, and so many others that the server reads no more: none can be
 /// answered as long as the disk is held back.
-fn busy_client(world: &World, root: &[u8], arguments: &Xdr) -> Client {
-    let mut client = world.client();
-    send(&mut client, XID, CREATE, arguments);
+fn make_busy(world: &World, client: &mut Client, root: &[u8], arguments: &Xdr) {
+    send(client, XID, CREATE, arguments);
     for n in 1..MAX_IN_FLIGHT {
-        send(&mut client, XID + n, CREATE, &create_args(root, &format!("busy-{n}"), &mode(0)));
+        send(client, XID + n, CREATE, &create_args(root, &format!("busy-{n}"), &mode(0)));
     }
     let last = format!("busy-{}", MAX_IN_FLIGHT - 1);
     let mut other = world.client();
     while other.lookup(root, &last).is_err() {}
     // More than it takes is on its way.
-    send(&mut client, XID + MAX_IN_FLIGHT, CREATE, &create_args(root, "never-read", &mode(0)));
-    client
+    send(client, XID + MAX_IN_FLIGHT, CREATE, &create_args(root, "never-read", &mode(0)));
 }
 
 /// The server cannot know yet that the first connection is dead. That another came from its port proves it.
@@ -215,7 +223,9 @@ fn a_retry_from_the_same_port_is_known_while_the_old_connection_is_busy() {
     other.create(&root, "warm", &mode(0)).unwrap();
     let arguments = create_args(&root, "new", &mode(0o644));
     world.machine.gate.close();
-    let port = busy_client(&world, &root, &arguments).abort();
+    let mut first = world.client_from(lone_address());
+    make_busy(&world, &mut first, &root, &arguments);
+    let port = first.abort();
     let mut second = world.client_from(port);
     send(&mut second, XID, CREATE, &arguments);
     let probe = second.send(&Header::new(NFS, 3, 0), &[]);
@@ -234,7 +244,8 @@ fn the_end_of_a_busy_connection_is_seen() {
     other.create(&root, "warm", &mode(0)).unwrap();
     let arguments = create_args(&root, "new", &mode(0o644));
     world.machine.gate.close();
-    let first = busy_client(&world, &root, &arguments);
+    let mut first = world.client();
+    make_busy(&world, &mut first, &root, &arguments);
     first.stream.shutdown(std::net::Shutdown::Write).unwrap();
     let mut second = retry_until_known(&world, &arguments);
     world.machine.gate.open();
@@ -261,8 +272,9 @@ fn retry_until_known(world: &World, arguments: &Xdr) -> Client {
 #[test]
 fn two_clients_behind_one_address_keep_their_answers_over_a_restart() {
     let mut world = World::new();
-    let (mut first, root) = world.desk();
-    let mut second = world.client();
+    let (_, root) = world.desk();
+    let address = lone_address();
+    let (mut first, mut second) = (world.client_from(address), world.client_from(address));
     let hello = first.find(&root, "hello");
     let touch = Xdr::new().opaque(&hello).u32(1).u32(0o600).u32(0).u32(0).u32(0).u32(0).u32(0).u32(0);
     let answers = [call(&mut first, XID, 2, &touch), call(&mut second, XID, 2, &touch)];
