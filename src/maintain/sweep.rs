@@ -1,4 +1,4 @@
-//! Sweeping: what large files and directories left behind when they were removed.
+//! Sweeping: what large files left behind when they were removed.
 //!
 //! Only in the overlays of current views: those of former views go as a whole, and a change there would
 //! make it look as if somebody still wrote to them.

@@ -35,7 +35,7 @@ pub enum Kind {
     Entry = 2,
     /// a: inode number, b: number of the bucket.
     Bucket = 3,
-    /// a: inode number of an object that is gone, and some of whose buckets or names are not yet. Views
+    /// a: inode number of an object that is gone, and some of whose buckets are not yet. Views
     /// never ask for it.
     Orphan = 4,
 }

@@ -1,7 +1,6 @@
 //! Sweeping: what objects that are gone left behind is erased, a little at a time.
 //!
-//! A large file is removed by one small record; its buckets go here, and the names that a removed
-//! directory had. The first look after a start asks the index, later ones a flag in memory.
+//! A large file is removed by one small record; its buckets go here. The first look after a start asks the index, later ones a flag in memory.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -12,7 +11,7 @@ use super::OverlayStore;
 use super::commit::Commit;
 use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
-use crate::manifest::{Cookie, Ino};
+use crate::manifest::Ino;
 use crate::overlay::bucket::Bucket;
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::memtable::Version;
@@ -24,7 +23,7 @@ use crate::overlay::{OverlayId, Position};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SweepCursor(Option<Key>);
 
-/// The keys of its object from `key` on that are of its kind. Names come first, then data.
+/// The keys of its object from `key` on that are of its kind.
 fn rest(key: Key) -> RangeInclusive<Key> {
     key..=Key { b: u64::MAX, ..key }
 }
@@ -32,11 +31,7 @@ fn rest(key: Key) -> RangeInclusive<Key> {
 /// Where the page behind the one from `key` begins, which ended at `end` or with its range; `None` if
 /// that was the last.
 fn behind(key: Key, end: Option<Key>) -> Option<Key> {
-    match (end.and_then(|end| end.next()).filter(|next| next.a == key.a), key.kind) {
-        (Some(next), _) => Some(next),
-        (None, Kind::Entry) => Some(Key::bucket(Ino(key.a), 0)),
-        (None, _) => None,
-    }
+    end.and_then(|end| end.next()).filter(|next| next.a == key.a)
 }
 
 impl OverlayStore {
@@ -93,7 +88,7 @@ impl OverlayStore {
         while let Some(first) = from {
             let (rows, end) = state.page(&self.index, fetch, &(first..=Key::orphan(Ino(u64::MAX))), Position::MAX)?;
             if let Some((key, _)) = rows.iter().find(|(_, version)| version.value.is_some()) {
-                return Ok(Some(Key::entry(Ino(key.a), Cookie(0))));
+                return Ok(Some(Key::bucket(Ino(key.a), 0)));
             }
             from = end.and_then(|end| end.next());
         }

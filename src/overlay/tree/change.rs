@@ -99,14 +99,10 @@ impl Tree<'_> {
     /// The object is gone: its last name was removed. What it leaves beyond a bound is noted, for
     /// [`OverlayStore::sweep`](crate::overlay::OverlayStore::sweep).
     pub fn remove(&mut self, fetch: &mut Fetch<'_>, ino: Ino, node: &Node) -> Step<()> {
-        if node.level == Level::Layer(0) {
-            let much = match node.is_dir() {
-                true => self.has_names(fetch, ino)?,
-                false => node.own > 0 && self.has_buckets(fetch, ino, 0, MAX_ERASED)?,
-            };
-            if much {
+        if node.level == Level::Layer(0) && node.own > 0 {
+            if self.has_buckets(fetch, ino, 0, MAX_ERASED)? {
                 self.stage(fetch, ino, Key::orphan(ino), Some(Bytes::new()))?;
-            } else if node.own > 0 {
+            } else {
                 self.cut(fetch, ino, 0)?;
             }
         }
@@ -274,12 +270,6 @@ impl Tree<'_> {
                 None => return Ok(false),
             }
         }
-    }
-
-    /// Whether the open overlay says anything of names in `dir`, in its first page.
-    fn has_names(&self, fetch: &mut Fetch<'_>, dir: Ino) -> Step<bool> {
-        let names = Key::entry(dir, Cookie(0))..=Key::entry(dir, Cookie(u64::MAX));
-        Ok(self.page(fetch, 0, dir, &names)?.0.values().any(|version| version.value.is_some()))
     }
 
     /// Forget the open overlay's data of a file from `at` on; answers how many bytes it covered.
