@@ -212,7 +212,7 @@ async fn repoint(fleet: &Fleet, count: usize, disk: FsyncTimes, table: &mut Tabl
             image: IMAGE.into(),
             to: VersionRef::number(IMAGE, version),
             target: CloneTarget::Names(names.clone()),
-            writes: Writes::Refuse,
+            policy: Writes::Keep.into(),
         };
         let begin = Instant::now();
         let done = fleet.repoint(plan).await?;

@@ -9,13 +9,13 @@ use super::Context;
 use super::clones::{Selection, target};
 use super::reply::{Answer, Body};
 use super::types::{DropPinsBody, PinList, PinsDropped, RepointBody, RepointInfo};
-use super::views::{pin_infos, version_name};
-use crate::image::{RepointPlan, Writes};
+use super::views::{pin_infos, switch_policy, version_name};
+use crate::image::RepointPlan;
 
 pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<RepointBody>) -> Answer<RepointInfo> {
-    let writes = body.writes.as_deref().map_or(Ok(Writes::default()), str::parse)?;
+    let policy = switch_policy(&body.policy)?;
     let target = target(body.clones, body.select)?;
-    let plan = RepointPlan { to: body.to.parse()?, target, writes, image: body.image };
+    let plan = RepointPlan { to: body.to.parse()?, target, policy, image: body.image };
     let image = plan.image.clone();
     let done = cx.fleet.repoint(plan).await?;
     let version = version_name(&image, done.version.number);

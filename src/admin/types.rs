@@ -217,7 +217,11 @@ pub struct CloneInfo {
     pub depth: u64,
     /// The version that a repoint meant it to show; it stayed because of its private writes.
     pub lagging: Option<String>,
+    /// Since when it is lagging.
+    pub lagging_since: Option<String>,
     pub policy: PolicyInfo,
+    /// How it is switched.
+    pub switch: SwitchWords,
 }
 
 /// What a clone's export has of its own; `null` is what the configuration says.
@@ -382,7 +386,6 @@ pub struct Removed {
 
 /// Switch clones of `image` to version `to`: all of them, or those that match.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct RepointBody {
     pub image: String,
     pub to: String,
@@ -390,10 +393,23 @@ pub struct RepointBody {
     pub select: Option<String>,
     #[serde(default)]
     pub clones: Vec<String>,
-    /// What becomes of clones with private writes: `stay` or `discard`. Without it, one such clone
-    /// refuses the whole.
-    #[serde(default)]
+    #[serde(flatten)]
+    pub policy: SwitchWords,
+}
+
+/// How clones are switched; what is not given is left to the clone, then to its image, then it is `keep`,
+/// `stop`, `live`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchWords {
+    /// What becomes of private writes: `keep`, `discard`, `preserve` or `stay`.
     pub writes: Option<String>,
+    /// What `preserve` preserves: paths from the root.
+    #[serde(default)]
+    pub paths: Vec<String>,
+    /// Where both sides changed the same: `stop`, `clone-wins` or `image-wins`.
+    pub conflict: Option<String>,
+    /// `live` or `on-mount`.
+    pub activate: Option<String>,
 }
 
 /// What a repoint did.

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 
 use jiff::Timestamp;
 
-use super::types::{CloneInfo, ImageInfo, LabelMap, PinInfo, PolicyInfo, SnapshotInfo, VersionInfo};
+use super::types::{CloneInfo, ImageInfo, LabelMap, PinInfo, PolicyInfo, SnapshotInfo, SwitchWords, VersionInfo};
 use crate::env::Time;
+use crate::error::{Error, Result};
 use crate::image::{
     CloneRecord, ExportOverrides, Fleet, ImageId, ImageRecord, Labels, Pin, SnapshotRecord, Squash, State,
-    VersionNumber, VersionRecord,
+    SwitchPolicy, VersionNumber, VersionRecord, Writes,
 };
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -110,7 +111,8 @@ pub(super) fn clone_info(fleet: &Fleet, state: &State, clone: &CloneRecord) -> C
     CloneInfo {
         name: clone.name.to_string(),
         version: version_name(&image, clone.view.version),
-        lagging: clone.lagging.map(|number| version_name(&image, number)),
+        lagging: clone.lagging.map(|lagging| version_name(&image, lagging.version)),
+        lagging_since: clone.lagging.map(|lagging| rfc3339(lagging.since)),
         image,
         view: clone.view.number,
         labels: label_map(&clone.labels),
@@ -125,7 +127,35 @@ pub(super) fn clone_info(fleet: &Fleet, state: &State, clone: &CloneRecord) -> C
         layers: clone.view.layers.len() as u64,
         depth: clone.depth.into(),
         policy: policy_info(&clone.export),
+        switch: switch_words(&clone.policy),
     }
+}
+
+/// How clones are switched, in words.
+pub(super) fn switch_words(policy: &SwitchPolicy) -> SwitchWords {
+    let paths = match &policy.writes {
+        Some(Writes::Preserve(preserved)) => preserved.paths().to_vec(),
+        _ => Vec::new(),
+    };
+    SwitchWords {
+        writes: policy.writes.as_ref().map(ToString::to_string),
+        paths,
+        conflict: policy.conflict.map(|conflict| conflict.to_string()),
+        activate: policy.activation.map(|activation| activation.to_string()),
+    }
+}
+
+/// How clones are switched, from words.
+pub(super) fn switch_policy(words: &SwitchWords) -> Result<SwitchPolicy> {
+    let SwitchWords { writes, paths, conflict, activate } = words;
+    if writes.is_none() && !paths.is_empty() {
+        return Err(Error::invalid("paths without --writes preserve").remedy("add --writes preserve"));
+    }
+    Ok(SwitchPolicy {
+        writes: writes.as_ref().map(|word| Writes::parse(word, paths)).transpose()?,
+        conflict: conflict.as_ref().map(|word| word.parse()).transpose()?,
+        activation: activate.as_ref().map(|word| word.parse()).transpose()?,
+    })
 }
 
 fn policy_info(export: &ExportOverrides) -> PolicyInfo {

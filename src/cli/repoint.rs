@@ -7,7 +7,7 @@ use hyper::Method;
 
 use super::client::{Client, escape};
 use super::output::{Output, count, local, size, table};
-use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo};
+use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo, SwitchWords};
 
 #[derive(Args)]
 pub(super) struct Repoint {
@@ -23,18 +23,41 @@ pub(super) struct Repoint {
     /// Only these clones
     #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
     clones: Vec<String>,
-    /// What becomes of clones with private writes: stay leaves them, marked as lagging; discard takes a
-    /// snapshot and drops the writes. Without it, nothing is switched if there is such a clone
-    #[arg(long, value_parser = ["stay", "discard", "keep", "preserve"])]
+    #[command(flatten)]
+    policy: SwitchArgs,
+}
+
+/// How clones are switched.
+#[derive(Args)]
+pub(super) struct SwitchArgs {
+    /// What becomes of private writes: keep takes them along path by path; discard drops them after a
+    /// snapshot; preserve keeps those below --path and discards the rest; stay leaves such clones as they
+    /// are, marked as lagging [default: what the clone says, else its image, else keep]
+    #[arg(long, value_parser = ["keep", "discard", "preserve", "stay"])]
     writes: Option<String>,
-    /// When: at once, under live mounts
-    #[arg(long, value_parser = ["live"], default_value = "live")]
-    activate: String,
+    /// A path to preserve, with what is below it
+    #[arg(long = "path", value_name = "PATH", num_args = 1.., value_parser = Name::new())]
+    paths: Vec<String>,
+    /// Where a clone and the version changed the same: stop switches nothing; clone-wins keeps the clone's;
+    /// image-wins shows the version's and saves the clone's beside it [default: as above, else stop]
+    #[arg(long, value_parser = ["stop", "clone-wins", "image-wins"])]
+    conflict: Option<String>,
+    /// When: live is at once, under live mounts; on-mount when a clone that nobody uses is mounted next
+    /// [default: as above, else live]
+    #[arg(long, value_parser = ["live", "on-mount"])]
+    activate: Option<String>,
+}
+
+impl From<SwitchArgs> for SwitchWords {
+    fn from(args: SwitchArgs) -> Self {
+        let SwitchArgs { writes, paths, conflict, activate } = args;
+        Self { writes, paths, conflict, activate }
+    }
 }
 
 pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Repoint { image, to, select, clones, writes, activate: _ } = repoint;
-    let body = RepointBody { image, to, select, clones, writes };
+    let Repoint { image, to, select, clones, policy } = repoint;
+    let body = RepointBody { image, to, select, clones, policy: policy.into() };
     let done: RepointInfo = client.send(Method::POST, "/v1/repoint", &body).await?;
     output.show(&done, switched)
 }

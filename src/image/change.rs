@@ -5,9 +5,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Labels;
+use super::policy::SwitchPolicy;
 use super::record::{
-    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, StoreRecord, VersionNumber,
-    VersionRecord,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, SnapshotRecord, Staged, StoreRecord,
+    VersionNumber, VersionRecord,
 };
 use super::switch::{Sealed, ViewSwitch};
 use crate::overlay::Layer;
@@ -61,10 +62,20 @@ pub enum Change {
         export: Arc<ExportOverrides>,
         quota: Option<u64>,
     },
-    /// A repoint meant these clones to show version `number`, and left them; `None`: it is settled.
+    /// A repoint meant these clones to show another version, and left them; `None`: it is settled.
     SetLagging {
         clones: Vec<ExportId>,
-        number: Option<VersionNumber>,
+        lagging: Option<Lagging>,
+    },
+    /// How these clones are switched.
+    SetSwitchPolicy {
+        clones: Vec<ExportId>,
+        policy: Arc<SwitchPolicy>,
+    },
+    /// A switch waits for each of these clones; `None`: it is withdrawn.
+    Stage {
+        clones: Vec<ExportId>,
+        staged: Option<Arc<Staged>>,
     },
     /// The sealed layers of a clone's view are this one from now on, which shows the same.
     Flatten {
@@ -83,6 +94,8 @@ impl Change {
             Self::LabelClones { clones, .. }
             | Self::DropPins { clones, .. }
             | Self::SetPolicy { clones, .. }
+            | Self::SetSwitchPolicy { clones, .. }
+            | Self::Stage { clones, .. }
             | Self::SetLagging { clones, .. } => clones,
             Self::PutStore(_)
             | Self::PutImage(_)

@@ -185,7 +185,9 @@ fn create_clone(
         loose: Vec::new(),
         export: Arc::default(),
         quota: None,
+        policy: Arc::default(),
         lagging: None,
+        staged: None,
         depth: 0,
     }))?;
     draft.clone_by_id(id).cloned().ok_or_else(|| Error::internal(format!("clone {name:?} is not there")))

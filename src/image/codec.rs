@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use crate::error::{Error, Result};
 
 /// The version of the encoding that is written, and the only one that is read.
-pub(super) const FORMAT: u8 = 2;
+pub(super) const FORMAT: u8 = 3;
 
 pub(super) fn encode<T: Serialize>(what: impl Display, value: &T) -> Result<Vec<u8>> {
     postcard::to_extend(value, vec![FORMAT])
@@ -44,7 +44,7 @@ mod tests {
     fn what_is_not_exactly_one_value_is_corrupt_by_name() {
         let good = encode("n", &7u32).unwrap();
         assert_eq!(decode::<u32>("n", &good).unwrap(), 7);
-        for bad in [&[][..], &[1, 7], &[3, 7], &[2], &[2, 7, 0]] {
+        for bad in [&[][..], &[2, 7], &[4, 7], &[3], &[3, 7, 0]] {
             let error = decode::<u32>("record 5", bad).unwrap_err();
             assert_eq!(error.kind(), ErrorKind::Corrupt);
             assert!(error.what().starts_with("record 5"));

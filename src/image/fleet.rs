@@ -22,7 +22,7 @@ mod tests;
 
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
-pub use repoint::{RepointDone, RepointPlan, Writes};
+pub use repoint::{RepointDone, RepointPlan};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
 use std::sync::Arc;
@@ -36,11 +36,11 @@ use super::catalog::{Catalog, Draft};
 use super::change::Change;
 use super::clones::CloneTarget;
 use super::names::CloneRef;
-use super::record::{CloneRecord, MAX_LAYERS, View};
+use super::record::{CloneRecord, View};
 use super::state::State;
-use super::switch::Sealed;
+use super::switch::{Sealed, check_layers};
 use crate::error::{Error, ErrorKind, Result};
-use crate::overlay::{Counts, Layer, OverlayId, OverlayStore};
+use crate::overlay::{Counts, OverlayId, OverlayStore};
 
 /// How often clones may be switched by others while a change is made ready.
 const MAX_PLANS: usize = 16;
@@ -225,14 +225,4 @@ fn tops(clones: &[Arc<CloneRecord>], freeze: Freeze) -> Vec<OverlayId> {
         Freeze::Views => clones.iter().map(|clone| clone.view.top).collect(),
         Freeze::ViewsAndPins => clones.iter().flat_map(|clone| clone.tops()).collect(),
     }
-}
-
-/// Refuse more sealed layers than a view may have. `what` is to get them.
-fn check_layers(what: &str, layers: &[Layer]) -> Result<()> {
-    if layers.len() <= MAX_LAYERS {
-        return Ok(());
-    }
-    let many = layers.len();
-    Err(Error::new(ErrorKind::Conflict, format!("{what} would have {many} layers, more than {MAX_LAYERS}"))
-        .remedy("try again in a while: the layers of a clone are flattened in the background"))
 }

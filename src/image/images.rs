@@ -9,6 +9,7 @@ use super::catalog::{Catalog, Draft};
 use super::change::Change;
 use super::labels::{LabelEdits, Labels, Selector};
 use super::names::{ImageRef, VersionRef, check_name, check_tag};
+use super::policy::SwitchPolicy;
 use super::record::{ExportId, ImageId, ImageRecord, VersionRecord};
 use super::state::State;
 use crate::env::Time;
@@ -199,6 +200,7 @@ pub(super) fn image_or_new(
         tags: Default::default(),
         next_version: 1,
         name_seed,
+        policy: SwitchPolicy::default(),
     };
     draft.apply(Change::PutImage(image))?;
     image_by_id(draft, id).cloned()

@@ -21,6 +21,7 @@ pub mod import;
 mod labels;
 mod log;
 mod names;
+mod policy;
 pub mod promote;
 mod record;
 mod state;
@@ -31,7 +32,7 @@ pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
     DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, NewFork, NewSnapshot, RepointDone, RepointPlan, RestoreDone,
-    SnapshotTarget, TakenSnapshot, Writes,
+    SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};
@@ -43,9 +44,10 @@ pub use names::{
     CloneNames, CloneRef, ImageRef, MAX_CLONES_PER_CALL, MAX_OBJECT_NAME, VersionRef, WhichVersion, check_name,
     check_snapshot_name, check_tag,
 };
+pub use policy::{Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchPolicy, Writes};
 pub use record::{
-    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, MAX_LAYERS, MAX_TURNS, OperationId, Pin, SnapshotId,
-    SnapshotRecord, Squash, StoreRecord, Turn, VersionNumber, VersionRecord, View,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
+    SnapshotId, SnapshotRecord, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,
 };
 pub use state::{Export, FIRST_ID, OverlayRoot, State};
-pub use switch::{Sealed, ViewSwitch};
+pub use switch::{Content, Fitting, Sealed, Shown, ViewSwitch};

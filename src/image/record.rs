@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use ipnet::IpNet;
 
 use super::Labels;
+use super::policy::SwitchPolicy;
+use super::switch::Content;
 use crate::env::Time;
 use crate::error::Error;
 use crate::manifest::ManifestId;
@@ -81,6 +83,8 @@ pub struct ImageRecord {
     pub next_version: VersionNumber,
     /// Seed of the name hash that READDIR cookies are made of; the same in all versions.
     pub name_seed: [u8; 16],
+    /// How its clones are switched, where they say nothing themselves.
+    pub policy: SwitchPolicy,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -122,6 +126,8 @@ pub struct View {
     pub version: VersionNumber,
     /// Sealed, bottom first.
     pub layers: Vec<Layer>,
+    /// Other versions that objects in the layers have their base data from, ascending.
+    pub bases: Vec<VersionNumber>,
     /// The overlay above them, which takes the writes into this view and no other.
     pub top: OverlayId,
 }
@@ -129,12 +135,22 @@ pub struct View {
 impl View {
     /// The view `number` of a version without private writes.
     pub fn of(number: u64, version: VersionNumber, top: OverlayId) -> Self {
-        Self { number, version, layers: Vec::new(), top }
+        Self::showing(number, Content::of_version(version), top)
+    }
+
+    pub fn showing(number: u64, content: Content, top: OverlayId) -> Self {
+        let Content { version, layers, bases } = content;
+        Self { number, version, layers, bases, top }
     }
 
     /// What its sealed layers hold in private.
     pub fn sealed_counts(&self) -> Counts {
         sum(&self.layers)
+    }
+
+    /// The versions that it reads.
+    pub fn versions_read(&self) -> impl Iterator<Item = VersionNumber> {
+        std::iter::once(self.version).chain(self.bases.iter().copied())
     }
 
     /// Whether both show the same bytes, as long as neither was written.
@@ -191,6 +207,27 @@ pub struct Pin {
     pub sealed: Option<Layer>,
 }
 
+/// What a repoint meant a clone to show that stayed as it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lagging {
+    pub version: VersionNumber,
+    pub since: Time,
+    pub operation: OperationId,
+}
+
+/// A switch that waits: for the clone to be mounted, for its time, or for somebody to activate it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Staged {
+    pub version: VersionNumber,
+    /// What the operation says about private writes; where it says nothing, the clone and its image do,
+    /// when the switch is made.
+    pub policy: SwitchPolicy,
+    pub operation: OperationId,
+    pub since: Time,
+    /// `None`: at its next mount.
+    pub at: Option<Time>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CloneRecord {
     pub id: ExportId,
@@ -210,8 +247,12 @@ pub struct CloneRecord {
     pub export: Arc<ExportOverrides>,
     /// Most bytes of private data, counted over all layers of the view.
     pub quota: Option<u64>,
-    /// The version that a repoint with `--writes stay` meant it to show.
-    pub lagging: Option<VersionNumber>,
+    /// How it is switched; shared by all clones that say the same.
+    pub policy: Arc<SwitchPolicy>,
+    /// A repoint meant it to show something else, and left it because of its private writes.
+    pub lagging: Option<Lagging>,
+    /// A switch that is still to come.
+    pub staged: Option<Arc<Staged>>,
     /// How many forks lie between it and a clone that was made from a version.
     pub depth: u32,
 }
@@ -219,7 +260,7 @@ pub struct CloneRecord {
 impl CloneRecord {
     /// The versions that its view and its pins read.
     pub(super) fn versions_read(&self) -> impl Iterator<Item = VersionNumber> {
-        std::iter::once(self.view.version).chain(self.pins.iter().map(|pin| pin.view.version))
+        std::iter::once(&self.view).chain(self.pins.iter().map(|pin| &pin.view)).flat_map(View::versions_read)
     }
 
     /// The overlays that take writes: of its view and of its pins.
@@ -248,11 +289,23 @@ pub struct SnapshotRecord {
     pub version: VersionNumber,
     /// Bottom first; what was the open top is the last one, if it held anything.
     pub layers: Vec<Layer>,
+    /// Other versions that objects in the layers have their base data from, ascending.
+    pub bases: Vec<VersionNumber>,
     /// The operation that took it before it changed the clone; `None` if a person did.
     pub operation: Option<OperationId>,
 }
 
 impl SnapshotRecord {
+    /// What the clone showed.
+    pub fn content(&self) -> Content {
+        Content { version: self.version, layers: self.layers.clone(), bases: self.bases.clone() }
+    }
+
+    /// The versions that it reads.
+    pub fn versions_read(&self) -> impl Iterator<Item = VersionNumber> {
+        std::iter::once(self.version).chain(self.bases.iter().copied())
+    }
+
     /// What the clone had in private.
     pub fn counts(&self) -> Counts {
         sum(&self.layers)

@@ -29,6 +29,7 @@ use super::Labels;
 use super::labels::Selector;
 use super::log::Rev;
 use super::names::{VersionRef, WhichVersion};
+use super::policy::SwitchPolicy;
 use super::record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, StoreRecord, VersionNumber,
     VersionRecord,
@@ -104,6 +105,8 @@ pub struct State {
     label_sets: OrdSet<Arc<Labels>>,
     /// The same for export policies.
     policies: OrdSet<Arc<ExportOverrides>>,
+    /// And of how clones are switched.
+    switch_policies: OrdSet<Arc<SwitchPolicy>>,
 }
 
 impl Default for State {
@@ -123,6 +126,7 @@ impl Default for State {
             marks: OrdMap::new(),
             label_sets: OrdSet::new(),
             policies: OrdSet::new(),
+            switch_policies: OrdSet::new(),
         }
     }
 }

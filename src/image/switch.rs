@@ -12,7 +12,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{CloneRecord, ExportId, MAX_TURNS, OperationId, Pin, Turn, VersionNumber, View};
+use super::record::{CloneRecord, ExportId, MAX_LAYERS, MAX_TURNS, OperationId, Pin, Turn, VersionNumber, View};
 use crate::env::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::{Layer, OverlayId};
@@ -53,16 +53,61 @@ impl Sealed {
     pub fn stack(&self, view: &View) -> Vec<Layer> {
         view.layers.iter().copied().chain(self.layer(view.top)).collect()
     }
+
+    /// What the view shows.
+    pub fn content(&self, view: &View) -> Content {
+        Content { version: view.version, layers: self.stack(view), bases: view.bases.clone() }
+    }
+}
+
+/// A version under sealed layers, bottom first.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    pub version: VersionNumber,
+    pub layers: Vec<Layer>,
+    /// Other versions that objects in the layers have their base data from, ascending.
+    pub bases: Vec<VersionNumber>,
+}
+
+impl Content {
+    /// A version without private writes.
+    pub fn of_version(version: VersionNumber) -> Self {
+        Self { version, ..Self::default() }
+    }
+
+    pub(super) fn is_shown_by(&self, view: &View) -> bool {
+        (self.version, &self.layers) == (view.version, &view.layers)
+    }
+}
+
+/// A layer that lets the private writes of a clone fit another version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fitting {
+    pub clone: ExportId,
+    pub layer: Layer,
+    /// Versions that objects in it have their base data from.
+    pub bases: Vec<VersionNumber>,
+}
+
+/// What the clones of a switch show from then on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Shown {
+    Same(Content),
+    /// This version under the layers that each has, what its top held included, and one more where
+    /// they did not fit. Sorted by clone.
+    Kept {
+        version: VersionNumber,
+        fitted: Vec<Fitting>,
+    },
+    /// Each what stands here for it, in the order of the clones.
+    Each(Vec<Content>),
 }
 
 /// A switch of any number of clones: one key in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ViewSwitch {
     pub clones: Vec<ExportId>,
-    /// The version that they show from then on.
-    pub number: VersionNumber,
-    /// Over it, bottom first.
-    pub layers: Vec<Layer>,
+    pub shown: Shown,
     pub at: Time,
     pub operation: OperationId,
     /// The new views' tops: this one for the first clone, the next for the second, ...
@@ -71,19 +116,41 @@ pub struct ViewSwitch {
     pub sealed: Sealed,
 }
 
+impl ViewSwitch {
+    /// What the clone, number `at` of those that are switched, is to show.
+    fn content(&self, at: usize, clone: &CloneRecord) -> Content {
+        match &self.shown {
+            Shown::Same(content) => content.clone(),
+            // A switch that says less than it has clones is damaged: what it does not name stays.
+            Shown::Each(contents) => contents.get(at).cloned().unwrap_or_else(|| self.sealed.content(&clone.view)),
+            Shown::Kept { version, fitted } => {
+                let mut content = Content { version: *version, ..self.sealed.content(&clone.view) };
+                if let Ok(at) = fitted.binary_search_by_key(&clone.id, |fitting| fitting.clone) {
+                    content.layers.push(fitted[at].layer);
+                    content.bases.extend(&fitted[at].bases);
+                    content.bases.sort_unstable();
+                    content.bases.dedup();
+                }
+                content
+            }
+        }
+    }
+}
+
 impl CloneRecord {
-    /// Show what `switch` says from then on, or from just after the last switch where the clock
-    /// stepped back. `false` if the clone shows exactly that already.
-    pub(super) fn switch(&mut self, switch: &ViewSwitch, top: OverlayId) -> bool {
+    /// Show what `switch` says for it, number `at` of its clones, from then on, or from just after the last
+    /// switch where the clock stepped back. `false` if the clone shows exactly that already.
+    pub(super) fn switch(&mut self, switch: &ViewSwitch, at: usize, top: OverlayId) -> bool {
         let sealed = switch.sealed.layer(self.view.top);
-        let view = View { layers: switch.layers.clone(), ..View::of(self.view.number + 1, switch.number, top) };
-        if sealed.is_none() && view.same_content(&self.view) {
+        let content = switch.content(at, self);
+        if sealed.is_none() && content.is_shown_by(&self.view) {
             return false;
         }
-        let turn = self.turn_for(switch);
+        let turn = self.turn_for(switch, &content.layers);
         for pin in &mut self.pins {
             pin.sealed = switch.sealed.layer(pin.view.top).or(pin.sealed);
         }
+        let view = View::showing(self.view.number + 1, content, top);
         self.switched = switch.at.max(self.switched.next());
         let former = std::mem::replace(&mut self.view, view);
         self.turns.extend(turn);
@@ -91,19 +158,20 @@ impl CloneRecord {
         let (view, last_turn) = (&self.view, self.turns.last().map_or(0, |turn| turn.view));
         self.pins.retain(|pin| pin.view.number < last_turn || !pin.view.same_content(view));
         self.pins.insert(0, Pin { view: former, since: self.switched, operation: switch.operation, sealed });
-        if self.lagging == Some(switch.number) {
-            self.lagging = None;
-        }
+        self.lagging = self.lagging.filter(|lagging| lagging.version != self.view.version);
+        self.staged = None;
         self.forget_turns();
         true
     }
 
-    /// Refuse a switch that the clone has no room for.
-    pub(super) fn check_switch(&self, switch: &ViewSwitch) -> Result<()> {
-        if self.turns.len() < MAX_TURNS || self.turn_for(switch).is_none() {
+    /// Refuse a switch that the clone, number `at` of its clones, has no room for.
+    pub(super) fn check_switch(&self, switch: &ViewSwitch, at: usize) -> Result<()> {
+        let content = switch.content(at, self);
+        let name = &self.name;
+        check_layers(&format!("clone {name:?} after the switch"), &content.layers)?;
+        if self.turns.len() < MAX_TURNS || self.turn_for(switch, &content.layers).is_none() {
             return Ok(());
         }
-        let name = &self.name;
         let what = format!(
             "clone {name:?} has {} pinned views, and {MAX_TURNS} switches of private writes to tell apart",
             self.pins.len()
@@ -127,11 +195,13 @@ impl CloneRecord {
         self.pins.iter().filter_map(written)
     }
 
-    /// The turn that a switch makes: what has private state on either side of it, and what was written
-    /// into pins since the last one (the new view may have the same objects, without that).
-    fn turn_for(&self, switch: &ViewSwitch) -> Option<Turn> {
-        let mut layers = switch.sealed.stack(&self.view);
-        layers.extend(switch.layers.iter().chain(&self.loose).copied());
+    /// The turn that a switch to `layers` makes: what has private state in layers that only one side of it
+    /// has, and what was written into pins since the last one (the new view may have the same objects,
+    /// without that). What lies in layers that both sides stand on is the same line of content.
+    fn turn_for(&self, switch: &ViewSwitch, new: &[Layer]) -> Option<Turn> {
+        let former = switch.sealed.stack(&self.view);
+        let common = former.iter().zip(new).take_while(|(a, b)| a == b).count();
+        let mut layers: Vec<_> = former[common..].iter().chain(&new[common..]).chain(&self.loose).copied().collect();
         layers.extend(self.written_pins(&switch.sealed));
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();
@@ -153,4 +223,14 @@ impl CloneRecord {
             self.turns.drain(..last);
         }
     }
+}
+
+/// Refuse more sealed layers than a view may have. `what` is to get them.
+pub(super) fn check_layers(what: &str, layers: &[Layer]) -> Result<()> {
+    if layers.len() <= MAX_LAYERS {
+        return Ok(());
+    }
+    let many = layers.len();
+    Err(Error::new(ErrorKind::Conflict, format!("{what} would have {many} layers, more than {MAX_LAYERS}"))
+        .remedy("try again in a while: the layers of a clone are flattened in the background"))
 }

@@ -13,8 +13,9 @@ use mimeo::chunk::blob::{BlobStore, MemoryBlobs};
 use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, ChunkStore, ChunkStoreOptions, MemoryChunks};
 use mimeo::env::{Env, ManualClock, SeededRng, SimDisk};
 use mimeo::image::{
-    CATALOG_TABLES, Catalog, Change, CloneTarget, Draft, Fleet, KvCatalogLog, Labels, NewClones, NewFork, NewSnapshot,
-    NewVersion, OperationId, PolicyEdits, RepointPlan, Sealed, Squash, VersionRef, ViewSwitch, Writes,
+    CATALOG_TABLES, Catalog, Change, CloneTarget, Content, Draft, Fleet, KvCatalogLog, Labels, Lagging, NewClones,
+    NewFork, NewSnapshot, NewVersion, OperationId, PolicyEdits, RepointPlan, Sealed, Shown, Squash, VersionRef,
+    ViewSwitch, Writes,
 };
 use mimeo::meta::{Batch, Durability, KvStore, MemoryKv, Table};
 use mimeo::overlay::log::{LocalLog, LogOptions};
@@ -104,7 +105,7 @@ async fn history(catalog: &Arc<Catalog>) {
     catalog.create_clones(clones).await.unwrap();
     let fleet = fleet(catalog).await;
     let (b, to) = (CloneTarget::Names(vec!["b".into()]), VersionRef::number("os", 2));
-    let plan = RepointPlan { image: "os".into(), to, target: b.clone(), writes: Writes::Refuse };
+    let plan = RepointPlan { image: "os".into(), to, target: b.clone(), policy: Writes::Keep.into() };
     fleet.repoint(plan).await.unwrap();
     let edits = PolicyEdits {
         allow: Some(vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]),
@@ -130,15 +131,15 @@ async fn private_writes(catalog: &Catalog) {
         let clone = draft.find_clone("a")?.clone();
         let switch = ViewSwitch {
             clones: vec![clone.id],
-            number: 1,
-            layers: vec![layer(clone.view.top, 5, 4096)],
+            shown: Shown::Same(Content { layers: vec![layer(clone.view.top, 5, 4096)], ..Content::of_version(1) }),
             at: draft.now(),
             operation: OperationId(draft.new_id()?),
             first_overlay: draft.new_id()?,
             sealed: Sealed::from_layers([layer(clone.view.top, 300, 1 << 20)]),
         };
         draft.apply(Change::Switch(switch))?;
-        draft.apply(Change::SetLagging { clones: vec![clone.id], number: Some(2) })
+        let lagging = Lagging { version: 2, since: draft.now(), operation: OperationId(7) };
+        draft.apply(Change::SetLagging { clones: vec![clone.id], lagging: Some(lagging) })
     };
     catalog.transact("write and restore", switch).await.unwrap();
 }
@@ -152,8 +153,8 @@ fn assert_history(catalog: &Catalog) {
     let (a, b) = (state.clone_named("a").unwrap(), state.clone_named("b").unwrap());
     assert_eq!((a.view.version, a.view.layers.len(), a.view.layers[0].upto), (1, 1, 5));
     assert_eq!(
-        (a.pins[0].sealed.unwrap().upto, a.turns[0].view, a.turns[0].layers.len(), a.lagging),
-        (300, 2, 2, Some(2))
+        (a.pins[0].sealed.unwrap().upto, a.turns[0].view, a.turns[0].layers.len(), a.lagging.unwrap().version),
+        (300, 2, 2, 2)
     );
     assert_eq!(
         (b.export.squash, b.export.allow.as_ref().unwrap().len(), b.quota),

@@ -110,7 +110,7 @@ impl World {
 
     pub async fn repoint(&self, image: &str, number: u32) {
         let to = VersionRef::number(image, number);
-        let plan = RepointPlan { image: image.into(), to, target: CloneTarget::All, writes: Writes::Refuse };
+        let plan = RepointPlan { image: image.into(), to, target: CloneTarget::All, policy: Writes::Keep.into() };
         self.fleet.repoint(plan).await.unwrap();
     }
 

@@ -206,7 +206,7 @@ impl World {
             image: "base".into(),
             to: VersionRef::number("base", number),
             target: CloneTarget::Names(vec!["desk".into()]),
-            writes: Writes::Discard,
+            policy: Writes::Discard.into(),
         };
         self.block_on(self.fleet().repoint(plan)).unwrap();
     }

@@ -57,14 +57,11 @@ fn check_depth(source: &CloneRecord, max_depth: u32) -> Result<()> {
 
 fn fork(draft: &mut Draft, source: &CloneRecord, new: &NewFork, sealed: &Sealed) -> Result<Arc<CloneRecord>> {
     check_free(draft, &new.name)?;
-    let (version, layers) = match &new.source.snapshot {
-        Some(name) => {
-            let snapshot = draft.find_snapshot(source, name)?;
-            (snapshot.version, snapshot.layers.clone())
-        }
-        None => (source.view.version, sealed.stack(&source.view)),
+    let content = match &new.source.snapshot {
+        Some(name) => draft.find_snapshot(source, name)?.content(),
+        None => sealed.content(&source.view),
     };
-    check_layers(&format!("a fork of {}", new.source), &layers)?;
+    check_layers(&format!("a fork of {}", new.source), &content.layers)?;
     let (id, now) = (ExportId(draft.new_id()?), draft.now());
     draft.apply(Change::PutClone(CloneRecord {
         id,
@@ -72,14 +69,16 @@ fn fork(draft: &mut Draft, source: &CloneRecord, new: &NewFork, sealed: &Sealed)
         image: source.image,
         created: now,
         labels: Arc::new(new.labels.clone()),
-        view: View { layers, ..View::of(1, version, OverlayId(id.0)) },
+        view: View::showing(1, content, OverlayId(id.0)),
         pins: Vec::new(),
         switched: now,
         turns: Vec::new(),
         loose: Vec::new(),
         export: source.export.clone(),
         quota: source.quota,
+        policy: source.policy.clone(),
         lagging: None,
+        staged: None,
         depth: source.depth + 1,
     }))?;
     draft.find_clone(&new.name).cloned()

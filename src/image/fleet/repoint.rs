@@ -4,7 +4,6 @@
 //! answered and visible at one instant. Rollback is a repoint to the former version; private writes
 //! that were discarded are in the snapshot that the discard took, for a restore.
 
-use std::str::FromStr;
 use std::sync::Arc;
 
 use super::snapshots::snapshot_before;
@@ -15,40 +14,13 @@ use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
-use crate::image::record::{CloneRecord, ExportId, OperationId, VersionNumber, VersionRecord};
+use crate::image::policy::{SwitchPolicy, Writes};
+use crate::image::record::{CloneRecord, ExportId, Lagging, OperationId, VersionRecord};
 use crate::image::state::State;
-use crate::image::switch::{Sealed, ViewSwitch};
+use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
 
 /// Clones that a refusal names.
 const MAX_NAMED: usize = 5;
-
-/// What becomes of clones that hold private writes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Writes {
-    /// If there is one, nothing is switched.
-    #[default]
-    Refuse,
-    /// They stay as they are, marked as lagging.
-    Stay,
-    /// A snapshot of each is taken; then they show the version alone.
-    Discard,
-}
-
-impl FromStr for Writes {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Self> {
-        match text {
-            "stay" => Ok(Self::Stay),
-            "discard" => Ok(Self::Discard),
-            "keep" | "preserve" => Err(Error::invalid(format!("private writes: {text:?} is not there yet")).remedy(
-                "discard them after an automatic snapshot (--writes discard), or leave those clones as they \
-                         are (--writes stay)",
-            )),
-            _ => Err(Error::invalid(format!("private writes: {text:?}")).remedy("one of stay, discard")),
-        }
-    }
-}
 
 /// A repoint to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +30,8 @@ pub struct RepointPlan {
     /// A version of that image.
     pub to: VersionRef,
     pub target: CloneTarget,
-    pub writes: Writes,
+    /// What it decides for all its clones.
+    pub policy: SwitchPolicy,
 }
 
 /// What a repoint did.
@@ -129,7 +102,7 @@ struct Sorted<'a> {
 }
 
 impl<'a> Sorted<'a> {
-    fn new(clones: &'a [Arc<CloneRecord>], version: &VersionRecord, writes: Writes, sealed: &Sealed) -> Result<Self> {
+    fn new(clones: &'a [Arc<CloneRecord>], version: &VersionRecord, writes: &Writes, sealed: &Sealed) -> Result<Self> {
         let (mut sorted, mut refused) = (Self::default(), Vec::new());
         for clone in clones {
             let shown = clone.view.version == version.number;
@@ -141,7 +114,7 @@ impl<'a> Sorted<'a> {
                 (_, _) if shown => sorted.unchanged.push(clone),
                 (false, _) => sorted.switched.push(clone),
                 (true, Writes::Stay) => sorted.staying.push(clone),
-                (true, Writes::Refuse) => refused.push(clone),
+                (true, Writes::Keep | Writes::Preserve(_)) => refused.push(clone),
             }
         }
         if refused.is_empty() { Ok(sorted) } else { Err(have_writes(&refused)) }
@@ -162,25 +135,25 @@ fn have_writes(clones: &[&Arc<CloneRecord>]) -> Error {
 
 fn run(draft: &mut Draft, plan: &RepointPlan, clones: &[Arc<CloneRecord>], sealed: &Sealed) -> Result<RepointDone> {
     let version = draft.find_version(&plan.to)?.clone();
-    let sorted = Sorted::new(clones, &version, plan.writes, sealed)?;
+    let sorted = Sorted::new(clones, &version, &plan.policy.writes(), sealed)?;
     let (operation, at) = (OperationId(draft.new_id()?), draft.now());
     if !sorted.switched.is_empty() {
         let switch = ViewSwitch {
             clones: sorted.switched.iter().map(|clone| clone.id).collect(),
-            number: version.number,
-            layers: Vec::new(),
+            shown: Shown::Same(Content::of_version(version.number)),
             at,
             operation,
             first_overlay: draft.new_ids(sorted.switched.len() as u64)?,
             sealed: sealed.clone(),
         };
-        sorted.switched.iter().try_for_each(|clone| clone.check_switch(&switch))?;
+        sorted.switched.iter().enumerate().try_for_each(|(at, clone)| clone.check_switch(&switch, at))?;
         snapshot_before(draft, operation, &sorted.discarded, sealed)?;
         draft.apply(Change::Switch(switch))?;
     }
     let settled = sorted.switched.iter().chain(&sorted.unchanged).filter(|clone| clone.lagging.is_some());
     set_lagging(draft, settled.map(|clone| clone.id).collect(), None)?;
-    set_lagging(draft, sorted.staying.iter().map(|clone| clone.id).collect(), Some(version.number))?;
+    let lagging = Lagging { version: version.number, since: at, operation };
+    set_lagging(draft, sorted.staying.iter().map(|clone| clone.id).collect(), Some(lagging))?;
     Ok(RepointDone {
         operation,
         switched: sorted.switched.len(),
@@ -192,6 +165,6 @@ fn run(draft: &mut Draft, plan: &RepointPlan, clones: &[Arc<CloneRecord>], seale
     })
 }
 
-fn set_lagging(draft: &mut Draft, clones: Vec<ExportId>, number: Option<VersionNumber>) -> Result<()> {
-    if clones.is_empty() { Ok(()) } else { draft.apply(Change::SetLagging { clones, number }) }
+fn set_lagging(draft: &mut Draft, clones: Vec<ExportId>, lagging: Option<Lagging>) -> Result<()> {
+    if clones.is_empty() { Ok(()) } else { draft.apply(Change::SetLagging { clones, lagging }) }
 }

@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::{Fleet, Freeze, check_layers};
+use super::{Fleet, Freeze};
 use crate::error::{Error, Result};
 use crate::image::catalog::Draft;
 use crate::image::change::Change;
@@ -16,7 +16,7 @@ use crate::image::labels::{LabelEdits, Labels, Selector};
 use crate::image::names::{CloneRef, check_snapshot_name};
 use crate::image::record::{CloneRecord, OperationId, SnapshotId, SnapshotRecord};
 use crate::image::state::State;
-use crate::image::switch::{Sealed, ViewSwitch};
+use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
 
 /// Snapshots to be: one of each clone, all at the same instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -170,14 +170,16 @@ fn put_snapshot(
         return Err(Error::exists(format!("clone {:?} has a snapshot {name:?} already", clone.name))
             .remedy(format!("choose another name, or remove it: mimeo clone rm-snapshot {} {name}", clone.name)));
     }
+    let Content { version, layers, bases } = sealed.content(&clone.view);
     let snapshot = SnapshotRecord {
         id: SnapshotId(draft.new_id()?),
         clone: clone.id,
         name: name.clone(),
         created: draft.now(),
         labels: labels.clone(),
-        version: clone.view.version,
-        layers: sealed.stack(&clone.view),
+        version,
+        layers,
+        bases,
         operation,
     };
     draft.apply(Change::PutSnapshot(snapshot))?;
@@ -187,18 +189,16 @@ fn put_snapshot(
 
 fn restore(draft: &mut Draft, clone: &Arc<CloneRecord>, snapshot: &str, sealed: &Sealed) -> Result<RestoreDone> {
     let snapshot = draft.find_snapshot(clone, snapshot)?.clone();
-    check_layers(&format!("clone {:?} after the restore", clone.name), &snapshot.layers)?;
     let operation = OperationId(draft.new_id()?);
     let switch = ViewSwitch {
         clones: vec![clone.id],
-        number: snapshot.version,
-        layers: snapshot.layers.clone(),
+        shown: Shown::Same(snapshot.content()),
         at: draft.now(),
         operation,
         first_overlay: draft.new_id()?,
         sealed: sealed.clone(),
     };
-    clone.check_switch(&switch)?;
+    clone.check_switch(&switch, 0)?;
     let mut before = snapshot_before(draft, operation, &[clone], sealed)?;
     draft.apply(Change::Switch(switch))?;
     let before = before.pop().ok_or_else(|| Error::internal("the snapshot before a restore is not there"))?;

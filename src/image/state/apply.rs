@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::image::Labels;
 use crate::image::change::{Change, ChangeSet};
 use crate::image::log::Rev;
+use crate::image::policy::SwitchPolicy;
 use crate::image::record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, VersionNumber, VersionRecord,
 };
@@ -42,8 +43,13 @@ impl State {
             Change::PutSnapshot(snapshot) => self.put_snapshot(snapshot)?,
             Change::RemoveSnapshot { clone, name } => self.remove_snapshot(*clone, name)?,
             Change::SetPolicy { clones, export, quota } => self.set_policy(clones, export, *quota)?,
-            Change::SetLagging { clones, number } => self.edit_clones(clones, |clone| {
-                clone.lagging = *number;
+            Change::SetLagging { clones, lagging } => self.edit_clones(clones, |clone| {
+                clone.lagging = *lagging;
+                true
+            })?,
+            Change::SetSwitchPolicy { clones, policy } => self.set_switch_policy(clones, policy)?,
+            Change::Stage { clones, staged } => self.edit_clones(clones, |clone| {
+                clone.staged.clone_from(staged);
                 true
             })?,
             Change::Flatten { clone, layer } => self.edit_clones(&[*clone], |clone| {
@@ -149,6 +155,7 @@ impl State {
         let mut clone = clone.clone();
         clone.labels = share(&mut self.label_sets, &clone.labels);
         clone.export = share(&mut self.policies, &clone.export);
+        clone.policy = share(&mut self.switch_policies, &clone.policy);
         let (id, image, name) = (clone.id, clone.image, clone.name.clone());
         match self.exports.insert(id, Exported::Clone(Arc::new(clone))) {
             None => {}
@@ -202,7 +209,8 @@ impl State {
     fn switch(&mut self, switch: &ViewSwitch) -> Result<()> {
         let mut tops = (switch.first_overlay..).map(OverlayId);
         let mut top = || tops.next().unwrap_or(OverlayId(switch.first_overlay));
-        self.edit_clones(&switch.clones, |clone| clone.switch(switch, top()))
+        let mut at = 0..;
+        self.edit_clones(&switch.clones, |clone| clone.switch(switch, at.next().unwrap_or(0), top()))
     }
 
     /// Take a clone that is no longer in `exports` out of the maps by name and image.
@@ -223,6 +231,14 @@ impl State {
         let export = share(&mut self.policies, export);
         self.edit_clones(clones, |clone| {
             (clone.export, clone.quota) = (export.clone(), quota);
+            true
+        })
+    }
+
+    fn set_switch_policy(&mut self, clones: &[ExportId], policy: &Arc<SwitchPolicy>) -> Result<()> {
+        let policy = share(&mut self.switch_policies, policy);
+        self.edit_clones(clones, |clone| {
+            clone.policy = policy.clone();
             true
         })
     }
@@ -304,7 +320,7 @@ impl Uses {
     }
 
     fn snapshot(&mut self, clone: &CloneRecord, snapshot: &SnapshotRecord, by: i64) {
-        self.version((clone.image, snapshot.version), by);
+        snapshot.versions_read().for_each(|number| self.version((clone.image, number), by));
         snapshot.layers.iter().for_each(|layer| self.layer(layer, by));
     }
 

@@ -4,9 +4,9 @@ use super::*;
 use crate::chunk::ChunkId;
 use crate::env::Time;
 use crate::image::change::{Change, ChangeSet};
-use crate::image::record::Turn;
+use crate::image::record::{Lagging, Turn};
 use crate::image::record::{OperationId, SnapshotId, View};
-use crate::image::switch::{Sealed, ViewSwitch};
+use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
 use crate::overlay::{Counts, Layer};
 
 const IMAGE: ImageId = ImageId(1);
@@ -20,6 +20,7 @@ fn image(id: u64, name: &str) -> Change {
         tags: Default::default(),
         next_version: 1,
         name_seed: [7; 16],
+        policy: Default::default(),
     })
 }
 
@@ -56,7 +57,9 @@ fn clone(id: u64, name: &str, labels: &[&str]) -> Change {
         loose: Vec::new(),
         export: Arc::default(),
         quota: None,
+        policy: Arc::default(),
         lagging: None,
+        staged: None,
         depth: 0,
     })
 }
@@ -69,8 +72,7 @@ fn layer(overlay: u64, upto: Position) -> Layer {
 fn switch_of(number: u32, secs: i64, layers: Vec<Layer>, sealed: Vec<Layer>) -> Change {
     Change::Switch(ViewSwitch {
         clones: vec![ExportId(500)],
-        number,
-        layers,
+        shown: Shown::Same(Content { version: number, layers, bases: Vec::new() }),
         at: Time::new(secs, 0),
         operation: OperationId(9),
         first_overlay: 1000 + secs as u64,
@@ -91,6 +93,7 @@ fn snapshot(clone: u64, name: &str, version: u32, layers: Vec<Layer>) -> Change 
         labels: Arc::default(),
         version,
         layers,
+        bases: Vec::new(),
         operation: None,
     })
 }
@@ -216,7 +219,7 @@ fn impossible_changes_are_errors() {
         snapshot(999, "of-no-clone", 1, vec![]),
         snapshot(500, "of-no-version", 4, vec![]),
         remove_snapshot(500, "unknown"),
-        Change::SetLagging { clones: vec![unknown], number: None },
+        Change::SetLagging { clones: vec![unknown], lagging: None },
     ] {
         let error = state.clone().apply(&change).unwrap_err();
         assert_eq!(error.kind(), crate::error::ErrorKind::Internal, "{change:?}");
@@ -354,9 +357,10 @@ fn policies_are_stored_once_and_lagging_ends_with_the_switch_that_was_meant() {
     }
     let other = state.clone_named("other").unwrap();
     assert!(Arc::ptr_eq(&desk(&state).export, &other.export) && other.quota == Some(5));
-    state.apply(&Change::SetLagging { clones: vec![ExportId(500)], number: Some(3) }).unwrap();
+    let lagging = Lagging { version: 3, since: Time::new(9, 0), operation: OperationId(8) };
+    state.apply(&Change::SetLagging { clones: vec![ExportId(500)], lagging: Some(lagging) }).unwrap();
     state.apply(&switch(2, 10)).unwrap();
-    assert_eq!(desk(&state).lagging, Some(3));
+    assert_eq!(desk(&state).lagging, Some(lagging));
     state.apply(&switch(3, 20)).unwrap();
     assert_eq!(desk(&state).lagging, None);
 }

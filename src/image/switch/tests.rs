@@ -36,7 +36,9 @@ fn clone_of(version: VersionNumber) -> CloneRecord {
         loose: Vec::new(),
         export: Default::default(),
         quota: None,
+        policy: std::sync::Arc::default(),
         lagging: None,
+        staged: None,
         depth: 0,
     }
 }
@@ -157,16 +159,15 @@ impl World {
     fn switch(&mut self, number: VersionNumber, layers: Vec<Layer>) -> bool {
         let switch = ViewSwitch {
             clones: vec![self.clone.id],
-            number,
-            layers,
+            shown: Shown::Same(super::Content { version: number, layers, bases: Vec::new() }),
             at: Time::new(5, 0),
             operation: OperationId(1),
             first_overlay: self.next(),
             sealed: self.sealed(),
         };
-        let room = self.clone.check_switch(&switch).is_ok();
+        let room = self.clone.check_switch(&switch, 0).is_ok();
         if room {
-            self.clone.switch(&switch, OverlayId(switch.first_overlay));
+            self.clone.switch(&switch, 0, OverlayId(switch.first_overlay));
         }
         room
     }

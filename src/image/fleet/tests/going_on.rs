@@ -27,7 +27,7 @@ async fn a_switch_goes_to_its_end_without_its_caller() {
     });
     tokio::task::spawn_blocking(move || is_busy.recv()).await.unwrap().unwrap();
     {
-        let mut switch = Box::pin(world.repoint(2, names(&["desk"]), Writes::Refuse));
+        let mut switch = Box::pin(world.repoint(2, names(&["desk"]), Writes::Keep));
         assert!(poll!(&mut switch).is_pending());
     }
     let writer = tokio::spawn({
