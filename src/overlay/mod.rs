@@ -11,6 +11,7 @@
 //! Failure story: a log that cannot sync refuses every further change (`docs/durability.md`); a crash
 //! loses what was never synced, and the index is brought up to the log at the next start.
 
+pub mod changes;
 pub mod check;
 pub mod log;
 
