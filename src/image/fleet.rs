@@ -14,6 +14,7 @@
 
 mod flatten;
 mod fork;
+mod look;
 mod marks;
 mod repoint;
 mod snapshots;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
+pub use look::Look;
 pub use repoint::{RepointDone, RepointPlan};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 

@@ -75,6 +75,11 @@ impl Private {
         self.walk(Key::node(Ino(0)), Key::node(Ino(u64::MAX))).map(|row| object(&row?))
     }
 
+    /// One object; `None` if no layer says anything of it.
+    pub fn object(&self, ino: Ino) -> Result<Option<PrivateObject>> {
+        self.walk(Key::node(ino), Key::node(ino)).next().map(|row| object(&row?)).transpose()
+    }
+
     /// Every name, by directory and cookie.
     pub fn names(&self) -> impl Iterator<Item = Result<PrivateName>> + use<> {
         self.names_within(Ino(0), Ino(u64::MAX))

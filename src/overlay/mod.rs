@@ -13,7 +13,9 @@
 
 pub mod changes;
 pub mod check;
+pub mod diff;
 pub mod log;
+pub mod paths;
 
 mod blocks;
 mod bucket;
@@ -29,7 +31,7 @@ mod tree;
 
 pub use node::Node;
 pub use record::Receipt;
-pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged, SweepCursor};
+pub use store::{Compacted, Frozen, Held, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged, SweepCursor};
 pub use tree::{Origin, Slices, Tree};
 
 use serde::{Deserialize, Serialize};

@@ -17,6 +17,7 @@ mod dedup;
 mod flatten;
 mod flush;
 mod freeze;
+mod hold;
 mod purge;
 mod replay;
 mod sweep;
@@ -25,6 +26,7 @@ pub(super) use commit::Commit;
 pub use compact::Compacted;
 pub use dedup::{IdleBucket, IdleCursor};
 pub use freeze::Frozen;
+pub use hold::Held;
 pub use purge::Purged;
 pub use sweep::SweepCursor;
 
@@ -38,6 +40,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
+use self::hold::Holds;
 use super::blocks::Blocks;
 use super::index::{Index, OverlayRow};
 use super::keys::Key;
@@ -91,6 +94,7 @@ pub struct OverlayStore {
     /// One flush at a time.
     flushing: Arc<tokio::sync::Mutex<()>>,
     failed: Mutex<Option<String>>,
+    holds: Mutex<Holds>,
 }
 
 #[derive(Default)]
@@ -153,6 +157,7 @@ impl OverlayStore {
             switching: Arc::default(),
             flushing: Arc::default(),
             failed: Mutex::default(),
+            holds: Mutex::default(),
         };
         for (id, row) in store.index.overlays()? {
             let marks = marks.remove(&id).unwrap_or_default();
@@ -341,7 +346,7 @@ impl OverlayStore {
         let _turn = self.switching.lock().await;
         for (id, marks) in marks() {
             if let Some(overlay) = self.find(id) {
-                overlay.lock().set_marks(marks);
+                overlay.lock().set_marks([marks, self.held_positions(id)].concat());
             }
         }
     }
