@@ -15,6 +15,7 @@
 mod flatten;
 mod fork;
 mod keep;
+mod look;
 mod marks;
 mod repoint;
 mod snapshots;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
+pub use look::Look;
 pub use repoint::{CloneOutcome, Fate, Prediction, RepointDone, RepointOutcome, RepointPlan};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
