@@ -31,8 +31,8 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, Look, NewFork, NewSnapshot, RepointDone, RepointPlan, RestoreDone,
-    SnapshotTarget, TakenSnapshot,
+    CloneOutcome, DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fate, Fleet, Look, NewFork, NewSnapshot, Prediction, RepointDone,
+    RepointOutcome, RepointPlan, RestoreDone, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};

@@ -40,7 +40,7 @@ pub struct Private {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrivateObject {
     pub ino: Ino,
-    /// As the uppermost layer that knows it has it; `None` if that removed it.
+    /// As the uppermost layer that knows it has it; `None` if it is not there by that.
     pub node: Option<Node>,
     /// Bytes of its data that the layers cover, each layer counted for itself, at most its size.
     pub bytes_private: u64,

@@ -23,6 +23,7 @@ mod index;
 mod keys;
 mod memtable;
 mod node;
+pub mod rebase;
 mod record;
 mod state;
 mod store;
@@ -31,7 +32,9 @@ mod tree;
 
 pub use node::Node;
 pub use record::Receipt;
-pub use store::{Compacted, Frozen, Held, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged, SweepCursor};
+pub use store::{
+    Compacted, Frozen, Held, IdleBucket, IdleCursor, Making, OverlayOptions, OverlayStore, Purged, SweepCursor,
+};
 pub use tree::{Origin, Slices, Tree};
 
 use serde::{Deserialize, Serialize};

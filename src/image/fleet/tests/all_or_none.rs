@@ -12,7 +12,7 @@ use crate::chunk::{Fetch, MemoryChunks};
 use crate::env::{Env, ManualClock, SeededRng, SimDisk, Time};
 use crate::image::log::KvCatalogLog;
 use crate::image::record::VersionNumber;
-use crate::image::{Labels, NewClones, NewVersion, RepointPlan, VersionRef, Writes};
+use crate::image::{Labels, NewClones, NewVersion, VersionRef, Writes};
 use crate::manifest::{Ino, Manifest};
 use crate::meta::MemoryKv;
 use crate::overlay::{Layer, Tree};
@@ -148,8 +148,7 @@ impl Running {
     /// Whether it was acknowledged; and whether the checkpoint behind it was written, with every record
     /// that changed.
     async fn repoint(&self, version: VersionNumber, writes: Writes) -> (bool, bool) {
-        let to = VersionRef::number("os", version);
-        let plan = RepointPlan { image: "os".into(), to, target: CloneTarget::All, policy: writes.into() };
+        let plan = super::world::to("os", version, CloneTarget::All, writes);
         let acknowledged = self.fleet.repoint(plan).await.is_ok();
         (acknowledged, self.catalog.close().await.is_ok())
     }
