@@ -186,7 +186,10 @@ fn object(row: &Row) -> Result<PrivateObject> {
     for (level, version) in &row.said {
         let Some(state) = state(*level, version) else { return Err(damaged(ino)) };
         let NodeState::Present(node) = state else {
-            object.shows_image_upto = 0;
+            // One that came back shows its base, not nothing.
+            if object.node.as_ref().is_none_or(|node| node.base.is_none()) {
+                object.shows_image_upto = 0;
+            }
             break;
         };
         // What a layer above cut off shows no more.

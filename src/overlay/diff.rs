@@ -178,7 +178,8 @@ impl Shown {
     }
 
     fn has_other_bytes(&self, was: &Inode) -> bool {
-        let Some(image) = self.image.as_ref().filter(|_| self.node.base.is_none()) else { return true };
+        // Whichever version it keeps as its base: the same number is the same data.
+        let Some(image) = &self.image else { return true };
         let private = self.private.as_ref();
         private.is_some_and(|private| private.bytes_private > 0 || private.shows_image_upto < image.size)
             || image.digest != was.digest
