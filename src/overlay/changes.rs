@@ -40,7 +40,7 @@ pub struct Private {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PrivateObject {
     pub ino: Ino,
-    /// As the uppermost layer that knows it has it; `None` if that removed it.
+    /// As the uppermost layer that knows it has it; `None` if it is not there by that.
     pub node: Option<Node>,
     /// Bytes of its data that the layers cover, each layer counted for itself, at most its size.
     pub bytes_private: u64,
@@ -186,7 +186,10 @@ fn object(row: &Row) -> Result<PrivateObject> {
     for (level, version) in &row.said {
         let Some(state) = state(*level, version) else { return Err(damaged(ino)) };
         let NodeState::Present(node) = state else {
-            object.shows_image_upto = 0;
+            // One that came back shows its base, not nothing.
+            if object.node.as_ref().is_none_or(|node| node.base.is_none()) {
+                object.shows_image_upto = 0;
+            }
             break;
         };
         // What a layer above cut off shows no more.

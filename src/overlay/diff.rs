@@ -178,6 +178,7 @@ impl Shown {
     }
 
     fn has_other_bytes(&self, was: &Inode) -> bool {
+        // Whichever version it keeps as its base: the same number is the same data.
         let Some(image) = &self.image else { return true };
         let private = self.private.as_ref();
         private.is_some_and(|private| private.bytes_private > 0 || private.shows_image_upto < image.size)

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mimeo::image::import::Progress;
 use mimeo::image::promote::{PromoteRequest, run_promote};
-use mimeo::image::{CloneTarget, Labels, NewSnapshot, VersionRef};
+use mimeo::image::{CloneTarget, Labels, NewSnapshot, OnConflict, RepointPlan, SwitchPolicy, VersionRef, Writes};
 use mimeo::manifest::{self, Change, ChangeKind, FileKind};
 use mimeo::overlay::diff::Difference;
 use mimeo::vfs::{CreateHow, NewAttr, NewObject, Object, Place, Vfs};
@@ -19,7 +20,7 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 
-use crate::world::{World, noise, write};
+use crate::world::{World, chmod, noise, write};
 
 /// Changes between two comparisons, and comparisons of one clone.
 const STEPS: usize = 40;
@@ -68,6 +69,7 @@ async fn told(world: &World, source: &str) -> Told {
 
 /// The same of the version that the clone becomes.
 async fn promoted(world: &World, clone: &str) -> Told {
+    let number = world.catalog.state().clone_named(clone).unwrap().view.version;
     let request = PromoteRequest {
         source: clone.parse().unwrap(),
         image: "img".into(),
@@ -75,7 +77,7 @@ async fn promoted(world: &World, clone: &str) -> Told {
         author: "test".into(),
     };
     let done = run_promote(&world.import_context(), &world.fleet, request, Arc::new(Progress::default())).await;
-    let first = world.catalog.state().find_version(&VersionRef::number("img", 1)).unwrap().manifest;
+    let first = world.catalog.state().find_version(&VersionRef::number("img", number)).unwrap().manifest;
     let mut told = Told::new();
     let mut visit = |change: Change| {
         told.insert(line(&change));
@@ -88,11 +90,23 @@ async fn promoted(world: &World, clone: &str) -> Told {
 /// Without what is below a path that came or went: that is told only where it changed. A directory in
 /// another's place is told as both.
 fn comparable(told: &Told, clone: &Told) -> Told {
-    let came_or_went = |path: &str| clone.iter().any(|(at, (letter, ..), ..)| at == path && *letter != 'M');
+    let came_or_went =
+        |path: &str| clone.iter().any(|(at, (letter, .., file_type), ..)| at == path && (*letter != 'M' || *file_type));
     let both =
         |path: &str| ['A', 'D'].iter().all(|c| clone.iter().any(|(at, (letter, ..), ..)| at == path && letter == c));
     let is_below = |path: &str| path.match_indices('/').any(|(at, _)| came_or_went(&path[..at]));
     told.iter().filter(|(path, ..)| !is_below(path) && !both(path)).cloned().collect()
+}
+
+fn assert_same(clone: &Told, version: &Told, what: &str) {
+    let (one, other) = (comparable(clone, clone), comparable(version, clone));
+    let alone = |of: &Told, and: &Told| of.difference(and).cloned().collect::<Vec<_>>();
+    assert!(
+        one == other,
+        "{what}: the clone alone {:?}, the version alone {:?}",
+        alone(&one, &other),
+        alone(&other, &one)
+    );
 }
 
 async fn image(world: &World) -> Object {
@@ -185,6 +199,12 @@ impl Changes<'_> {
     }
 }
 
+fn seed() -> u64 {
+    let seed = std::env::var("MIMEO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| rand::rng().random());
+    println!("seed {seed}: MIMEO_SEED={seed} repeats it");
+    seed
+}
+
 fn snapshot(name: &str) -> NewSnapshot {
     let target = CloneTarget::Names(vec!["desk".into()]);
     NewSnapshot { target, name: name.into(), labels: Labels::default() }
@@ -192,8 +212,7 @@ fn snapshot(name: &str) -> NewSnapshot {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_differs_from_its_version_as_the_version_that_it_becomes() {
-    let seed = std::env::var("MIMEO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| rand::rng().random());
-    println!("seed {seed}: MIMEO_SEED={seed} repeats it");
+    let seed = seed();
     for moves_directories in [false, true] {
         let world = World::new().await;
         let root = image(&world).await;
@@ -204,7 +223,7 @@ async fn a_clone_differs_from_its_version_as_the_version_that_it_becomes() {
                 changes.step().await;
             }
             let (clone, version) = (told(&world, "desk").await, promoted(&world, "desk").await);
-            assert_eq!(comparable(&clone, &clone), comparable(&version, &clone), "round {round}");
+            assert_same(&clone, &version, &format!("round {round}"));
             assert!(!comparable(&clone, &clone).is_empty());
             // One layer more.
             let name = format!("s{round}");
@@ -212,6 +231,48 @@ async fn a_clone_differs_from_its_version_as_the_version_that_it_becomes() {
             assert_eq!(told(&world, &format!("desk@{name}")).await, clone);
             world.fleet.restore("desk", &name).await.unwrap();
             assert_eq!(told(&world, "desk").await, clone);
+        }
+    }
+}
+
+/// Change some of the source, at random.
+fn change_source(source: &Path, rng: &mut SmallRng) {
+    for dir in ["one", "one/deep", "two", "three/er"] {
+        for n in 0..6 {
+            let path = format!("{dir}/f{n}");
+            match rng.random_range(0..8) {
+                0..2 => write(source, &path, noise(rng.random(), rng.random_range(1..20_000))),
+                2 => drop(fs::remove_file(source.join(&path))),
+                3 => write(source, &format!("{dir}/n{n}"), noise(rng.random(), 12)),
+                4 if source.join(&path).exists() => chmod(source, &path, 0o600),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Private writes that went along to another version are compared with that one.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_kept_over_a_switch_differs_from_the_new_version() {
+    let seed = seed();
+    for (conflict, salt) in [(OnConflict::CloneWins, 1), (OnConflict::ImageWins, 2)] {
+        let world = World::new().await;
+        let root = image(&world).await;
+        let rng = SmallRng::seed_from_u64(seed ^ salt);
+        let mut changes = Changes { world: &world, root, rng, moves_directories: false };
+        for round in 0..ROUNDS / 2 {
+            for _ in 0..STEPS / 2 {
+                changes.step().await;
+            }
+            let source = world.source("src");
+            change_source(&source, &mut changes.rng);
+            let to = world.import("img", &source).await.unwrap().version.number;
+            let plan = RepointPlan::new("img", VersionRef::number("img", to), CloneTarget::All);
+            let policy = SwitchPolicy { writes: Some(Writes::Keep), conflict: Some(conflict), ..plan.policy };
+            world.fleet.repoint(RepointPlan { policy, ..plan }).await.unwrap();
+            assert_eq!(world.catalog.state().clone_named("desk").unwrap().view.version, to);
+            let (clone, version) = (told(&world, "desk").await, promoted(&world, "desk").await);
+            assert_same(&clone, &version, &format!("{conflict:?}, round {round}"));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::chunk::{Fetch, MemoryChunks};
 use crate::env::{Env, ManualClock, SeededRng, SimDisk, Time};
 use crate::image::log::KvCatalogLog;
 use crate::image::record::VersionNumber;
-use crate::image::{Labels, NewClones, NewVersion, RepointPlan, VersionRef, Writes};
+use crate::image::{Labels, NewClones, NewVersion, VersionRef, Writes};
 use crate::manifest::{Ino, Manifest};
 use crate::meta::MemoryKv;
 use crate::overlay::{Layer, Tree};
@@ -148,8 +148,7 @@ impl Running {
     /// Whether it was acknowledged; and whether the checkpoint behind it was written, with every record
     /// that changed.
     async fn repoint(&self, version: VersionNumber, writes: Writes) -> (bool, bool) {
-        let to = VersionRef::number("os", version);
-        let plan = RepointPlan::new("os", to, CloneTarget::All).with(writes);
+        let plan = super::world::to("os", version, CloneTarget::All, writes);
         let acknowledged = self.fleet.repoint(plan).await.is_ok();
         (acknowledged, self.catalog.close().await.is_ok())
     }
@@ -164,25 +163,27 @@ impl Running {
         assert_eq!(versions.len(), 1, "{what}: mixed");
         let version = versions.into_iter().next().unwrap();
         for n in 0..WRITTEN {
-            self.check_private(n, version, stay, what).await;
+            self.check_private(n, version, writes, what).await;
         }
         version
     }
 
     /// A clone with private writes, where the others show `version`.
-    async fn check_private(&self, n: usize, version: VersionNumber, stay: bool, what: &str) {
+    async fn check_private(&self, n: usize, version: VersionNumber, writes: &Writes, what: &str) {
         let state = self.catalog.state();
         let clone = self.clone_named(&desk(n));
         let shown = self.read(clone.view.version, &clone.view.layers, Some(clone.view.top)).await;
         let snapshots: Vec<_> = state.snapshots_of(clone.id).cloned().collect();
         let lagging = clone.lagging.map(|lagging| lagging.version);
-        if version == 2 && !stay {
-            assert_eq!((shown, snapshots.len(), lagging), (1, 1, None), "{what}: {}", clone.name);
-            let kept = self.read(snapshots[0].version, &snapshots[0].layers, None).await;
+        let last = if n == 0 { LAST } else { private(n) };
+        if version == 2 && *writes != Writes::Stay {
             // What was there when it was switched is on the disk.
-            assert_eq!(kept, if n == 0 { LAST } else { private(n) }, "{what}: {}", clone.name);
+            let expected = if *writes == Writes::Keep { last } else { 1 };
+            assert_eq!((shown, snapshots.len(), lagging), (expected, 1, None), "{what}: {}", clone.name);
+            let kept = self.read(snapshots[0].version, &snapshots[0].layers, None).await;
+            assert_eq!(kept, last, "{what}: {}", clone.name);
         } else {
-            assert!(shown == private(n) || (n == 0 && shown == LAST), "{what}: {} shows {shown}", clone.name);
+            assert!(shown == private(n) || shown == last, "{what}: {} shows {shown}", clone.name);
             let expected = (1, 0, if version == 2 { Some(2) } else { None });
             assert_eq!((clone.view.version, snapshots.len(), lagging), expected, "{what}: {}", clone.name);
         }
@@ -190,14 +191,14 @@ impl Running {
 }
 
 /// None, some and all of `n`.
-fn parts(n: usize) -> BTreeSet<usize> {
-    [0, n / 2, n].into()
+fn parts(n: usize) -> [usize; 3] {
+    [0, n / 2, n]
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_repoint_that_is_cut_at_any_call_is_made_for_all_clones_or_none() {
     let machine = Machine::new().await;
-    for writes in [Writes::Discard, Writes::Stay] {
+    for writes in [Writes::Discard, Writes::Stay, Writes::Keep] {
         let mut outcomes = BTreeSet::new();
         for point in 0.. {
             assert!(point < MAX_CALLS, "a repoint is not so many calls");
@@ -224,15 +225,14 @@ async fn a_repoint_that_is_cut_at_any_call_is_made_for_all_clones_or_none() {
 /// The power is cut now: the versions that are shown after each way in which it may end.
 async fn ends(cut: &Machine, writes: &Writes, what: &str) -> Vec<VersionNumber> {
     let mut versions = Vec::new();
-    for survive in parts(cut.disk.count_unsynced()) {
-        for kept in parts(cut.catalog.count_pending()) {
-            let end = cut.fork(survive as u64);
-            end.disk.crash_keeping(|len| survive.min(len));
-            end.catalog.crash_keeping(kept);
-            end.index.crash();
-            let what = format!("{what}, {survive} bytes and {kept} batches survive");
-            versions.push(end.open().await.check(writes, &what).await);
-        }
+    let ways = parts(cut.disk.count_unsynced()).into_iter().zip(parts(cut.catalog.count_pending()));
+    for (survive, kept) in ways {
+        let end = cut.fork(survive as u64);
+        end.disk.crash_keeping(|len| survive.min(len));
+        end.catalog.crash_keeping(kept);
+        end.index.crash();
+        let what = format!("{what}, {survive} bytes and {kept} batches survive");
+        versions.push(end.open().await.check(writes, &what).await);
     }
     versions
 }
