@@ -21,8 +21,10 @@ pub mod import;
 mod labels;
 mod log;
 mod names;
+mod operation;
 mod policy;
 pub mod promote;
+mod readers;
 mod record;
 mod state;
 mod switch;
@@ -44,7 +46,12 @@ pub use names::{
     CloneNames, CloneRef, ImageRef, MAX_CLONES_PER_CALL, MAX_OBJECT_NAME, VersionRef, WhichVersion, check_name,
     check_snapshot_name, check_tag,
 };
+pub use operation::{
+    Advance, CloneOutcome, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_WAVES, Next, OnFailure, OperationKind,
+    OperationPlan, OperationRecord, OperationState, Rollout, WaveOutcome, WaveSpec,
+};
 pub use policy::{Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchPolicy, Writes};
+pub use readers::Readers;
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
     SnapshotId, SnapshotRecord, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,
