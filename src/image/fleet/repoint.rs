@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use super::operations::{Part, Step};
 use super::snapshots::snapshot_before;
 use super::{Fleet, Freeze};
 use crate::env::Time;
@@ -14,6 +15,7 @@ use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
+use crate::image::operation::CloneOutcome;
 use crate::image::policy::{SwitchPolicy, Writes};
 use crate::image::record::{CloneRecord, ExportId, Lagging, OperationId, VersionRecord};
 use crate::image::state::State;
@@ -46,6 +48,8 @@ pub struct RepointDone {
     pub lagging: usize,
     /// Clones that showed it already.
     pub unchanged: usize,
+    /// Clones that wait for their next mount.
+    pub staged: usize,
     pub version: Arc<VersionRecord>,
     pub at: Time,
 }
@@ -53,16 +57,16 @@ pub struct RepointDone {
 impl Fleet {
     /// Switch clones to a version, all or none.
     pub async fn repoint(&self, plan: RepointPlan) -> Result<RepointDone> {
-        let plan = Arc::new(plan);
+        let (plan, part) = (Arc::new(plan), Part::Whole { who: self.who.clone() });
         let planned = plan.clone();
         let choose = move |state: &State| choose(state, &planned);
-        let run = move |draft: &mut Draft, clones: &[_], sealed: &_| run(draft, &plan, clones, sealed);
+        let run = move |draft: &mut Draft, clones: &[_], sealed: &_| run(draft, &plan, &part, clones, sealed);
         self.at_one_instant("repoint", Freeze::ViewsAndPins, choose, run).await
     }
 }
 
 /// The clones that are meant; none is an error.
-fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
+pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
     let image = state.find_image(&plan.image)?;
     if plan.to.image != plan.image {
         return Err(Error::invalid(format!("{} is not a version of image {:?}", plan.to, plan.image))
@@ -99,11 +103,13 @@ struct Sorted<'a> {
     discarded: Vec<&'a Arc<CloneRecord>>,
     staying: Vec<&'a Arc<CloneRecord>>,
     unchanged: Vec<&'a Arc<CloneRecord>>,
+    /// They cannot be switched.
+    refused: Vec<&'a Arc<CloneRecord>>,
 }
 
 impl<'a> Sorted<'a> {
-    fn new(clones: &'a [Arc<CloneRecord>], version: &VersionRecord, writes: &Writes, sealed: &Sealed) -> Result<Self> {
-        let (mut sorted, mut refused) = (Self::default(), Vec::new());
+    fn new(clones: &'a [Arc<CloneRecord>], version: &VersionRecord, writes: &Writes, sealed: &Sealed) -> Self {
+        let mut sorted = Self::default();
         for clone in clones {
             let shown = clone.view.version == version.number;
             match (sealed.is_private(&clone.view), writes) {
@@ -114,10 +120,17 @@ impl<'a> Sorted<'a> {
                 (_, _) if shown => sorted.unchanged.push(clone),
                 (false, _) => sorted.switched.push(clone),
                 (true, Writes::Stay) => sorted.staying.push(clone),
-                (true, Writes::Keep | Writes::Preserve(_)) => refused.push(clone),
+                (true, Writes::Keep | Writes::Preserve(_)) => sorted.refused.push(clone),
             }
         }
-        if refused.is_empty() { Ok(sorted) } else { Err(have_writes(&refused)) }
+        sorted
+    }
+
+    fn note(&self, step: &mut Step<'_>) {
+        step.note(&self.switched, CloneOutcome::Switched);
+        step.note(&self.unchanged, CloneOutcome::Unchanged);
+        step.note(&self.staying, CloneOutcome::Lagging);
+        self.refused.iter().for_each(|clone| step.note_failed(clone, "it has private writes"));
     }
 }
 
@@ -133,10 +146,21 @@ fn have_writes(clones: &[&Arc<CloneRecord>]) -> Error {
     )
 }
 
-fn run(draft: &mut Draft, plan: &RepointPlan, clones: &[Arc<CloneRecord>], sealed: &Sealed) -> Result<RepointDone> {
+pub(super) fn run(
+    draft: &mut Draft,
+    plan: &RepointPlan,
+    part: &Part,
+    clones: &[Arc<CloneRecord>],
+    sealed: &Sealed,
+) -> Result<RepointDone> {
     let version = draft.find_version(&plan.to)?.clone();
-    let sorted = Sorted::new(clones, &version, &plan.policy.writes(), sealed)?;
-    let (operation, at) = (OperationId(draft.new_id()?), draft.now());
+    let mut step = Step::begin(draft, part, plan, &version, clones)?;
+    let live = step.stage(draft, clones)?;
+    let sorted = Sorted::new(&live, &version, &plan.policy.writes(), sealed);
+    if !step.lets_fail(sorted.refused.len()) {
+        return Err(have_writes(&sorted.refused));
+    }
+    let (operation, at) = (step.operation, draft.now());
     if !sorted.switched.is_empty() {
         let switch = ViewSwitch {
             clones: sorted.switched.iter().map(|clone| clone.id).collect(),
@@ -153,13 +177,18 @@ fn run(draft: &mut Draft, plan: &RepointPlan, clones: &[Arc<CloneRecord>], seale
     let settled = sorted.switched.iter().chain(&sorted.unchanged).filter(|clone| clone.lagging.is_some());
     set_lagging(draft, settled.map(|clone| clone.id).collect(), None)?;
     let lagging = Lagging { version: version.number, since: at, operation };
-    set_lagging(draft, sorted.staying.iter().map(|clone| clone.id).collect(), Some(lagging))?;
+    let staying = sorted.staying.iter().chain(&sorted.refused);
+    set_lagging(draft, staying.map(|clone| clone.id).collect(), Some(lagging))?;
+    let staged = step.count(CloneOutcome::Staged);
+    sorted.note(&mut step);
+    step.finish(draft, clones)?;
     Ok(RepointDone {
         operation,
         switched: sorted.switched.len(),
         discarded: sorted.discarded.len(),
         lagging: sorted.staying.len(),
         unchanged: sorted.unchanged.len(),
+        staged,
         version,
         at,
     })
