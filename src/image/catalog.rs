@@ -30,7 +30,7 @@ use super::change::Change;
 use super::log::{CatalogLog, Rev};
 use super::record::StoreRecord;
 use super::state::State;
-use crate::env::Env;
+use crate::env::{Env, Time};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Closures that wait for the committer; more wait outside.
@@ -118,6 +118,11 @@ impl Catalog {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Message::Close(reply)).await.map_err(|_| closed("close"))?;
         answer.await.unwrap_or_else(|_| Err(closed("close")))
+    }
+
+    /// Wall time, as its transactions see it.
+    pub(super) fn now(&self) -> Time {
+        self.env.clock.now()
     }
 
     /// Fresh random bytes.

@@ -8,8 +8,8 @@ use super::Labels;
 use super::operation::{Advance, OperationRecord};
 use super::policy::SwitchPolicy;
 use super::record::{
-    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, OperationId, SnapshotRecord, Staged, StoreRecord,
-    VersionNumber, VersionRecord,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, OperationId, SnapshotRecord, Staged,
+    StoreRecord, VersionNumber, VersionRecord,
 };
 use super::switch::{Sealed, ViewSwitch};
 use crate::overlay::Layer;

@@ -17,6 +17,7 @@ mod fork;
 mod marks;
 mod operations;
 mod repoint;
+mod retention;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -25,6 +26,7 @@ pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use operations::NewOperation;
 pub use repoint::{RepointDone, RepointPlan};
+pub use retention::Retention;
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
 use std::sync::Arc;

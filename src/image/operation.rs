@@ -13,8 +13,8 @@ mod gate;
 mod waves;
 
 pub use gate::{Gate, MAX_GATE_TEXT};
-pub use waves::{MAX_WAVES, WaveSpec};
 pub(super) use waves::split;
+pub use waves::{MAX_WAVES, WaveSpec};
 
 use std::sync::Arc;
 

@@ -5,19 +5,21 @@
 //! | `worker` | the one task that runs all workers, and its pace |
 //! | `reclaim` | overlays and older values that nothing names or shows any more |
 //! | `marks` | positions of overlays that nothing names any more |
+//! | `operations` | waves, gates and pauses of operations under way; forgetting those that ended |
 //! | `flatten` | clones with many sealed layers |
 //! | `sweep` | what removed files left behind |
 //! | `dedup` | idle private data on its way into the chunk store |
 //! | `fsck` | the check of a whole store |
 //! | `compact` | sparse segments of the delta log |
 //!
-//! Nothing here changes what any client sees, and nothing that is acknowledged waits for it.
+//! Nothing here but `operations` changes what any client sees, and nothing that is acknowledged waits for it.
 
 mod compact;
 mod dedup;
 mod flatten;
 pub mod fsck;
 mod marks;
+pub mod operations;
 mod reclaim;
 mod sweep;
 mod worker;
@@ -30,9 +32,9 @@ use tokio::task::JoinHandle;
 
 use self::worker::{Pace, Worker};
 use crate::chunk::ChunkStore;
-use crate::config::MaintenanceConfig;
+use crate::config::{MaintenanceConfig, OperationsConfig};
 use crate::env::Env;
-use crate::image::Fleet;
+use crate::image::{Fleet, Retention};
 use crate::overlay::OverlayStore;
 
 /// Start the background work; it ends when `stop` changes.
@@ -42,11 +44,18 @@ pub fn spawn(
     chunks: Arc<ChunkStore>,
     env: &Env,
     config: &MaintenanceConfig,
+    operations: &OperationsConfig,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
+    let keep = Retention {
+        operations: operations.keep,
+        age: Duration::from_secs(operations.keep_secs),
+        window: Duration::from_secs(operations.rollback_secs),
+    };
     let workers: Vec<Box<dyn Worker>> = vec![
+        Box::new(operations::Prune::new(fleet.clone(), keep)),
         Box::new(flatten::Flatten::new(fleet.clone(), env.clone())),
         Box::new(marks::Marks::new(fleet.clone(), env.clone(), grace)),
         Box::new(sweep::Sweep::new(fleet, overlays.clone())),

@@ -1,0 +1,1 @@
+//! Goal: an operation gets from wave to wave.
