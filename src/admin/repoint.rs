@@ -3,21 +3,24 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 
-use super::Context;
-use super::clones::{Selection, target};
 use super::reply::{Answer, Body};
+use super::selection::{Selection, target};
 use super::types::{DropPinsBody, PinList, PinsDropped, RepointBody, RepointInfo};
 use super::views::{pin_infos, switch_policy, version_name};
+use super::{Context, Peer};
+use crate::error::Result;
 use crate::image::RepointPlan;
 
-pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<RepointBody>) -> Answer<RepointInfo> {
-    let policy = switch_policy(&body.policy)?;
-    let target = target(body.clones, body.select)?;
-    let plan = RepointPlan { to: body.to.parse()?, target, policy, image: body.image };
+pub(super) async fn repoint(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(body): Body<RepointBody>,
+) -> Answer<RepointInfo> {
+    let plan = plan(body)?;
     let image = plan.image.clone();
-    let done = cx.fleet.repoint(plan).await?;
+    let done = cx.fleet.on_behalf_of(&peer.who()).repoint(plan).await?;
     let version = version_name(&image, done.version.number);
     tracing::info!("{}: {} clones of {image} show {version}", done.operation, done.switched);
     Ok(Json(RepointInfo {
@@ -29,13 +32,20 @@ pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<Rep
         snapshot: (done.discarded > 0).then(|| done.operation.snapshot_name()),
         lagging: done.lagging as u64,
         unchanged: done.unchanged as u64,
+        staged: done.staged as u64,
     }))
+}
+
+pub(super) fn plan(body: RepointBody) -> Result<RepointPlan> {
+    let (policy, target) = (switch_policy(&body.policy)?, target(body.clones, body.select)?);
+    Ok(RepointPlan { to: body.to.parse()?, target, policy, image: body.image })
 }
 
 pub(super) async fn pins(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<PinList> {
     let state = cx.catalog.state();
-    let clones = selection.clones(&state)?;
-    Ok(Json(PinList { pins: clones.iter().flat_map(|clone| pin_infos(&cx.fleet, &state, clone)).collect() }))
+    let selector = selection.selector()?;
+    let clones = state.select(&selector);
+    Ok(Json(PinList { pins: clones.flat_map(|clone| pin_infos(&cx.fleet, &state, clone)).collect() }))
 }
 
 pub(super) async fn drop_pins(State(cx): State<Arc<Context>>, Body(body): Body<DropPinsBody>) -> Answer<PinsDropped> {

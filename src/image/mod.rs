@@ -50,7 +50,9 @@ pub use operation::{
     Advance, CloneOutcome, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_UNFINISHED, MAX_WAVES, Next, OnFailure,
     OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, WaveOutcome, WaveSpec,
 };
-pub use policy::{Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchPolicy, Writes};
+pub use policy::{
+    Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,
+};
 pub use readers::Readers;
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,

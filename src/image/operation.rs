@@ -56,7 +56,7 @@ pub struct OperationRecord {
     pub since: Time,
     /// Of the first waves.
     pub outcomes: Vec<WaveOutcome>,
-    /// Clones that were removed before their wave came.
+    /// Clones that were removed before their wave came, by id.
     pub gone: Vec<GoneClone>,
 }
 
@@ -263,6 +263,16 @@ impl OperationRecord {
             next if next < self.plan.waves.len() => (OperationState::Active, Next::Wave(next)),
             _ => (OperationState::Done, Next::Nothing),
         }
+    }
+
+    pub(super) fn note_gone(&mut self, clone: GoneClone) {
+        let at = self.gone.partition_point(|gone| gone.id < clone.id);
+        self.gone.insert(at, clone);
+    }
+
+    /// The name of a clone that was removed before its wave came.
+    pub fn gone_name(&self, id: ExportId) -> Option<&Arc<str>> {
+        self.gone.binary_search_by_key(&id, |gone| gone.id).ok().map(|at| &self.gone[at].name)
     }
 
     /// What its own step changes it to.

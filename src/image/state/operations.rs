@@ -69,8 +69,7 @@ impl State {
     pub(super) fn note_gone(&mut self, clone: &CloneRecord) {
         let Some(id) = self.planned.remove(&clone.id) else { return };
         if let Some(operation) = self.operations.get_mut(&id) {
-            let gone = GoneClone { id: clone.id, name: clone.name.clone() };
-            Arc::make_mut(operation).gone.push(gone);
+            Arc::make_mut(operation).note_gone(GoneClone { id: clone.id, name: clone.name.clone() });
         }
     }
 }
