@@ -126,9 +126,13 @@ struct Edited {
 }
 
 impl Edited {
-    fn changes(self, clones: Vec<ExportId>) -> Vec<Change> {
+    /// No more than `edits` were meant to change.
+    fn changes(self, edits: &PolicyEdits, clones: Vec<ExportId>) -> Vec<Change> {
         let (export, quota, policy) = (Arc::new(self.export), self.quota, Arc::new(self.switch));
-        vec![Change::SetPolicy { clones: clones.clone(), export, quota }, Change::SetSwitchPolicy { clones, policy }]
+        let switch = edits.switch != SwitchEdits::default();
+        let others = *edits != PolicyEdits { switch: edits.switch.clone(), ..PolicyEdits::default() };
+        let exported = others.then(|| Change::SetPolicy { clones: clones.clone(), export, quota });
+        exported.into_iter().chain(switch.then_some(Change::SetSwitchPolicy { clones, policy })).collect()
     }
 }
 
@@ -155,7 +159,8 @@ impl Catalog {
     /// Change export policy, quota, and how they are switched, of all of these clones or none.
     pub async fn set_clones(&self, target: CloneTarget, edits: PolicyEdits) -> Result<Vec<Arc<CloneRecord>>> {
         edits.check()?;
-        let changes = |clones, edited: Edited| edited.changes(clones);
+        let meant = edits.clone();
+        let changes = move |clones, edited: Edited| edited.changes(&meant, clones);
         self.edit_clones("set clones", target, move |clone| Ok(edits.apply(clone)), changes).await
     }
 

@@ -88,3 +88,84 @@ fn take<'a>(spec: &WaveSpec, left: &mut Vec<&'a Arc<CloneRecord>>, all: usize) -
     };
     Ok(left.drain(..count.min(left.len())).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::env::Time;
+    use crate::image::Labels;
+    use crate::image::record::{ImageId, View};
+    use crate::overlay::OverlayId;
+
+    /// By name the other way round than by id.
+    fn clones(count: u64) -> Vec<Arc<CloneRecord>> {
+        let one = |n: u64| CloneRecord {
+            id: ExportId(n),
+            name: format!("desk-{:03}", count - n).into(),
+            image: ImageId(1),
+            created: Time::new(1, 0),
+            labels: Arc::new(Labels::parse([format!("mod3={}", n % 3)]).unwrap()),
+            view: View::of(1, 1, OverlayId(n)),
+            pins: Vec::new(),
+            switched: Time::new(1, 0),
+            turns: Vec::new(),
+            loose: Vec::new(),
+            export: Arc::default(),
+            quota: None,
+            policy: Arc::default(),
+            lagging: None,
+            staged: None,
+            depth: 0,
+        };
+        (0..count).map(|n| Arc::new(one(n))).collect()
+    }
+
+    fn sizes(count: u64, specs: &[&str]) -> Vec<usize> {
+        let specs: Vec<WaveSpec> = specs.iter().map(|spec| spec.parse().unwrap()).collect();
+        split(&clones(count), &specs).unwrap().iter().map(Vec::len).collect()
+    }
+
+    #[test]
+    fn waves_are_read_as_they_are_written() {
+        for text in ["1", "5000", "1%", "100%", "pool=a,!old", "canary"] {
+            assert_eq!(text.parse::<WaveSpec>().unwrap().to_string(), text);
+        }
+        for bad in ["", "0", "0%", "101%", "-1", "%", "1.5%", "a b", "99999999999999999999"] {
+            assert!(bad.parse::<WaveSpec>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn what_the_waves_leave_is_the_last_one() {
+        assert_eq!(sizes(10, &[]), [10]);
+        assert_eq!(sizes(10, &["1", "3"]), [1, 3, 6]);
+        assert_eq!(sizes(10, &["10"]), [10]);
+        assert_eq!(sizes(10, &["mod3=1", "mod3=0"]), [3, 4, 3]);
+    }
+
+    #[test]
+    fn percentages_are_of_all_and_count_what_was_before() {
+        assert_eq!(sizes(1000, &["1%", "10%", "50%"]), [10, 90, 400, 500]);
+        assert_eq!(sizes(7, &["50%"]), [4, 3], "rounded up");
+        assert_eq!(sizes(10, &["4", "50%"]), [4, 1, 5]);
+        assert_eq!(sizes(10, &["6", "50%", "100%"]), [6, 4], "a wave of nobody is none");
+    }
+
+    #[test]
+    fn each_clone_is_in_one_wave_by_name() {
+        let specs = ["mod3=2", "2", "50%"].map(|spec| spec.parse().unwrap());
+        let waves = split(&clones(20), &specs).unwrap();
+        assert!(waves.iter().all(|wave| wave.is_sorted_by(|a, b| a.0 > b.0)), "{waves:?}");
+        let mut all = waves.concat();
+        all.sort_unstable();
+        assert_eq!(all, (0..20).map(ExportId).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn labels_that_match_nobody_are_a_mistake() {
+        let specs = ["mod3=2", "mod3=2"].map(|spec| spec.parse().unwrap());
+        let refused = split(&clones(20), &specs).unwrap_err();
+        assert!(refused.what().contains("mod3=2"), "{refused}");
+        assert!(split(&clones(200), &vec![WaveSpec::Count(1); MAX_WAVES]).is_err());
+    }
+}

@@ -3,6 +3,7 @@
 //! same steps as the front end.
 
 mod going_on;
+mod operations;
 mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
