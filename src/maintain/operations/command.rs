@@ -65,5 +65,5 @@ async fn tail(mut from: impl AsyncRead + Unpin) -> String {
         kept.drain(..kept.len().saturating_sub(MAX_TAIL));
     }
     let text = String::from_utf8_lossy(&kept);
-    text.split(char::is_control).filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" / ")
+    text.split(char::is_control).filter(|line| !line.trim().is_empty()).collect::<Vec<_>>().join(" ")
 }
