@@ -97,8 +97,7 @@ impl Servers {
             stores.overlays.clone(),
             stores.chunks.clone(),
             env,
-            &config.maintenance,
-            &config.operations,
+            config,
             stopped.clone(),
         );
         let outside = Arc::new(maintain::operations::Machine { readers: None });

@@ -37,9 +37,6 @@ pub(super) struct RolloutArgs {
     /// How long a wave is left alone before its gates are tried [default: 0]
     #[arg(long, value_name = "SECS")]
     soak: Option<u64>,
-    /// Clones that may fail; they stay and are marked as lagging [default: 0]
-    #[arg(long, value_name = "N")]
-    max_failures: Option<u64>,
     /// What a failure does [default: halt]
     #[arg(long, value_parser = ["halt", "rollback"])]
     on_failure: Option<String>,
@@ -54,8 +51,8 @@ pub(super) struct RolloutArgs {
 impl RolloutArgs {
     /// Whether this is more than one switch at once.
     pub fn is_given(&self) -> bool {
-        let Self { waves, gates, gate_timeout, gate_interval, soak, max_failures, on_failure, at, detach } = self;
-        let numbers = [gate_timeout, gate_interval, soak, max_failures].iter().any(|number| number.is_some());
+        let Self { waves, gates, gate_timeout, gate_interval, soak, on_failure, at, detach } = self;
+        let numbers = [gate_timeout, gate_interval, soak].iter().any(|number| number.is_some());
         !waves.is_empty() || !gates.is_empty() || numbers || on_failure.is_some() || at.is_some() || *detach
     }
 }
@@ -67,14 +64,13 @@ pub(super) async fn start(
     client: &mut Client,
     output: &mut Output,
 ) -> Result<()> {
-    let RolloutArgs { waves, gates, gate_timeout, gate_interval, soak, max_failures, on_failure, at, detach } = rollout;
+    let RolloutArgs { waves, gates, gate_timeout, gate_interval, soak, on_failure, at, detach } = rollout;
     let detach = detach || at.is_some();
     let rollout = RolloutWords {
         gates,
         gate_timeout_secs: gate_timeout,
         gate_interval_secs: gate_interval,
         soak_secs: soak,
-        max_failures,
         on_failure,
     };
     let body = OperationBody { repoint, waves, rollout, at };
@@ -181,11 +177,15 @@ fn in_a_line(info: &OperationInfo) -> String {
 
 /// `3 switched, 1 failed`.
 fn outcome(counts: &OutcomeCounts) -> String {
-    let OutcomeCounts { switched, staged, unchanged, lagging, failed, gone } = counts;
+    let OutcomeCounts { switched, kept, preserved, discarded, staged, unchanged, lagging, failed, gone } = counts;
+    let some = |parts: &[(&u64, &str)]| -> Vec<String> {
+        parts.iter().filter(|(n, _)| **n > 0).map(|(n, word)| format!("{n} {word}")).collect()
+    };
+    let private = some(&[(kept, "kept"), (preserved, "preserved"), (discarded, "discarded")]).join(", ");
+    let private = if private.is_empty() { private } else { format!(" ({private})") };
     let others =
         [(staged, "staged"), (unchanged, "unchanged"), (lagging, "lagging"), (failed, "failed"), (gone, "gone")];
-    let others = others.iter().filter(|(n, _)| **n > 0).map(|(n, word)| format!(", {n} {word}"));
-    format!("{switched} switched{}", others.collect::<String>())
+    [vec![format!("{switched} switched{private}")], some(&others)].concat().join(", ")
 }
 
 fn state(info: &OperationInfo) -> String {
@@ -247,7 +247,9 @@ fn waves(waves: &[WaveInfo]) -> String {
 
 /// First those that are not as they should be, and no more than people read.
 fn clones(clones: &[OperationClone]) -> String {
-    let usual = |clone: &OperationClone| matches!(clone.state.as_str(), "switched" | "unchanged" | "waiting");
+    let usual = |clone: &OperationClone| {
+        matches!(clone.state.as_str(), "switched" | "kept" | "preserved" | "discarded" | "unchanged" | "waiting")
+    };
     let mut sorted: Vec<_> = clones.iter().collect();
     sorted.sort_by_key(|clone| usual(clone));
     let row = |clone: &&OperationClone| {

@@ -10,7 +10,9 @@ use hyper::Method;
 use super::client::{Client, selecting};
 use super::operations::{self, RolloutArgs};
 use super::output::{Output, count, local, size, table, words};
-use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo, SwitchWords};
+use crate::admin::types::{
+    ConflictInfo, DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo, SwitchWords,
+};
 
 #[derive(Args)]
 pub(super) struct Repoint {
@@ -31,6 +33,12 @@ pub(super) struct Repoint {
     clones_from: Option<PathBuf>,
     #[command(flatten)]
     policy: SwitchArgs,
+    /// So many clones may stay because of conflicts, marked as lagging; with more, nothing is switched
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_failures: usize,
+    /// Only tell what would be done, for all waves at once
+    #[arg(long)]
+    dry_run: bool,
     #[command(flatten)]
     rollout: RolloutArgs,
 }
@@ -64,10 +72,10 @@ impl From<SwitchArgs> for SwitchWords {
 }
 
 pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Repoint { image, to, select, clones, clones_from, policy, rollout } = repoint;
+    let Repoint { image, to, select, clones, clones_from, policy, max_failures, dry_run, rollout } = repoint;
     let clones = clones_from.map_or(Ok(clones), |from| names_in(&from))?;
-    let body = RepointBody { image, to, select, clones, policy: policy.into() };
-    if rollout.is_given() {
+    let body = RepointBody { image, to, select, clones, policy: policy.into(), max_failures, dry_run };
+    if rollout.is_given() && !dry_run {
         return operations::start(rollout, body, client, output).await;
     }
     let done: RepointInfo = client.send(Method::POST, "/v1/repoint", &body).await?;
@@ -87,23 +95,43 @@ fn names_in(from: &Path) -> Result<Vec<String>> {
 }
 
 fn switched(done: &RepointInfo) -> String {
-    let already = match done.unchanged {
-        0 => String::new(),
-        n => format!(", {n} showed it already"),
-    };
-    let staying = match done.lagging {
-        0 => String::new(),
-        n => format!(", {n} stayed because of private writes"),
-    };
-    let staged = match done.staged {
-        0 => String::new(),
-        n => format!(", {n} wait for their next mount"),
-    };
-    let kept = done.snapshot.as_ref().map_or(String::new(), |snapshot| {
-        format!("\n{} had private writes, which are kept in snapshot {snapshot}", count(done.discarded, "clone"))
-    });
-    let switched = count(done.clones, "clone");
-    format!("{}: {switched} switched to {}{already}{staying}{staged}{kept}", done.operation, done.version)
+    let head = done.operation.as_deref().unwrap_or("dry run");
+    let would = if done.dry_run { "would be " } else { "" };
+    let mut text = format!("{head}: {} {would}switched to {}", count(done.clones, "clone"), done.version);
+    let parts = [
+        (done.unchanged, "showed it already"),
+        (done.kept, "kept their private writes"),
+        (done.preserved, "kept some paths"),
+        (done.discarded, "lost their private writes"),
+        (done.staged, "wait for their next mount"),
+        (done.lagging, "stayed because of private writes"),
+    ];
+    for (n, what) in parts.iter().filter(|(n, _)| *n > 0) {
+        text.push_str(&format!(", {n} {what}"));
+    }
+    if let Some(snapshot) = &done.snapshot {
+        text.push_str(&format!("\nwhat clones with private writes showed before is kept in snapshot {snapshot}"));
+    }
+    if let Some(bytes) = done.bytes_refetched {
+        text.push_str(&format!("\nclients would fetch up to {} anew", size(bytes)));
+    }
+    if !done.moved.is_empty() {
+        text.push_str(&format!("\nwritten meanwhile and planned again: {}", done.moved.join(" ")));
+    }
+    if done.conflicts_total > 0 {
+        let row = |c: &ConflictInfo| {
+            vec![c.name.clone(), format!("/{}", c.path), c.clone.clone(), c.image.clone(), c.outcome.clone()]
+        };
+        text.push_str(&format!("\n{}:\n", count(done.conflicts_total, "conflict")));
+        text.push_str(&table(
+            &["CLONE", "PATH", "IN THE CLONE", "IN THE IMAGE", "OUTCOME"],
+            done.conflicts.iter().map(row),
+        ));
+    }
+    if let Some(refused) = &done.refused {
+        text.push_str(&format!("\nwould be refused: {refused}"));
+    }
+    text
 }
 
 /// How clones are switched, as `set` takes it; empty where nothing is said.

@@ -33,8 +33,8 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, NewFork, NewOperation, NewSnapshot, RepointDone, RepointPlan,
-    RestoreDone, Retention, SnapshotTarget, TakenSnapshot,
+    CloneOutcome, DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, NewFork, NewOperation, NewSnapshot, Prediction,
+    RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};
@@ -47,7 +47,7 @@ pub use names::{
     check_snapshot_name, check_tag,
 };
 pub use operation::{
-    Advance, CloneOutcome, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_UNFINISHED, MAX_WAVES, Next, OnFailure,
+    Advance, Fate, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_UNFINISHED, MAX_WAVES, Next, OnFailure,
     OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, WaveOutcome, WaveSpec,
 };
 pub use policy::{

@@ -72,6 +72,8 @@ pub enum OperationKind {
 pub struct OperationPlan {
     /// What it decides for all its clones.
     pub policy: SwitchPolicy,
+    /// Clones of all waves that may stay because of conflicts; one more halts the operation.
+    pub max_failures: usize,
     /// Not before this.
     pub at: Option<Time>,
     pub rollout: Rollout,
@@ -89,8 +91,6 @@ pub struct Rollout {
     pub gate_interval_secs: u64,
     /// How long a wave is left alone before its gates are tried.
     pub soak_secs: u64,
-    /// Clones of all waves that may fail; one more halts the operation.
-    pub max_failures: u64,
     pub on_failure: OnFailure,
 }
 
@@ -101,7 +101,6 @@ impl Default for Rollout {
             gate_timeout_secs: 300,
             gate_interval_secs: 5,
             soak_secs: 0,
-            max_failures: 0,
             on_failure: OnFailure::Halt,
         }
     }
@@ -179,25 +178,36 @@ pub enum Next {
 pub struct WaveOutcome {
     pub at: Time,
     /// One for each clone of the wave, in its order.
-    pub clones: Vec<CloneOutcome>,
-    /// Why clones failed: the first [`MAX_WHYS`].
+    pub fates: Vec<Fate>,
+    /// Why clones stay: the first [`MAX_WHYS`].
     pub whys: Vec<(ExportId, Arc<str>)>,
 }
 
-/// What a wave did to one of its clones.
+/// What a switch does with one clone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub enum CloneOutcome {
+pub enum Fate {
+    /// It shows the version already.
+    Unchanged,
+    /// It has no private writes.
     Switched,
+    Kept,
+    Discarded,
+    Preserved,
+    /// It stays because of its private writes, as it was told.
+    Stays,
+    /// It stays because of a conflict.
+    Conflicts,
     /// It waits for its next mount.
     Staged,
-    /// It showed that already.
-    Unchanged,
-    /// It stays, as it is meant to: it has private writes.
-    Lagging,
-    /// It could not be switched, and stays.
-    Failed,
-    /// It had been removed.
+    /// It was removed before.
     Gone,
+}
+
+impl Fate {
+    /// It shows something else afterwards.
+    pub fn switches(self) -> bool {
+        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved)
+    }
 }
 
 /// A clone that was removed before its wave came.
@@ -242,14 +252,14 @@ impl OperationRecord {
     }
 
     /// Clones of the waves that are done, by what became of them.
-    pub fn count(&self, outcome: CloneOutcome) -> usize {
-        self.outcomes.iter().map(|wave| wave.count(outcome)).sum()
+    pub fn count(&self, fates: &[Fate]) -> usize {
+        self.outcomes.iter().map(|wave| wave.count(fates)).sum()
     }
 
     /// The clones of the waves that are done, with what became of them.
-    pub fn finished(&self) -> impl Iterator<Item = (ExportId, CloneOutcome)> {
+    pub fn finished(&self) -> impl Iterator<Item = (ExportId, Fate)> {
         let waves = self.plan.waves.iter().zip(&self.outcomes);
-        waves.flat_map(|(wave, outcome)| wave.iter().copied().zip(outcome.clones.iter().copied()))
+        waves.flat_map(|(wave, outcome)| wave.iter().copied().zip(outcome.fates.iter().copied()))
     }
 
     /// What comes when a wave is done.
@@ -285,11 +295,11 @@ impl OperationRecord {
 }
 
 impl WaveOutcome {
-    pub fn count(&self, outcome: CloneOutcome) -> usize {
-        self.clones.iter().filter(|clone| **clone == outcome).count()
+    pub fn count(&self, fates: &[Fate]) -> usize {
+        self.fates.iter().filter(|fate| fates.contains(fate)).count()
     }
 
-    /// Why a clone of it failed.
+    /// Why a clone of it stays.
     pub fn why(&self, clone: ExportId) -> Option<&Arc<str>> {
         self.whys.iter().find(|(id, _)| *id == clone).map(|(_, why)| why)
     }

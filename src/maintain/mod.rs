@@ -32,7 +32,7 @@ use tokio::task::JoinHandle;
 
 use self::worker::{Pace, Worker};
 use crate::chunk::ChunkStore;
-use crate::config::{MaintenanceConfig, OperationsConfig};
+use crate::config::{Config, MaintenanceConfig};
 use crate::env::Env;
 use crate::image::{Fleet, Retention};
 use crate::overlay::OverlayStore;
@@ -43,16 +43,16 @@ pub fn spawn(
     overlays: Arc<OverlayStore>,
     chunks: Arc<ChunkStore>,
     env: &Env,
-    config: &MaintenanceConfig,
-    operations: &OperationsConfig,
+    config: &Config,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
+    let MaintenanceConfig { interval_secs, idle_secs, grace_secs, bytes_per_sec } = config.maintenance;
+    let (grace, idle) = (Duration::from_secs(grace_secs), Duration::from_secs(idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
     let keep = Retention {
-        operations: operations.keep,
-        age: Duration::from_secs(operations.keep_secs),
-        window: Duration::from_secs(operations.rollback_secs),
+        operations: config.operations.keep,
+        age: Duration::from_secs(config.operations.keep_secs),
+        window: Duration::from_secs(config.operations.rollback_secs),
     };
     let workers: Vec<Box<dyn Worker>> = vec![
         Box::new(operations::Prune::new(fleet.clone(), keep)),
@@ -63,6 +63,6 @@ pub fn spawn(
         Box::new(dedup::Dedup::new(overlays.clone(), chunks, env.clone(), idle)),
         Box::new(compact::Compact::new(overlays)),
     ];
-    let pace = Pace { interval: Duration::from_secs(config.interval_secs), bytes_per_sec: config.bytes_per_sec };
+    let pace = Pace { interval: Duration::from_secs(interval_secs), bytes_per_sec };
     tokio::spawn(worker::run(workers, pace, stop))
 }

@@ -4,8 +4,8 @@ use crate::admin::types::{OperationClone, OperationInfo, OutcomeCounts, RolloutW
 use crate::admin::views::{image_of, rfc3339, switch_words, version_name};
 use crate::error::{Error, Result};
 use crate::image::{
-    CloneOutcome, CloneRecord, ExportId, Next, OnFailure, OperationKind, OperationRecord, OperationState, Rollout,
-    State, WaveOutcome,
+    CloneRecord, ExportId, Fate, Next, OnFailure, OperationKind, OperationRecord, OperationState, Rollout, State,
+    WaveOutcome,
 };
 
 /// What is not given is as in [`Rollout::default`].
@@ -16,7 +16,6 @@ pub(super) fn rollout(words: &RolloutWords) -> Result<Rollout> {
         gate_timeout_secs: words.gate_timeout_secs.unwrap_or(usual.gate_timeout_secs),
         gate_interval_secs: words.gate_interval_secs.unwrap_or(usual.gate_interval_secs),
         soak_secs: words.soak_secs.unwrap_or(usual.soak_secs),
-        max_failures: words.max_failures.unwrap_or(usual.max_failures),
         on_failure: words.on_failure.as_deref().map_or(Ok(usual.on_failure), on_failure)?,
     })
 }
@@ -39,7 +38,6 @@ fn rollout_words(rollout: &Rollout) -> RolloutWords {
         gate_timeout_secs: Some(rollout.gate_timeout_secs),
         gate_interval_secs: Some(rollout.gate_interval_secs),
         soak_secs: Some(rollout.soak_secs),
-        max_failures: Some(rollout.max_failures),
         on_failure: Some(on_failure.into()),
     }
 }
@@ -66,7 +64,7 @@ pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> Oper
         why: why.map(ToString::to_string),
         wave: wave_number(operation),
         clones: operation.count_clones() as u64,
-        outcome: counts(|outcome| operation.count(outcome)),
+        outcome: counts(|fates| operation.count(fates)),
         waves: waves.map(|(at, clones)| wave_info(at, clones, operation.outcomes.get(at))).collect(),
         who: operation.who.to_string(),
         created: rfc3339(operation.created),
@@ -74,6 +72,7 @@ pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> Oper
         at: operation.plan.at.map(rfc3339),
         rolled_back_by: rolled_back_by.map(ToString::to_string),
         rollback_of: rollback_of.map(|of| of.to_string()),
+        max_failures: operation.plan.max_failures as u64,
         rollout: rollout_words(&operation.plan.rollout),
         switch: switch_words(&operation.plan.policy),
     }
@@ -107,19 +106,22 @@ fn wave_info(at: usize, clones: &[ExportId], done: Option<&WaveOutcome>) -> Wave
         wave: at as u64 + 1,
         clones: clones.len() as u64,
         switched_at: done.map(|done| rfc3339(done.at)),
-        outcome: counts(|outcome| done.map_or(0, |done| done.count(outcome))),
+        outcome: counts(|fates| done.map_or(0, |done| done.count(fates))),
     }
 }
 
-fn counts(count: impl Fn(CloneOutcome) -> usize) -> OutcomeCounts {
-    let count = |outcome| count(outcome) as u64;
+fn counts(count: impl Fn(&[Fate]) -> usize) -> OutcomeCounts {
+    let count = |fates: &[Fate]| count(fates) as u64;
     OutcomeCounts {
-        switched: count(CloneOutcome::Switched),
-        staged: count(CloneOutcome::Staged),
-        unchanged: count(CloneOutcome::Unchanged),
-        lagging: count(CloneOutcome::Lagging),
-        failed: count(CloneOutcome::Failed),
-        gone: count(CloneOutcome::Gone),
+        switched: count(&[Fate::Switched, Fate::Kept, Fate::Preserved, Fate::Discarded]),
+        kept: count(&[Fate::Kept]),
+        preserved: count(&[Fate::Preserved]),
+        discarded: count(&[Fate::Discarded]),
+        staged: count(&[Fate::Staged]),
+        unchanged: count(&[Fate::Unchanged]),
+        lagging: count(&[Fate::Stays]),
+        failed: count(&[Fate::Conflicts]),
+        gone: count(&[Fate::Gone]),
     }
 }
 
@@ -134,8 +136,8 @@ pub(super) fn operation_clone(
     let clone = state.clone_by_id(id);
     let outcome = operation.outcomes.get(wave);
     let name = clone.map(|clone| &clone.name).or_else(|| operation.gone_name(id));
-    let word = match outcome.and_then(|outcome| outcome.clones.get(at)) {
-        Some(outcome) => outcome_word(operation, *outcome, clone.map(|clone| &**clone)),
+    let word = match outcome.and_then(|outcome| outcome.fates.get(at)) {
+        Some(fate) => fate_word(operation, *fate, clone.map(|clone| &**clone)),
         None if clone.is_none() => "gone",
         None => "waiting",
     };
@@ -154,16 +156,19 @@ pub(super) fn operation_clone(
 const FAILED: &str = "failed";
 
 /// A clone that was staged is judged by what it is now.
-fn outcome_word(operation: &OperationRecord, outcome: CloneOutcome, clone: Option<&CloneRecord>) -> &'static str {
+fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord>) -> &'static str {
     let staged = |clone: &CloneRecord| clone.staged.as_ref().is_some_and(|staged| staged.operation == operation.id);
-    match (outcome, clone) {
-        (CloneOutcome::Switched, _) => "switched",
-        (CloneOutcome::Unchanged, _) => "unchanged",
-        (CloneOutcome::Lagging, _) => "lagging",
-        (CloneOutcome::Failed, _) => FAILED,
-        (CloneOutcome::Gone, _) | (CloneOutcome::Staged, None) => "gone",
-        (CloneOutcome::Staged, Some(clone)) if staged(clone) => "staged",
-        (CloneOutcome::Staged, Some(clone)) if Some(clone.view.version) == operation.version => "switched",
-        (CloneOutcome::Staged, Some(_)) => "withdrawn",
+    match (fate, clone) {
+        (Fate::Switched, _) => "switched",
+        (Fate::Kept, _) => "kept",
+        (Fate::Preserved, _) => "preserved",
+        (Fate::Discarded, _) => "discarded",
+        (Fate::Unchanged, _) => "unchanged",
+        (Fate::Stays, _) => "lagging",
+        (Fate::Conflicts, _) => FAILED,
+        (Fate::Gone, _) | (Fate::Staged, None) => "gone",
+        (Fate::Staged, Some(clone)) if staged(clone) => "staged",
+        (Fate::Staged, Some(clone)) if Some(clone.view.version) == operation.version => "switched",
+        (Fate::Staged, Some(_)) => "withdrawn",
     }
 }

@@ -28,8 +28,6 @@ pub struct RolloutWords {
     pub gate_timeout_secs: Option<u64>,
     pub gate_interval_secs: Option<u64>,
     pub soak_secs: Option<u64>,
-    /// Clones that may fail.
-    pub max_failures: Option<u64>,
     /// `halt` or `rollback`.
     pub on_failure: Option<String>,
 }
@@ -64,6 +62,8 @@ pub struct OperationInfo {
     pub rolled_back_by: Option<String>,
     /// What a rollback undid.
     pub rollback_of: Option<String>,
+    /// Clones that may stay because of conflicts.
+    pub max_failures: u64,
     pub rollout: RolloutWords,
     /// What it says about how clones are switched.
     pub switch: SwitchWords,
@@ -72,13 +72,18 @@ pub struct OperationInfo {
 /// Clones of finished waves, by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutcomeCounts {
+    /// They show something else now; of these, by what became of private writes:
     pub switched: u64,
+    pub kept: u64,
+    pub preserved: u64,
+    pub discarded: u64,
     /// They wait for their next mount.
     pub staged: u64,
     /// They showed the version already.
     pub unchanged: u64,
     /// They stayed because of their private writes, as they were meant to.
     pub lagging: u64,
+    /// They stayed because of conflicts.
     pub failed: u64,
     /// They had been removed.
     pub gone: u64,
@@ -108,7 +113,8 @@ pub struct OperationClone {
     pub name: String,
     /// Counts from 1.
     pub wave: u64,
-    /// `waiting`, `switched`, `staged`, `withdrawn`, `unchanged`, `lagging`, `failed` or `gone`.
+    /// `waiting`; `switched`, and with private writes `kept`, `preserved` or `discarded`; `staged`, `withdrawn`,
+    /// `unchanged`, `lagging`, `failed` or `gone`.
     pub state: String,
     /// What it shows now; nothing if it was removed.
     pub version: Option<String>,

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::repoint::choose;
-use super::{Fleet, Freeze, RepointPlan};
+use super::{CloneOutcome, Fleet, RepointOutcome, RepointPlan};
 use crate::env::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::catalog::Draft;
@@ -20,13 +20,12 @@ use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
 use crate::image::operation::{
-    Advance, CloneOutcome, MAX_UNFINISHED, MAX_WHYS, Next, OnFailure, OperationKind, OperationPlan, OperationRecord,
+    Advance, Fate, MAX_UNFINISHED, MAX_WHYS, Next, OnFailure, OperationKind, OperationPlan, OperationRecord,
     OperationState, Rollout, WaveOutcome, WaveSpec, shortened, split,
 };
-use crate::image::policy::{Activation, SwitchPolicy, Writes};
+use crate::image::policy::{Activation, SwitchPolicy};
 use crate::image::record::{CloneRecord, ExportId, OperationId, Staged, VersionRecord};
 use crate::image::state::State;
-use crate::image::switch::Sealed;
 
 /// A repoint in waves, or one that begins later.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,19 +61,10 @@ impl Fleet {
         self.step("begin an operation", id, Next::Start, begin).await
     }
 
-    /// Switch a wave: its clones, those excepted that may fail, or none.
+    /// Switch a wave: its clones, those excepted that may stay because of conflicts, or none.
     pub async fn switch_wave(&self, id: OperationId, wave: usize) -> Result<()> {
-        let part = Part::Wave { operation: id, wave };
         let plan = wave_plan(&self.catalog.state(), id)?;
-        let choose = move |state: &State| {
-            let operation = at(state, id, Next::Wave(wave))?;
-            let clones = operation.plan.waves.get(wave).into_iter().flatten();
-            Ok(clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect())
-        };
-        let run = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
-            super::repoint::run(draft, &plan, &part, clones, sealed)
-        };
-        self.at_one_instant("switch a wave", Freeze::ViewsAndPins, choose, run).await.map(drop)
+        self.repoint_part(plan, Part::Wave { operation: id, wave }).await.map(drop)
     }
 
     /// The gates behind a wave are passed.
@@ -187,12 +177,17 @@ fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<Op
     check_unfinished(draft)?;
     let version = draft.find_version(&new.repoint.to)?.clone();
     let (id, created) = (OperationId(draft.new_id()?), draft.now());
-    let (policy, at) = (new.repoint.policy.clone(), new.at);
-    let plan = OperationPlan { policy, at, rollout: new.rollout.clone(), waves: split(&clones, &new.waves)? };
-    let next = if at.is_some() { Next::Start } else { Next::Wave(0) };
-    if at.is_some() {
+    let plan = OperationPlan {
+        policy: new.repoint.policy.clone(),
+        max_failures: new.repoint.max_failures,
+        at: new.at,
+        rollout: new.rollout.clone(),
+        waves: split(&clones, &new.waves)?,
+    };
+    let next = if plan.at.is_some() { Next::Start } else { Next::Wave(0) };
+    if plan.at.is_some() {
         let clones = plan.waves.concat();
-        stage(draft, clones, Some(staged(id, &version, &plan.policy, created, at)))?;
+        stage(draft, clones, Some(staged(id, &version, &plan.policy, created, plan.at)))?;
     }
     draft.apply(Change::PutOperation(OperationRecord {
         id,
@@ -275,114 +270,92 @@ fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
     let (image, number) = (state.image(operation.image).ok_or_else(gone)?.name.to_string(), operation.version);
     let number = number.ok_or_else(|| Error::internal(format!("operation {id} has no version to switch to")))?;
     let (to, policy) = (VersionRef::number(image.clone(), number), operation.plan.policy.clone());
-    Ok(RepointPlan { image, to, target: CloneTarget::All, policy })
+    let max_failures = operation.plan.max_failures.saturating_sub(operation.count(&[Fate::Conflicts]));
+    Ok(RepointPlan { image, to, target: CloneTarget::All, policy, max_failures })
+}
+
+impl Part {
+    /// The clones that are meant.
+    pub fn choose(&self, state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
+        match self {
+            Self::Whole { .. } => {
+                let clones = choose(state, plan)?;
+                check_unplanned(state, &clones)?;
+                Ok(clones)
+            }
+            Self::Wave { operation, wave } => {
+                let operation = at(state, *operation, Next::Wave(*wave))?;
+                let clones = operation.plan.waves.get(*wave).into_iter().flatten();
+                Ok(clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect())
+            }
+        }
+    }
 }
 
 /// A switch in the making, as a step of its operation.
 pub(super) struct Step<'a> {
     pub operation: OperationId,
     part: &'a Part,
-    plan: &'a RepointPlan,
-    version: Arc<VersionRecord>,
     /// The staged switch of an operation that is there already: it has a record.
     activates: bool,
-    may_fail: usize,
-    outcomes: HashMap<ExportId, CloneOutcome>,
-    whys: Vec<(ExportId, Arc<str>)>,
 }
 
 impl<'a> Step<'a> {
     pub fn begin(
         draft: &mut Draft,
         part: &'a Part,
-        plan: &'a RepointPlan,
-        version: &Arc<VersionRecord>,
+        plan: &RepointPlan,
+        version: &VersionRecord,
         clones: &[Arc<CloneRecord>],
     ) -> Result<Self> {
-        let (operation, activates, may_fail) = match part {
+        match part {
             Part::Whole { .. } => {
                 check_unplanned(draft, clones)?;
                 let activated = activated(clones, version, &plan.policy);
-                (activated.map_or_else(|| draft.new_id().map(OperationId), Ok)?, activated.is_some(), 0)
+                let operation = activated.map_or_else(|| draft.new_id().map(OperationId), Ok)?;
+                Ok(Self { operation, part, activates: activated.is_some() })
             }
             Part::Wave { operation, wave } => {
-                let record = at(draft, *operation, Next::Wave(*wave))?;
-                let may_fail = usize::try_from(record.plan.rollout.max_failures).unwrap_or(usize::MAX);
-                (*operation, false, may_fail.saturating_sub(record.count(CloneOutcome::Failed)))
+                at(draft, *operation, Next::Wave(*wave))?;
+                Ok(Self { operation: *operation, part, activates: false })
             }
-        };
-        let (outcomes, whys) = (HashMap::with_capacity(clones.len()), Vec::new());
-        Ok(Self { operation, part, plan, version: version.clone(), activates, may_fail, outcomes, whys })
-    }
-
-    /// Stage the clones that are switched when they are mounted; answers the others.
-    pub fn stage(&mut self, draft: &mut Draft, clones: &[Arc<CloneRecord>]) -> Result<Vec<Arc<CloneRecord>>> {
-        let image = draft.image(self.version.image).map(|image| image.policy.clone()).unwrap_or_default();
-        let waits = |clone: &&Arc<CloneRecord>| {
-            let policy = self.plan.policy.or(&clone.policy).or(&image);
-            let shown = clone.view.version == self.version.number && policy.writes() != Writes::Discard;
-            policy.activation() == Activation::OnMount && !shown
-        };
-        let (waiting, live): (Vec<_>, Vec<_>) = clones.iter().partition(waits);
-        let mark = staged(self.operation, &self.version, &self.plan.policy, draft.now(), None);
-        stage(draft, waiting.iter().map(|clone| clone.id).collect(), Some(mark))?;
-        self.note(&waiting, CloneOutcome::Staged);
-        Ok(live.into_iter().cloned().collect())
-    }
-
-    /// Whether so many more clones may fail.
-    pub fn lets_fail(&self, clones: usize) -> bool {
-        clones <= self.may_fail
-    }
-
-    pub fn note(&mut self, clones: &[&Arc<CloneRecord>], outcome: CloneOutcome) {
-        self.outcomes.extend(clones.iter().map(|clone| (clone.id, outcome)));
-    }
-
-    /// A clone cannot be switched.
-    pub fn note_failed(&mut self, clone: &Arc<CloneRecord>, why: &str) {
-        self.note(&[clone], CloneOutcome::Failed);
-        if self.whys.len() < MAX_WHYS {
-            self.whys.push((clone.id, shortened(why)));
         }
     }
 
-    pub fn count(&self, outcome: CloneOutcome) -> usize {
-        self.outcomes.values().filter(|noted| **noted == outcome).count()
-    }
-
-    /// Record what was noted, in the change set of the switch.
-    pub fn finish(self, draft: &mut Draft, clones: &[Arc<CloneRecord>]) -> Result<()> {
-        self.unstage(draft, clones)?;
+    /// Stage what waits, and record what became of the clones, in the change set of the switch.
+    pub fn finish(self, draft: &mut Draft, plan: &RepointPlan, outcome: &RepointOutcome) -> Result<()> {
+        let with = |wanted: fn(Fate) -> bool| {
+            let clones = outcome.clones.iter().filter(move |clone| wanted(clone.fate));
+            clones.map(|clone| clone.id).collect::<Vec<_>>()
+        };
+        let mark = staged(self.operation, &outcome.version, &plan.policy, draft.now(), None);
+        stage(draft, with(|fate| fate == Fate::Staged), Some(mark))?;
+        let mut settled = with(|fate| fate != Fate::Staged);
+        settled.retain(|id| draft.clone_by_id(*id).is_some_and(|clone| is_staged_by(clone, self.operation)));
+        stage(draft, settled, None)?;
         match self.part {
             Part::Whole { .. } if self.activates => Ok(()),
-            Part::Whole { who } => self.record_whole(draft, who, clones),
-            Part::Wave { operation, wave } => self.record_wave(draft, *operation, *wave),
+            Part::Whole { who } => self.record_whole(draft, who, plan, outcome),
+            Part::Wave { operation, wave } => record_wave(draft, *operation, *wave, outcome),
         }
     }
 
-    /// What waited for this operation, or the one that it activates, and was not switched waits no more.
-    fn unstage(&self, draft: &mut Draft, clones: &[Arc<CloneRecord>]) -> Result<()> {
-        let still = |id: ExportId| draft.clone_by_id(id).is_some_and(|clone| is_staged_by(clone, self.operation));
-        let waits = |id: &ExportId| self.outcomes.get(id) != Some(&CloneOutcome::Staged) && still(*id);
-        let settled = clones.iter().map(|clone| clone.id).filter(waits).collect();
-        stage(draft, settled, None)
-    }
-
-    fn outcome(&self, at: Time, wave: &[ExportId]) -> WaveOutcome {
-        let of = |id: &ExportId| self.outcomes.get(id).copied().unwrap_or(CloneOutcome::Gone);
-        WaveOutcome { at, clones: wave.iter().map(of).collect(), whys: self.whys.clone() }
-    }
-
-    fn record_whole(&self, draft: &mut Draft, who: &Arc<str>, clones: &[Arc<CloneRecord>]) -> Result<()> {
-        let (at, wave): (_, Vec<_>) = (draft.now(), clones.iter().map(|clone| clone.id).collect());
-        let outcomes = vec![self.outcome(at, &wave)];
-        let plan = OperationPlan { policy: self.plan.policy.clone(), waves: vec![wave], ..OperationPlan::default() };
+    fn record_whole(
+        &self,
+        draft: &mut Draft,
+        who: &Arc<str>,
+        plan: &RepointPlan,
+        outcome: &RepointOutcome,
+    ) -> Result<()> {
+        let (at, wave): (_, Vec<_>) = (draft.now(), outcome.clones.iter().map(|clone| clone.id).collect());
+        let outcomes = vec![wave_outcome(at, &wave, outcome)];
+        let (policy, max_failures) = (plan.policy.clone(), plan.max_failures);
+        let plan = OperationPlan { policy, max_failures, waves: vec![wave], ..OperationPlan::default() };
         draft.apply(Change::PutOperation(OperationRecord {
             id: self.operation,
             kind: OperationKind::Repoint,
-            image: self.version.image,
-            version: Some(self.version.number),
+            image: outcome.version.image,
+            version: Some(outcome.version.number),
             who: who.clone(),
             created: at,
             plan: Arc::new(plan),
@@ -393,12 +366,25 @@ impl<'a> Step<'a> {
             gone: Vec::new(),
         }))
     }
+}
 
-    fn record_wave(&self, draft: &mut Draft, operation: OperationId, wave: usize) -> Result<()> {
-        let record = draft.find_operation(operation)?.clone();
-        let (at, (state, next)) = (draft.now(), record.behind_wave(wave));
-        let outcome = Some(self.outcome(at, record.plan.waves.get(wave).map_or(&[], Vec::as_slice)));
-        draft.apply(Change::Advance(Advance { operation, at, state, next, outcome }))
+fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, outcome: &RepointOutcome) -> Result<()> {
+    let record = draft.find_operation(operation)?.clone();
+    let (at, (state, next)) = (draft.now(), record.behind_wave(wave));
+    let clones = record.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
+    let outcome = Some(wave_outcome(at, clones, outcome));
+    draft.apply(Change::Advance(Advance { operation, at, state, next, outcome }))
+}
+
+/// What became of the clones of a wave, and why those stay that conflict.
+fn wave_outcome(at: Time, wave: &[ExportId], outcome: &RepointOutcome) -> WaveOutcome {
+    let fates: HashMap<_, _> = outcome.clones.iter().map(|clone| (clone.id, clone.fate)).collect();
+    let conflict = outcome.clones.iter().filter(|clone| clone.fate == Fate::Conflicts).take(MAX_WHYS);
+    let why = |clone: &CloneOutcome| (clone.id, shortened(&clone.first_conflict().unwrap_or_default()));
+    WaveOutcome {
+        at,
+        fates: wave.iter().map(|id| fates.get(id).copied().unwrap_or(Fate::Gone)).collect(),
+        whys: conflict.map(why).collect(),
     }
 }
 

@@ -14,8 +14,8 @@ use crate::chunk::{ChunkId, MemoryChunks};
 use crate::env::{Env, ManualClock, SeededRng, SimDisk};
 use crate::error::Error;
 use crate::image::{
-    Catalog, CloneOutcome, CloneTarget, Labels, MemoryCatalogLog, NewClones, NewOperation, NewVersion, OnFailure,
-    RepointPlan, Rollout, SwitchPolicy, VersionRef,
+    Catalog, CloneTarget, Fate, Labels, MemoryCatalogLog, NewClones, NewOperation, NewVersion, OnFailure, RepointPlan,
+    Rollout, VersionRef,
 };
 use crate::meta::MemoryKv;
 use crate::overlay::log::{LocalLog, LogOptions};
@@ -137,8 +137,7 @@ impl World {
     }
 
     async fn start(&self, rollout: Rollout, waves: &[&str], at: Option<Time>) -> OperationId {
-        let (to, policy) = (VersionRef::number("os", 2), SwitchPolicy::default());
-        let repoint = RepointPlan { image: "os".into(), to, target: CloneTarget::All, policy };
+        let repoint = RepointPlan::new("os", VersionRef::number("os", 2), CloneTarget::All);
         let waves = waves.iter().map(|spec| spec.parse().unwrap()).collect();
         self.fleet.start(NewOperation { repoint, waves, rollout, at }).await.unwrap().id
     }
@@ -203,7 +202,7 @@ async fn an_operation_goes_through_all_its_waves_and_gates() {
     world.run();
     let id = world.start(gated(), &["1", "50%"], None).await;
     let operation = world.still(id).await;
-    assert_eq!((&operation.state, operation.count(CloneOutcome::Switched)), (&OperationState::Done, 6));
+    assert_eq!((&operation.state, operation.count(&[Fate::Switched])), (&OperationState::Done, 6));
     assert_eq!(world.switches(), [1; 6]);
     let asked = [(0, 0), (0, 5), (0, 10), (1, 10), (2, 10)].map(|(wave, secs)| ("ready".to_owned(), wave, secs));
     assert_eq!(world.asked(), asked);
@@ -334,7 +333,7 @@ async fn an_operation_goes_on_exactly_where_it_was_after_each_commit() {
         let switched: usize = now.plan.waves[..done].iter().map(Vec::len).sum();
         assert_eq!(world.switches(), [vec![1; switched], vec![0; 6 - switched]].concat(), "{:?}", now.next);
     }
-    assert_eq!(world.operation(id).count(CloneOutcome::Switched), 6);
+    assert_eq!(world.operation(id).count(&[Fate::Switched]), 6);
     let steps = (0..4).flat_map(|wave| [Next::Wave(wave), Next::Gate(wave)]).chain([Next::Nothing]);
     assert!(seen.iter().all(|(_, next)| steps.clone().any(|step| step == *next)));
     assert!(seen.len() >= 4, "the test is one of many restarts: {seen:?}");

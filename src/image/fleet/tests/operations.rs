@@ -9,7 +9,7 @@ use crate::env::Time;
 use crate::image::log::Fault;
 use crate::image::policy::{Activation, SwitchPolicy};
 use crate::image::{
-    CloneOutcome, Gate, Next, OnFailure, OperationId, OperationRecord, OperationState, RepointPlan, Rollout, Writes,
+    Fate, Gate, Next, OnFailure, OperationId, OperationRecord, OperationState, RepointPlan, Rollout, Writes,
 };
 
 const SIX: [&str; 6] = ["c0", "c1", "c2", "c3", "c4", "c5"];
@@ -74,8 +74,8 @@ async fn a_repoint_is_an_operation_of_one_wave_in_the_same_commit() {
     world.crash().await;
     let operation = world.operation(done.operation);
     assert_eq!((&operation.state, operation.next, &*operation.who), (&OperationState::Done, Next::Nothing, "uid 7"));
-    assert_eq!((operation.count(CloneOutcome::Switched), operation.count(CloneOutcome::Unchanged)), (5, 1));
-    let unchanged = operation.finished().find(|(_, outcome)| *outcome == CloneOutcome::Unchanged).unwrap();
+    assert_eq!((operation.count(&[Fate::Switched]), operation.count(&[Fate::Unchanged])), (5, 1));
+    let unchanged = operation.finished().find(|(_, outcome)| *outcome == Fate::Unchanged).unwrap();
     assert_eq!(unchanged.0, world.get("c1").id);
     assert_eq!(world.get("c0").pins[0].operation, done.operation);
 }
@@ -97,7 +97,7 @@ async fn waves_come_one_after_another_with_a_gate_behind_each() {
     assert_eq!((world.at(id), world.versions()), (active(Next::Gate(2)), vec![2; 6]), "the last one has its gate too");
     world.fleet.pass_gate(id, 2).await.unwrap();
     assert_eq!(world.at(id), (OperationState::Done, Next::Nothing));
-    assert_eq!(world.operation(id).count(CloneOutcome::Switched), 6);
+    assert_eq!(world.operation(id).count(&[Fate::Switched]), 6);
     assert!(SIX.iter().all(|name| world.get(name).view.number == 2));
 }
 
@@ -166,8 +166,8 @@ async fn a_clone_that_was_removed_is_skipped_and_named() {
     world.fleet.switch_wave(id, 1).await.unwrap();
     assert_eq!((world.at(id).0, world.versions()), (OperationState::Done, vec![2, 0, 2, 2, 0, 2]));
     let operation = world.operation(id);
-    assert_eq!(operation.count(CloneOutcome::Gone), 2);
-    let gone = operation.finished().filter(|(_, outcome)| *outcome == CloneOutcome::Gone);
+    assert_eq!(operation.count(&[Fate::Gone]), 2);
+    let gone = operation.finished().filter(|(_, outcome)| *outcome == Fate::Gone);
     let called: Vec<_> = gone.map(|(id, _)| operation.gone_name(id).unwrap().to_string()).collect();
     assert_eq!(called, ["c1", "c4"]);
 }
@@ -188,14 +188,14 @@ async fn as_many_clones_may_fail_as_are_allowed() {
         let world = World::six().await;
         world.write("c1", B, 7).await;
         world.write("c3", B, 7).await;
-        let rollout = Rollout { max_failures: allowed, ..Rollout::default() };
-        let id = world.start(NewOperation { rollout, ..gated(&["2"]) }).await;
+        let repoint = RepointPlan { max_failures: allowed, ..to("os", 2, CloneTarget::All, Writes::Keep) };
+        let id = world.start(NewOperation { repoint, ..plain(&["2"]) }).await;
         let waves = [world.fleet.switch_wave(id, 0).await, world.fleet.switch_wave(id, 1).await];
         assert_eq!(waves.iter().all(|wave| wave.is_ok()), switched.is_some(), "{allowed}: {waves:?}");
         let Some(versions) = switched else { continue };
         assert_eq!((world.versions(), world.at(id).0), (versions.to_vec(), OperationState::Done));
         let (operation, c1) = (world.operation(id), world.get("c1"));
-        assert_eq!(operation.count(CloneOutcome::Failed), 2);
+        assert_eq!(operation.count(&[Fate::Conflicts]), 2);
         assert!(operation.outcomes[0].why(c1.id).is_some());
         assert_eq!((c1.lagging.unwrap().version, c1.lagging.unwrap().operation), (2, id));
         assert_eq!(world.read("c1", B).await, 7);
@@ -294,12 +294,12 @@ async fn on_mount_stages_and_the_activation_is_part_of_the_same_operation() {
     let plan = RepointPlan { policy: on_mount(), ..to("os", 2, CloneTarget::All, Writes::Keep) };
     let done = world.fleet.repoint(plan).await.unwrap();
     world.crash().await;
-    assert_eq!((done.switched, done.staged, world.versions()), (0, 6, vec![1; 6]));
+    assert_eq!((done.outcome.switched(), done.outcome.count(&[Fate::Staged]), world.versions()), (0, 6, vec![1; 6]));
     let staged = world.get("c0").staged.clone().unwrap();
     assert_eq!((staged.at, staged.operation), (None, done.operation));
     let activation = RepointPlan { policy: staged.policy.clone(), ..to("os", 2, names(&["c0"]), Writes::Keep) };
     let activated = world.fleet.repoint(activation).await.unwrap();
-    assert_eq!((activated.operation, activated.switched), (done.operation, 1));
+    assert_eq!((activated.operation, activated.outcome.switched()), (done.operation, 1));
     assert!(world.get("c0").staged.is_none());
     assert_eq!(world.get("c0").pins[0].operation, done.operation);
     assert_eq!(world.catalog.state().operations().count(), 1);
@@ -315,10 +315,13 @@ async fn each_clone_waits_for_its_mount_if_it_or_its_image_says_so() {
     let set = crate::image::PolicyEdits { switch: edits, ..Default::default() };
     world.catalog.set_clones(names(&["c3"]), set).await.unwrap();
     let done = world.repoint(2, select("pool=a"), Writes::Keep).await.unwrap();
-    assert_eq!((done.switched, done.staged, world.versions()), (5, 1, vec![2, 2, 2, 1, 2, 2]));
+    assert_eq!(
+        (done.outcome.switched(), done.outcome.count(&[Fate::Staged]), world.versions()),
+        (5, 1, vec![2, 2, 2, 1, 2, 2])
+    );
     let live = SwitchPolicy { activation: Some(Activation::Live), ..SwitchPolicy::default() };
     let plan = RepointPlan { policy: live, ..to("os", 2, CloneTarget::All, Writes::Keep) };
-    assert_eq!(world.fleet.repoint(plan).await.unwrap().switched, 1, "the operation has the first word");
+    assert_eq!(world.fleet.repoint(plan).await.unwrap().outcome.switched(), 1, "the operation has the first word");
     assert!(world.get("c3").staged.is_none());
 }
 
