@@ -204,12 +204,12 @@ async fn forks_of_forks_end_at_the_limit() {
 }
 
 #[tokio::test]
-async fn private_writes_refuse_a_repoint_by_name() {
+async fn conflicts_refuse_a_repoint_by_name() {
     let world = World::new().await;
     let all: Vec<String> = (0..8).map(|i| format!("d{i}")).collect();
     world.clones(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
     for clone in &all[1..] {
-        world.write(clone, A, 100).await;
+        world.write(clone, B, 100).await;
     }
     let before = world.catalog.state();
     let error = world.repoint(2, CloneTarget::All, Writes::Keep).await.unwrap_err();
@@ -217,6 +217,7 @@ async fn private_writes_refuse_a_repoint_by_name() {
     for word in ["\"d1\"", "\"d5\"", "2 more"] {
         assert!(error.what().contains(word), "{error}");
     }
+    assert!(error.what().contains("/b: changed in the clone, changed in the image"), "{error}");
     assert!(!error.what().contains("\"d6\"") && error.remedy_text().unwrap().contains("--writes"), "{error}");
     assert_eq!(*world.catalog.state(), *before);
     let same = world.repoint(1, CloneTarget::All, Writes::Keep).await.unwrap();
