@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 
-use super::Context;
-use super::clones::{Selection, target};
 use super::diff::escaped;
 use super::reply::{Answer, Body};
+use super::selection::{Selection, target};
 use super::types::{ConflictInfo, DropPinsBody, PinList, PinsDropped, RepointBody, RepointInfo};
 use super::views::{pin_infos, switch_policy, version_name};
+use super::{Context, Peer};
 use crate::error::Result;
 use crate::image::{CloneOutcome, Fate, OnConflict, Prediction, RepointOutcome, RepointPlan, VersionNumber};
 use crate::manifest::{self, ChangeKind};
@@ -21,19 +21,18 @@ use crate::overlay::rebase::Conflict;
 /// Conflicts of all clones that one answer tells by path.
 const MAX_CONFLICTS: usize = 10_000;
 
-pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<RepointBody>) -> Answer<RepointInfo> {
-    let plan = RepointPlan {
-        to: body.to.parse()?,
-        target: target(body.clones, body.select)?,
-        policy: switch_policy(&body.policy)?,
-        image: body.image,
-        max_failures: body.max_failures,
-    };
-    if body.dry_run {
+pub(super) async fn repoint(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(body): Body<RepointBody>,
+) -> Answer<RepointInfo> {
+    let dry_run = body.dry_run;
+    let plan = plan(body)?;
+    if dry_run {
         return predict(&cx, &plan).await;
     }
     let image = plan.image.clone();
-    let done = cx.fleet.repoint(plan).await?;
+    let done = cx.fleet.on_behalf_of(&peer.who()).repoint(plan).await?;
     let info = repoint_info(&image, &done.outcome);
     tracing::info!("{}: {} clones of {image} show {}", done.operation, info.clones, info.version);
     let private = done.outcome.count(&[Fate::Kept, Fate::Preserved, Fate::Discarded]) > 0;
@@ -42,6 +41,16 @@ pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<Rep
         snapshot: private.then(|| done.operation.snapshot_name()),
         ..info
     }))
+}
+
+pub(super) fn plan(body: RepointBody) -> Result<RepointPlan> {
+    Ok(RepointPlan {
+        to: body.to.parse()?,
+        target: target(body.clones, body.select)?,
+        policy: switch_policy(&body.policy)?,
+        image: body.image,
+        max_failures: body.max_failures,
+    })
 }
 
 async fn predict(cx: &Context, plan: &RepointPlan) -> Answer<RepointInfo> {
@@ -102,6 +111,7 @@ fn repoint_info(image: &str, outcome: &RepointOutcome) -> RepointInfo {
         discarded: count(&[Fate::Discarded]),
         lagging: count(&[Fate::Stays, Fate::Conflicts]),
         unchanged: count(&[Fate::Unchanged]),
+        staged: count(&[Fate::Staged]),
         moved: outcome.clones.iter().filter(|clone| clone.moved).map(|clone| clone.name.to_string()).collect(),
         conflicts: outcome.clones.iter().flat_map(conflicts).take(MAX_CONFLICTS).collect(),
         conflicts_total: outcome.clones.iter().map(|clone| clone.conflicts_total).sum(),
@@ -120,8 +130,9 @@ fn ended(clone: &CloneOutcome) -> &'static str {
 
 pub(super) async fn pins(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<PinList> {
     let state = cx.catalog.state();
-    let clones = selection.clones(&state)?;
-    Ok(Json(PinList { pins: clones.iter().flat_map(|clone| pin_infos(&cx.fleet, &state, clone)).collect() }))
+    let selector = selection.selector()?;
+    let clones = state.select(&selector);
+    Ok(Json(PinList { pins: clones.flat_map(|clone| pin_infos(&cx.fleet, &state, clone)).collect() }))
 }
 
 pub(super) async fn drop_pins(State(cx): State<Arc<Context>>, Body(body): Body<DropPinsBody>) -> Answer<PinsDropped> {

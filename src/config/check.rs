@@ -18,6 +18,7 @@ const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 0..=19;
 const MAX_THREADS: usize = 1024;
 const MAX_DRAIN_SECS: u64 = 3600;
 const MAX_FORK_DEPTH: u32 = 1024;
+const MAX_OPERATIONS: usize = 4096;
 
 /// Whether the daemon may start in spite of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,6 +71,7 @@ impl Config {
         self.check_store(&mut found);
         self.check_maintenance(&mut found);
         self.check_clones(&mut found);
+        self.check_operations(&mut found);
         self.check_log(&mut found);
         found.0
     }
@@ -187,6 +189,14 @@ impl Config {
             self.clones.max_fork_depth > MAX_FORK_DEPTH,
             format!("clones.max_fork_depth is {}", self.clones.max_fork_depth),
             "set at most 1024",
+        );
+    }
+
+    fn check_operations(&self, found: &mut Findings) {
+        found.error(
+            self.operations.keep > MAX_OPERATIONS,
+            format!("operations.keep is {}", self.operations.keep),
+            "set at most 4096",
         );
     }
 

@@ -17,7 +17,9 @@ mod fork;
 mod keep;
 mod look;
 mod marks;
+mod operations;
 mod repoint;
+mod retention;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -25,7 +27,9 @@ mod tests;
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use look::Look;
-pub use repoint::{CloneOutcome, Fate, Prediction, RepointDone, RepointOutcome, RepointPlan};
+pub use operations::NewOperation;
+pub use repoint::{CloneOutcome, Prediction, RepointDone, RepointOutcome, RepointPlan};
+pub use retention::Retention;
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
 use std::future::ready;
@@ -56,6 +60,8 @@ pub struct Fleet {
     overlays: Arc<OverlayStore>,
     lingering: Arc<Mutex<Lingering>>,
     max_fork_depth: u32,
+    /// On whose behalf operations are made.
+    who: Arc<str>,
 }
 
 /// Which overlays of the chosen clones stand still.
@@ -94,13 +100,20 @@ impl Instant {
 impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
-        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
+        let (max_fork_depth, who) = (DEFAULT_FORK_DEPTH, "mimeo".into());
+        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth, who }
     }
 
     /// Let forks of forks be at most this deep.
     #[must_use]
     pub fn with_fork_depth(self, max_fork_depth: u32) -> Self {
         Self { max_fork_depth, ..self }
+    }
+
+    /// The same fleet; operations that are made through it say that `who` made them.
+    #[must_use]
+    pub fn on_behalf_of(&self, who: &str) -> Self {
+        Self { who: who.into(), ..self.clone() }
     }
 
     pub(super) fn overlays(&self) -> &Arc<OverlayStore> {

@@ -5,19 +5,21 @@
 //! | `worker` | the one task that runs all workers, and its pace |
 //! | `reclaim` | overlays and older values that nothing names or shows any more |
 //! | `marks` | positions of overlays that nothing names any more |
+//! | `operations` | waves, gates and pauses of operations under way; forgetting those that ended |
 //! | `flatten` | clones with many sealed layers |
 //! | `sweep` | what removed files left behind |
 //! | `dedup` | idle private data on its way into the chunk store |
 //! | `fsck` | the check of a whole store |
 //! | `compact` | sparse segments of the delta log |
 //!
-//! Nothing here changes what any client sees, and nothing that is acknowledged waits for it.
+//! Nothing here but `operations` changes what any client sees, and nothing that is acknowledged waits for it.
 
 mod compact;
 mod dedup;
 mod flatten;
 pub mod fsck;
 mod marks;
+pub mod operations;
 mod reclaim;
 mod sweep;
 mod worker;
@@ -30,9 +32,9 @@ use tokio::task::JoinHandle;
 
 use self::worker::{Pace, Worker};
 use crate::chunk::ChunkStore;
-use crate::config::MaintenanceConfig;
+use crate::config::{Config, MaintenanceConfig};
 use crate::env::Env;
-use crate::image::Fleet;
+use crate::image::{Fleet, Retention};
 use crate::overlay::OverlayStore;
 
 /// Start the background work; it ends when `stop` changes.
@@ -41,12 +43,19 @@ pub fn spawn(
     overlays: Arc<OverlayStore>,
     chunks: Arc<ChunkStore>,
     env: &Env,
-    config: &MaintenanceConfig,
+    config: &Config,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
-    let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
+    let MaintenanceConfig { interval_secs, idle_secs, grace_secs, bytes_per_sec } = config.maintenance;
+    let (grace, idle) = (Duration::from_secs(grace_secs), Duration::from_secs(idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
+    let keep = Retention {
+        operations: config.operations.keep,
+        age: Duration::from_secs(config.operations.keep_secs),
+        window: Duration::from_secs(config.operations.rollback_secs),
+    };
     let workers: Vec<Box<dyn Worker>> = vec![
+        Box::new(operations::Prune::new(fleet.clone(), keep)),
         Box::new(flatten::Flatten::new(fleet.clone(), env.clone())),
         Box::new(marks::Marks::new(fleet.clone(), env.clone(), grace)),
         Box::new(sweep::Sweep::new(fleet, overlays.clone())),
@@ -54,6 +63,6 @@ pub fn spawn(
         Box::new(dedup::Dedup::new(overlays.clone(), chunks, env.clone(), idle)),
         Box::new(compact::Compact::new(overlays)),
     ];
-    let pace = Pace { interval: Duration::from_secs(config.interval_secs), bytes_per_sec: config.bytes_per_sec };
+    let pace = Pace { interval: Duration::from_secs(interval_secs), bytes_per_sec };
     tokio::spawn(worker::run(workers, pace, stop))
 }

@@ -27,9 +27,10 @@ struct Background {
 impl Background {
     /// Without pauses and without grace.
     fn start(world: &World) -> Self {
-        let mut config = Config::default().maintenance;
-        (config.interval_secs, config.grace_secs, config.idle_secs) = (0, 0, IDLE.as_secs());
-        config.bytes_per_sec = 1 << 40;
+        let mut config = Config::default();
+        let pace = &mut config.maintenance;
+        (pace.interval_secs, pace.grace_secs, pace.idle_secs) = (0, 0, IDLE.as_secs());
+        pace.bytes_per_sec = 1 << 40;
         let (stop, stopped) = watch::channel(false);
         let overlays = world.overlays().clone();
         let fleet = Arc::new(Fleet::new(world.catalog.clone(), overlays.clone()));

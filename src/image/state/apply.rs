@@ -56,6 +56,9 @@ impl State {
                 clone.view.layers = vec![*layer];
                 true
             })?,
+            Change::PutOperation(operation) => self.put_operation(operation)?,
+            Change::Advance(advance) => self.advance(advance)?,
+            Change::RemoveOperation(id) => self.remove_operation(*id)?,
         }
         Ok(())
     }
@@ -180,6 +183,7 @@ impl State {
         }
         self.exports.remove(&id);
         self.forget_names(&clone);
+        self.note_gone(&clone);
         uses.subtract(&clone);
         self.count(uses)
     }
@@ -333,7 +337,7 @@ impl Uses {
     }
 }
 
-fn impossible(what: String) -> Error {
+pub(super) fn impossible(what: String) -> Error {
     Error::internal(format!("impossible change of the catalog: {what}"))
 }
 

@@ -4,6 +4,7 @@
 
 mod all_or_none;
 mod going_on;
+mod operations;
 mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
