@@ -113,7 +113,7 @@ fn wave_info(at: usize, clones: &[ExportId], done: Option<&WaveOutcome>) -> Wave
 fn counts(count: impl Fn(&[Fate]) -> usize) -> OutcomeCounts {
     let count = |fates: &[Fate]| count(fates) as u64;
     OutcomeCounts {
-        switched: count(&[Fate::Switched, Fate::Kept, Fate::Preserved, Fate::Discarded]),
+        switched: count(&[Fate::Switched, Fate::Kept, Fate::Preserved, Fate::Discarded, Fate::Restored]),
         kept: count(&[Fate::Kept]),
         preserved: count(&[Fate::Preserved]),
         discarded: count(&[Fate::Discarded]),
@@ -163,6 +163,7 @@ fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord
         (Fate::Kept, _) => "kept",
         (Fate::Preserved, _) => "preserved",
         (Fate::Discarded, _) => "discarded",
+        (Fate::Restored, _) => "restored",
         (Fate::Unchanged, _) => "unchanged",
         (Fate::Stays, _) => "lagging",
         (Fate::Conflicts, _) => FAILED,
