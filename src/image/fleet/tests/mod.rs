@@ -3,6 +3,7 @@
 //! same steps as the front end.
 
 mod all_or_none;
+mod concurrent;
 mod going_on;
 mod operations;
 mod rollback;
