@@ -11,6 +11,7 @@
 
 mod client;
 mod clone;
+mod diff;
 mod fsck;
 mod image;
 mod operations;

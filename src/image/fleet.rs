@@ -15,6 +15,7 @@
 mod flatten;
 mod fork;
 mod keep;
+mod look;
 mod marks;
 mod operations;
 mod repoint;
@@ -25,6 +26,7 @@ mod tests;
 
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
+pub use look::Look;
 pub use operations::NewOperation;
 pub use repoint::{CloneOutcome, Prediction, RepointDone, RepointOutcome, RepointPlan};
 pub use retention::Retention;

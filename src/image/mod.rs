@@ -33,7 +33,7 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    CloneOutcome, DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, NewFork, NewOperation, NewSnapshot, Prediction,
+    CloneOutcome, DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, Look, NewFork, NewOperation, NewSnapshot, Prediction,
     RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
