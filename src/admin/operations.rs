@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use self::words::{operation_clone, operation_info, rollout};
 use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
-use super::types::{OperationBody, OperationInfo, OperationList};
+use super::types::{OperationBody, OperationInfo};
 use super::views::image_of;
 use super::{Context, Peer, repoint};
 use crate::error::Result;
@@ -34,10 +34,11 @@ pub(super) async fn start(
     shown(&cx, &operation)
 }
 
-pub(super) async fn list(State(cx): State<Arc<Context>>) -> Json<OperationList> {
+/// An `OperationList`, made while it is sent.
+pub(super) async fn list(State(cx): State<Arc<Context>>) -> Response {
     let state = cx.catalog.state();
-    let operations = state.operations().rev().map(|operation| operation_info(&state, operation)).collect();
-    Json(OperationList { operations })
+    let operations = state.operations().rev().cloned().collect();
+    streamed("operations", operations, move |operation: &Arc<OperationRecord>| operation_info(&state, operation))
 }
 
 pub(super) async fn show(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {
