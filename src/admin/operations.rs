@@ -18,7 +18,7 @@ use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
 use super::types::{OperationBody, OperationInfo};
 use super::views::image_of;
 use super::{Context, Peer, repoint};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{ExportId, NewOperation, OperationId, OperationRecord, OperationState, Rev, WaveSpec};
 
 pub(super) async fn start(
@@ -26,6 +26,11 @@ pub(super) async fn start(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(body): Body<OperationBody>,
 ) -> Answer<OperationInfo> {
+    if body.repoint.dry_run {
+        return Err(Error::invalid("a dry run in waves")
+            .remedy("ask POST /v1/repoint, which tells of all clones")
+            .into());
+    }
     let waves = body.waves.iter().map(|spec| spec.parse()).collect::<Result<Vec<WaveSpec>>>()?;
     let at = body.at.map(|at| time::parse(&at, cx.env.clock.now())).transpose()?;
     let new = NewOperation { repoint: repoint::plan(body.repoint)?, waves, rollout: rollout(&body.rollout)?, at };
