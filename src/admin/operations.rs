@@ -15,10 +15,10 @@ use tokio::sync::watch;
 
 use self::words::{operation_clone, operation_info, rollout};
 use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
-use super::types::{LeftClone, OperationBody, OperationInfo, OperationList, RollbackBody, RollbackInfo};
+use super::types::{LeftClone, OperationBody, OperationInfo, RollbackBody, RollbackInfo};
 use super::views::image_of;
 use super::{Context, Peer, repoint};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{ExportId, NewOperation, OperationId, OperationRecord, OperationState, Rev, WaveSpec};
 
 pub(super) async fn start(
@@ -26,6 +26,11 @@ pub(super) async fn start(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(body): Body<OperationBody>,
 ) -> Answer<OperationInfo> {
+    if body.repoint.dry_run {
+        return Err(Error::invalid("a dry run in waves")
+            .remedy("ask POST /v1/repoint, which tells of all clones")
+            .into());
+    }
     let waves = body.waves.iter().map(|spec| spec.parse()).collect::<Result<Vec<WaveSpec>>>()?;
     let at = body.at.map(|at| time::parse(&at, cx.env.clock.now())).transpose()?;
     let new = NewOperation { repoint: repoint::plan(body.repoint)?, waves, rollout: rollout(&body.rollout)?, at };
@@ -34,10 +39,11 @@ pub(super) async fn start(
     shown(&cx, &operation)
 }
 
-pub(super) async fn list(State(cx): State<Arc<Context>>) -> Json<OperationList> {
+/// An `OperationList`, made while it is sent.
+pub(super) async fn list(State(cx): State<Arc<Context>>) -> Response {
     let state = cx.catalog.state();
-    let operations = state.operations().rev().map(|operation| operation_info(&state, operation)).collect();
-    Json(OperationList { operations })
+    let operations = state.operations().rev().cloned().collect();
+    streamed("operations", operations, move |operation: &Arc<OperationRecord>| operation_info(&state, operation))
 }
 
 pub(super) async fn show(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {

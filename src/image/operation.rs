@@ -319,5 +319,32 @@ impl WaveOutcome {
 
 /// As much of `why` as a record keeps.
 pub(super) fn shortened(why: &str) -> Arc<str> {
-    why[..why.floor_char_boundary(MAX_WHY)].into()
+    let end = (0..=why.len().min(MAX_WHY)).rfind(|at| why.is_char_boundary(*at));
+    why[..end.unwrap_or(0)].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_reason_is_whole_characters() {
+        assert_eq!(&*shortened("why"), "why");
+        let long = format!("x{}", "\u{e9}".repeat(MAX_WHY));
+        assert_eq!(shortened(&long).len(), MAX_WHY - 1);
+        assert!(long.starts_with(&*shortened(&long)));
+    }
+
+    #[test]
+    fn waits_have_bounds() {
+        let check = |rollout: Rollout| rollout.check().is_ok();
+        let usual = Rollout::default;
+        assert!(check(usual()));
+        assert!(!check(Rollout { gate_timeout_secs: 0, ..usual() }));
+        assert!(!check(Rollout { gate_timeout_secs: MAX_WAIT_SECS + 1, ..usual() }));
+        assert!(!check(Rollout { soak_secs: MAX_WAIT_SECS + 1, ..usual() }));
+        assert!(!check(Rollout { gate_interval_secs: 0, ..usual() }));
+        assert!(!check(Rollout { gate_interval_secs: MAX_INTERVAL_SECS + 1, ..usual() }));
+        assert!(!check(Rollout { gates: vec![Gate::Clients(1); MAX_GATES + 1], ..usual() }));
+    }
 }
