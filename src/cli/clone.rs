@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser as Name;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 
 use super::client::{Client, escape, selecting};
@@ -78,7 +78,12 @@ pub(super) struct Which {
     select: Option<String>,
 }
 
+/// What `clone set` sets; one of them at least.
+const EDITS: [&str; 10] =
+    ["allow", "ro", "rw", "squash", "privileged_port", "quota", "default", "writes", "conflict", "activate"];
+
 #[derive(Args)]
+#[command(group(ArgGroup::new("edits").args(EDITS).required(true).multiple(true)))]
 pub(super) struct Set {
     #[command(flatten)]
     which: Which,
@@ -87,7 +92,7 @@ pub(super) struct Set {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = true)]
+#[group(skip)]
 struct Policy {
     /// Network (or address) whose machines may use the clones, in place of the configured ones; may be repeated
     #[arg(long, value_name = "NET", value_parser = Name::new())]
