@@ -15,7 +15,7 @@ use tokio::sync::watch;
 
 use self::words::{operation_clone, operation_info, rollout};
 use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
-use super::types::{OperationBody, OperationInfo};
+use super::types::{LeftClone, OperationBody, OperationInfo, RollbackBody, RollbackInfo};
 use super::views::image_of;
 use super::{Context, Peer, repoint};
 use crate::error::{Error, Result};
@@ -85,6 +85,24 @@ fn shown(cx: &Context, operation: &OperationRecord) -> Answer<OperationInfo> {
 
 fn find(cx: &Context, id: &str) -> Result<Arc<OperationRecord>> {
     cx.catalog.state().find_operation(id.parse()?).cloned()
+}
+
+pub(super) async fn roll_back(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    Body(body): Body<RollbackBody>,
+) -> Answer<RollbackInfo> {
+    let done = cx.fleet.on_behalf_of(&peer.who()).rollback(id.parse()?, body.max_failures).await?;
+    tracing::info!("{}: {} clones are as they were before {id}", done.operation, done.restored.len());
+    let left = done.left.into_iter().map(|(name, why)| LeftClone { name: name.to_string(), why });
+    Ok(Json(RollbackInfo {
+        operation: done.operation.to_string(),
+        rollback_of: done.of.to_string(),
+        clones: done.restored.len() as u64,
+        snapshot: done.operation.snapshot_name(),
+        left: left.collect(),
+    }))
 }
 
 /// An `OperationInfo` a line, one for each step from now on; the last one when it neither goes on nor is

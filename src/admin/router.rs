@@ -42,6 +42,7 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/operations/{id}/pause", post(operations::pause))
         .route("/v1/operations/{id}/resume", post(operations::resume))
         .route("/v1/operations/{id}/abort", post(operations::abort))
+        .route("/v1/operations/{id}/rollback", post(operations::roll_back))
         .route("/v1/pins", get(repoint::pins).delete(repoint::drop_pins))
         .route("/v1/df", get(status::usage))
         .route("/v1/status", get(status::status))

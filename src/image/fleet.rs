@@ -20,6 +20,7 @@ mod marks;
 mod operations;
 mod repoint;
 mod retention;
+mod rollback;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ pub use look::Look;
 pub use operations::NewOperation;
 pub use repoint::{CloneOutcome, Prediction, RepointDone, RepointOutcome, RepointPlan};
 pub use retention::Retention;
+pub use rollback::RollbackDone;
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
 use std::future::ready;

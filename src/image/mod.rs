@@ -34,7 +34,7 @@ pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
     CloneOutcome, DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, Look, NewFork, NewOperation, NewSnapshot, Prediction,
-    RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention, SnapshotTarget, TakenSnapshot,
+    RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention, RollbackDone, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};

@@ -179,6 +179,8 @@ pub struct WaveOutcome {
     pub at: Time,
     /// One for each clone of the wave, in its order.
     pub fates: Vec<Fate>,
+    /// The version that each of them showed before; 0 for one that is gone.
+    pub from: Vec<VersionNumber>,
     /// Why clones stay: the first [`MAX_WHYS`].
     pub whys: Vec<(ExportId, Arc<str>)>,
 }
@@ -201,12 +203,14 @@ pub enum Fate {
     Staged,
     /// It was removed before.
     Gone,
+    /// It shows again what it showed once.
+    Restored,
 }
 
 impl Fate {
     /// It shows something else afterwards.
     pub fn switches(self) -> bool {
-        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved)
+        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved | Self::Restored)
     }
 }
 
@@ -258,8 +262,16 @@ impl OperationRecord {
 
     /// The clones of the waves that are done, with what became of them.
     pub fn finished(&self) -> impl Iterator<Item = (ExportId, Fate)> {
+        self.outcomes_of_clones().map(|(id, fate, _)| (id, fate))
+    }
+
+    /// The same, with the version that each showed before.
+    pub(super) fn outcomes_of_clones(&self) -> impl Iterator<Item = (ExportId, Fate, VersionNumber)> {
         let waves = self.plan.waves.iter().zip(&self.outcomes);
-        waves.flat_map(|(wave, outcome)| wave.iter().copied().zip(outcome.fates.iter().copied()))
+        waves.flat_map(|(wave, outcome)| {
+            let fates = outcome.fates.iter().copied().zip(outcome.from.iter().copied());
+            wave.iter().copied().zip(fates).map(|(id, (fate, from))| (id, fate, from))
+        })
     }
 
     /// What comes when a wave is done.

@@ -115,7 +115,7 @@ fn counts(fates: impl Iterator<Item = Fate>) -> OutcomeCounts {
     for fate in fates {
         counts.switched += u64::from(fate.switches());
         match fate {
-            Fate::Switched => {}
+            Fate::Switched | Fate::Restored => {}
             Fate::Kept => counts.kept += 1,
             Fate::Preserved => counts.preserved += 1,
             Fate::Discarded => counts.discarded += 1,
@@ -167,6 +167,7 @@ fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord
         (Fate::Kept, _) => "kept",
         (Fate::Preserved, _) => "preserved",
         (Fate::Discarded, _) => "discarded",
+        (Fate::Restored, _) => "restored",
         (Fate::Unchanged, _) => "unchanged",
         (Fate::Stays, _) => "lagging",
         (Fate::Conflicts, _) => FAILED,
