@@ -116,6 +116,9 @@ fn before(
         let by = clone.view.operation.map_or("something else".into(), |by| by.to_string());
         return Err(format!("{by} has switched it since"));
     }
+    if let Some(other) = state.planned(clone.id) {
+        return Err(format!("it is in a wave still to come of {other}"));
+    }
     if let Some(snapshot) = state.snapshot(clone.id, of.snapshot_name().into()) {
         return Ok(snapshot.content());
     }
