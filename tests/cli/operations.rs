@@ -135,7 +135,7 @@ fn a_gate_that_fails_rolls_back_by_itself_if_that_was_chosen() {
     let waves = ["--wave", "1", "50%", "--on-failure", "rollback"];
     let back = world.repoint(&[&waves[..], &["--gate", "test $MIMEO_WAVE -lt 2", "--gate-timeout", "1"]].concat());
     assert_eq!((back.code, back.stdout.as_str()), (1, ""), "{back:?}");
-    for word in ["wave 1/3: 1 switched", "wave 2/3: 2 switched", "is rolled-back"] {
+    for word in ["wave 1/3: 1 switched", "wave 2/3: 2 switched", "is rolled-back", "after wave 2", "-lt 2"] {
         assert!(back.stderr.contains(word), "{word}: {back:?}");
     }
     assert_eq!(world.versions(), ["v1"; 6]);

@@ -63,7 +63,7 @@ fn check(operation: &OperationRecord) -> Result<()> {
     let id = operation.id;
     let (what, remedy) = match &operation.state {
         OperationState::Active => ("goes on".to_owned(), format!("pause it first: mimeo ops pause {id}")),
-        OperationState::RolledBack { by } => {
+        OperationState::RolledBack { by, .. } => {
             (format!("was rolled back by {by}"), format!("to undo that, roll {by} back: mimeo rollback {by}"))
         }
         _ => return Ok(()),
@@ -182,7 +182,7 @@ fn record(
     draft.apply(Change::Advance(Advance {
         operation: of.id,
         at: draft.now(),
-        state: OperationState::RolledBack { by: operation },
+        state: OperationState::RolledBack { by: operation, why: of.why().cloned() },
         next: Next::Nothing,
         outcome: None,
     }))
