@@ -1,15 +1,15 @@
-//! The view switch, and the former views that it leaves.
+//! The view switch.
 
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 
 use super::Context;
-use super::clones::{Selection, target};
+use super::clones::target;
 use super::reply::{Answer, Body};
-use super::types::{DropPinsBody, PinList, PinsDropped, RepointBody, RepointInfo};
-use super::views::{pin_infos, switch_policy, version_name};
+use super::types::{RepointBody, RepointInfo};
+use super::views::{switch_policy, version_name};
 use crate::image::RepointPlan;
 
 pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<RepointBody>) -> Answer<RepointInfo> {
@@ -30,16 +30,4 @@ pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<Rep
         lagging: done.lagging as u64,
         unchanged: done.unchanged as u64,
     }))
-}
-
-pub(super) async fn pins(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<PinList> {
-    let state = cx.catalog.state();
-    let clones = selection.clones(&state)?;
-    Ok(Json(PinList { pins: clones.iter().flat_map(|clone| pin_infos(&cx.fleet, &state, clone)).collect() }))
-}
-
-pub(super) async fn drop_pins(State(cx): State<Arc<Context>>, Body(body): Body<DropPinsBody>) -> Answer<PinsDropped> {
-    let pins = cx.fleet.drop_pins(target(body.clones, body.select)?).await?;
-    tracing::info!("dropped {pins} pins");
-    Ok(Json(PinsDropped { pins: pins as u64 }))
 }

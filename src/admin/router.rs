@@ -10,10 +10,10 @@ use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 
 use super::types::ErrorInfo;
-use super::{Context, Peer, clones, diff, images, import, repoint, snapshots, status};
+use super::{Context, Peer, activations, audit, clones, diff, images, import, pins, repoint, snapshots, status};
 
 /// Largest request body, in bytes: 100,000 names of the longest kind, and room.
-const MAX_BODY: usize = 32 << 20;
+pub(super) const MAX_BODY: usize = 32 << 20;
 
 /// All endpoints. `allow_uids` are the users who may call besides root and our own.
 pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
@@ -34,12 +34,15 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/forks", post(snapshots::fork))
         .route("/v1/promotions", post(import::promote))
         .route("/v1/repoint", post(repoint::repoint))
-        .route("/v1/pins", get(repoint::pins).delete(repoint::drop_pins))
+        .route("/v1/pins", get(pins::list).delete(pins::drop_pins))
+        .route("/v1/activations", post(activations::activate).delete(activations::withdraw))
+        .route("/v1/audit", get(audit::entries))
         .route("/v1/df", get(status::usage))
         .route("/v1/status", get(status::status))
         .route("/metrics", get(status::metrics))
         .fallback(no_such_endpoint)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(context.clone(), audit::audit))
         .layer(middleware::from_fn_with_state(allowed, admit))
         .with_state(context)
 }
@@ -91,9 +94,9 @@ mod tests {
     fn root_ourselves_and_the_listed_are_admitted() {
         let allowed = Allowed { own: 7, more: vec![1000] };
         for uid in [0, 7, 1000] {
-            assert!(allowed.admits(Peer { uid: Some(uid) }), "{uid}");
+            assert!(allowed.admits(Peer { uid: Some(uid), pid: None }), "{uid}");
         }
-        assert!(!allowed.admits(Peer { uid: Some(8) }));
-        assert!(!allowed.admits(Peer { uid: None }));
+        assert!(!allowed.admits(Peer { uid: Some(8), pid: None }));
+        assert!(!allowed.admits(Peer { uid: None, pid: None }));
     }
 }

@@ -9,11 +9,14 @@
 //!
 //! Failure story: one line that says what was wrong, with which object, and what to do.
 
+mod activation;
+mod audit;
 mod client;
 mod clone;
 mod fsck;
 mod image;
 mod output;
+mod pins;
 mod progress;
 mod repoint;
 mod serve;
@@ -66,7 +69,9 @@ enum Command {
     /// Switch clones of an image to another of its versions, in one transaction
     Repoint(repoint::Repoint),
     /// List the former views of clones that stay readable, or drop them
-    Pins(repoint::Pins),
+    Pins(pins::Pins),
+    /// Show who changed what, when and from where
+    Audit(audit::Audit),
     /// Show what the store, its disk and the cache hold
     Df,
     /// Check the store in the data directory, while no daemon runs on it
@@ -111,7 +116,8 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
             Command::Image(command) => image::run(command, &mut client, output).await,
             Command::Clone(command) => clone::run(command, &mut client, output).await,
             Command::Repoint(command) => repoint::run(command, &mut client, output).await,
-            Command::Pins(command) => repoint::pins(command, &mut client, output).await,
+            Command::Pins(command) => pins::run(command, &mut client, output).await,
+            Command::Audit(command) => audit::run(command, &mut client, output).await,
             Command::Df => status::df(&mut client, output).await,
         }
     })

@@ -1,13 +1,13 @@
-//! `mimeo repoint` and `mimeo pins`.
+//! `mimeo repoint`.
 
 use anyhow::Result;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 
-use super::client::{Client, escape};
-use super::output::{Output, count, local, size, table};
-use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo, SwitchWords};
+use super::client::Client;
+use super::output::{Output, count};
+use crate::admin::types::{RepointBody, RepointInfo, SwitchWords};
 
 #[derive(Args)]
 pub(super) struct Repoint {
@@ -76,44 +76,4 @@ fn switched(done: &RepointInfo) -> String {
     });
     let switched = count(done.clones, "clone");
     format!("{}: {switched} switched to {}{already}{staying}{kept}", done.operation, done.version)
-}
-
-#[derive(Args)]
-pub(super) struct Pins {
-    /// Only of clones whose labels match: k=v, k!=v, k, !k, separated by commas
-    #[arg(long, value_name = "SELECTOR", conflicts_with = "clones")]
-    select: Option<String>,
-    /// Only of these clones
-    #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
-    clones: Vec<String>,
-    /// Drop them: files that clients hold open in these views become stale
-    #[arg(long)]
-    drop: bool,
-}
-
-pub(super) async fn pins(pins: Pins, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Pins { select, clones, drop } = pins;
-    if drop {
-        let body = DropPinsBody { select, clones };
-        let dropped: PinsDropped = client.send(Method::DELETE, "/v1/pins", &body).await?;
-        return output.show(&dropped, |dropped| format!("dropped {}", count(dropped.pins, "pin")));
-    }
-    let query = select.map_or(String::new(), |select| format!("?select={}", escape(&select)));
-    let mut list: PinList = client.get(&format!("/v1/pins{query}")).await?;
-    list.pins.retain(|pin| clones.is_empty() || clones.contains(&pin.name));
-    output.show(&list, show_pins)
-}
-
-fn show_pins(list: &PinList) -> String {
-    let row = |pin: &PinInfo| {
-        vec![
-            pin.name.clone(),
-            pin.version.clone(),
-            pin.view.to_string(),
-            size(pin.bytes_private),
-            local(&pin.since),
-            pin.operation.clone(),
-        ]
-    };
-    table(&["CLONE", "VERSION", ">VIEW", ">PRIVATE", "SINCE", "OPERATION"], list.pins.iter().map(row))
 }

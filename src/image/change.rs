@@ -82,6 +82,13 @@ pub enum Change {
         clone: ExportId,
         layer: Layer,
     },
+    /// Of each of these clones the former views with these numbers end. `sealed`: what the tops of all its
+    /// former views held then.
+    DropViews {
+        clones: Vec<ExportId>,
+        views: Vec<Vec<u64>>,
+        sealed: Sealed,
+    },
 }
 
 impl Change {
@@ -93,6 +100,7 @@ impl Change {
             Self::Switch(switch) => &switch.clones,
             Self::LabelClones { clones, .. }
             | Self::DropPins { clones, .. }
+            | Self::DropViews { clones, .. }
             | Self::SetPolicy { clones, .. }
             | Self::SetSwitchPolicy { clones, .. }
             | Self::Stage { clones, .. }

@@ -12,16 +12,20 @@
 //! Failure story: before the commit nothing has changed but a few marks too many; a crash after it
 //! finds all marks in the catalog at the next start.
 
+mod activate;
 mod flatten;
 mod fork;
 mod marks;
+mod pins;
 mod repoint;
 mod snapshots;
 #[cfg(test)]
 mod tests;
 
+pub use activate::Activated;
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
+pub use pins::{EndedPin, PinnedViews};
 pub use repoint::{RepointDone, RepointPlan};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
@@ -39,6 +43,7 @@ use super::names::CloneRef;
 use super::record::{CloneRecord, View};
 use super::state::State;
 use super::switch::{Sealed, check_layers};
+use crate::audit::AuditLog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::{Counts, OverlayId, OverlayStore};
 
@@ -52,6 +57,7 @@ pub struct Fleet {
     overlays: Arc<OverlayStore>,
     lingering: Arc<Mutex<Lingering>>,
     max_fork_depth: u32,
+    audit: Arc<AuditLog>,
 }
 
 /// Which overlays of the chosen clones stand still.
@@ -90,13 +96,29 @@ impl Instant {
 impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
-        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth: DEFAULT_FORK_DEPTH }
+        Self {
+            catalog,
+            overlays,
+            lingering: Arc::default(),
+            max_fork_depth: DEFAULT_FORK_DEPTH,
+            audit: AuditLog::none(),
+        }
     }
 
     /// Let forks of forks be at most this deep.
     #[must_use]
     pub fn with_fork_depth(self, max_fork_depth: u32) -> Self {
         Self { max_fork_depth, ..self }
+    }
+
+    /// Tell this log what is done of mimeo's own accord.
+    #[must_use]
+    pub fn with_audit(self, audit: Arc<AuditLog>) -> Self {
+        Self { audit, ..self }
+    }
+
+    pub fn audit(&self) -> &Arc<AuditLog> {
+        &self.audit
     }
 
     pub(super) fn overlays(&self) -> &Arc<OverlayStore> {
@@ -129,25 +151,6 @@ impl Fleet {
         let (clones, layers) = removed.await?;
         self.release(layers.iter());
         Ok(clones)
-    }
-
-    /// Drop the pins of clones; answers how many there were. Handles into the former views that the
-    /// clone no longer shows are dead from then on. `All` and `Select` take clones of every image.
-    pub async fn drop_pins(&self, target: CloneTarget) -> Result<usize> {
-        let pinned = move |state: &State| {
-            let mut clones = target.choose(state)?;
-            clones.retain(|clone| !clone.pins.is_empty());
-            Ok(clones)
-        };
-        let drop = |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
-            let pinned: Vec<_> = clones.iter().filter(|clone| !clone.pins.is_empty()).collect();
-            if !pinned.is_empty() {
-                let clones = pinned.iter().map(|clone| clone.id).collect();
-                draft.apply(Change::DropPins { clones, sealed: sealed.clone() })?;
-            }
-            Ok(pinned.iter().map(|clone| clone.pins.len()).sum())
-        };
-        self.at_one_instant("drop pins", Freeze::ViewsAndPins, pinned, drop).await
     }
 
     /// Run `work` on clones while the overlays stand still, and commit what it changes. `choose` runs

@@ -23,6 +23,7 @@ mod log;
 mod names;
 mod policy;
 pub mod promote;
+mod readers;
 mod record;
 mod state;
 mod switch;
@@ -31,8 +32,8 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, NewFork, NewSnapshot, RepointDone, RepointPlan, RestoreDone,
-    SnapshotTarget, TakenSnapshot,
+    Activated, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fleet, NewFork, NewSnapshot, PinnedViews, RepointDone,
+    RepointPlan, RestoreDone, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};
@@ -45,6 +46,7 @@ pub use names::{
     check_snapshot_name, check_tag,
 };
 pub use policy::{Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchPolicy, Writes};
+pub use readers::{Readers, ViewUses};
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
     SnapshotId, SnapshotRecord, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,

@@ -5,19 +5,21 @@
 //! | `worker` | the one task that runs all workers, and its pace |
 //! | `reclaim` | overlays and older values that nothing names or shows any more |
 //! | `marks` | positions of overlays that nothing names any more |
+//! | `pins` | former views of clones that nobody needs any more |
 //! | `flatten` | clones with many sealed layers |
 //! | `sweep` | what removed files left behind |
 //! | `dedup` | idle private data on its way into the chunk store |
 //! | `fsck` | the check of a whole store |
 //! | `compact` | sparse segments of the delta log |
 //!
-//! Nothing here changes what any client sees, and nothing that is acknowledged waits for it.
+//! Nothing here changes what any client sees, but that a handle into a former view ends with it; and nothing that is acknowledged waits for it.
 
 mod compact;
 mod dedup;
 mod flatten;
 pub mod fsck;
 mod marks;
+mod pins;
 mod reclaim;
 mod sweep;
 mod worker;
@@ -30,9 +32,9 @@ use tokio::task::JoinHandle;
 
 use self::worker::{Pace, Worker};
 use crate::chunk::ChunkStore;
-use crate::config::MaintenanceConfig;
+use crate::config::{MaintenanceConfig, PinsConfig};
 use crate::env::Env;
-use crate::image::Fleet;
+use crate::image::{Fleet, ViewUses};
 use crate::overlay::OverlayStore;
 
 /// Start the background work; it ends when `stop` changes.
@@ -40,13 +42,18 @@ pub fn spawn(
     fleet: Arc<Fleet>,
     overlays: Arc<OverlayStore>,
     chunks: Arc<ChunkStore>,
+    uses: Arc<dyn ViewUses>,
     env: &Env,
     config: &MaintenanceConfig,
+    pins: &PinsConfig,
     stop: watch::Receiver<bool>,
 ) -> JoinHandle<()> {
     let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
+    let pins =
+        pins::Limits { idle: Duration::from_secs(pins.idle_secs), unmounted: Duration::from_secs(pins.unmounted_secs) };
     let workers: Vec<Box<dyn Worker>> = vec![
+        Box::new(pins::Pins::new(fleet.clone(), uses, env.clone(), pins)),
         Box::new(flatten::Flatten::new(fleet.clone(), env.clone())),
         Box::new(marks::Marks::new(fleet.clone(), env.clone(), grace)),
         Box::new(sweep::Sweep::new(fleet, overlays.clone())),

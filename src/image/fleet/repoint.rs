@@ -53,12 +53,27 @@ pub struct RepointDone {
 impl Fleet {
     /// Switch clones to a version, all or none.
     pub async fn repoint(&self, plan: RepointPlan) -> Result<RepointDone> {
+        self.repoint_those(plan, |_| true).await
+    }
+
+    /// The same with those only that are still `meant` when it takes effect.
+    pub(super) async fn repoint_those(
+        &self,
+        plan: RepointPlan,
+        meant: impl Fn(&CloneRecord) -> bool + Copy + Send + Sync + 'static,
+    ) -> Result<RepointDone> {
         let plan = Arc::new(plan);
         let planned = plan.clone();
-        let choose = move |state: &State| choose(state, &planned);
-        let run = move |draft: &mut Draft, clones: &[_], sealed: &_| run(draft, &plan, clones, sealed);
+        let choose = move |state: &State| Ok(only(choose(state, &planned)?, meant));
+        let run = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &_| {
+            run(draft, &plan, &only(clones.to_vec(), meant), sealed)
+        };
         self.at_one_instant("repoint", Freeze::ViewsAndPins, choose, run).await
     }
+}
+
+fn only(clones: Vec<Arc<CloneRecord>>, meant: impl Fn(&CloneRecord) -> bool) -> Vec<Arc<CloneRecord>> {
+    clones.into_iter().filter(|clone| meant(clone)).collect()
 }
 
 /// The clones that are meant; none is an error.
