@@ -95,16 +95,13 @@ impl Servers {
         let socket = config.admin_socket(dir.path());
         let admin = admin::Server::bind(&socket, &config.admin.allow_uids).await?;
         let (stop, stopped) = watch::channel(false);
-        let background = maintain::spawn(
-            fleet.clone(),
-            stores.overlays.clone(),
-            stores.chunks.clone(),
-            activity.clone(),
-            env,
-            &config.maintenance,
-            &config.pins,
-            stopped.clone(),
-        );
+        let parts = maintain::Parts {
+            fleet: fleet.clone(),
+            overlays: stores.overlays.clone(),
+            chunks: stores.chunks.clone(),
+            uses: activity.clone(),
+        };
+        let background = maintain::spawn(parts, env, config, stopped.clone());
         let context = admin::Context {
             catalog: stores.catalog.clone(),
             fleet,

@@ -32,22 +32,24 @@ use tokio::task::JoinHandle;
 
 use self::worker::{Pace, Worker};
 use crate::chunk::ChunkStore;
-use crate::config::{MaintenanceConfig, PinsConfig};
+use crate::config::Config;
 use crate::env::Env;
 use crate::image::{Fleet, ViewUses};
 use crate::overlay::OverlayStore;
 
+/// What is looked after.
+pub struct Parts {
+    pub fleet: Arc<Fleet>,
+    pub overlays: Arc<OverlayStore>,
+    pub chunks: Arc<ChunkStore>,
+    /// How clients use former views.
+    pub uses: Arc<dyn ViewUses>,
+}
+
 /// Start the background work; it ends when `stop` changes.
-pub fn spawn(
-    fleet: Arc<Fleet>,
-    overlays: Arc<OverlayStore>,
-    chunks: Arc<ChunkStore>,
-    uses: Arc<dyn ViewUses>,
-    env: &Env,
-    config: &MaintenanceConfig,
-    pins: &PinsConfig,
-    stop: watch::Receiver<bool>,
-) -> JoinHandle<()> {
+pub fn spawn(parts: Parts, env: &Env, config: &Config, stop: watch::Receiver<bool>) -> JoinHandle<()> {
+    let Parts { fleet, overlays, chunks, uses } = parts;
+    let Config { maintenance: config, pins, .. } = config;
     let (grace, idle) = (Duration::from_secs(config.grace_secs), Duration::from_secs(config.idle_secs));
     let reclaim = reclaim::Reclaim::new(fleet.catalog().clone(), overlays.clone(), env.clone(), grace);
     let pins =

@@ -8,6 +8,7 @@ use mimeo::config::Config;
 use mimeo::env::{Env, ManualClock};
 use mimeo::image::{CloneTarget, Fleet};
 use mimeo::maintain;
+use mimeo::vfs::Activity;
 use mimeo::vfs::{Object, Vfs};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -27,13 +28,16 @@ struct Background {
 impl Background {
     /// Without pauses and without grace.
     fn start(world: &World) -> Self {
-        let mut config = Config::default().maintenance;
-        (config.interval_secs, config.grace_secs, config.idle_secs) = (0, 0, IDLE.as_secs());
-        config.bytes_per_sec = 1 << 40;
+        let mut config = Config::default();
+        let maintenance = &mut config.maintenance;
+        (maintenance.interval_secs, maintenance.grace_secs, maintenance.idle_secs) = (0, 0, IDLE.as_secs());
+        maintenance.bytes_per_sec = 1 << 40;
         let (stop, stopped) = watch::channel(false);
         let overlays = world.overlays().clone();
         let fleet = Arc::new(Fleet::new(world.catalog.clone(), overlays.clone()));
-        let running = maintain::spawn(fleet, overlays, world.chunks.clone(), &world.env, &config, stopped);
+        let uses = Activity::new(world.env.clock.uptime());
+        let parts = maintain::Parts { fleet, overlays, chunks: world.chunks.clone(), uses };
+        let running = maintain::spawn(parts, &world.env, &config, stopped);
         Self { stop, running }
     }
 

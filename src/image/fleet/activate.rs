@@ -65,7 +65,7 @@ impl Fleet {
     }
 
     /// Make the switch that waits for all of these clones, staged by one operation.
-    async fn activate_staged(&self, clones: Vec<Arc<CloneRecord>>) -> Result<Activated> {
+    pub(super) async fn activate_staged(&self, clones: Vec<Arc<CloneRecord>>) -> Result<Activated> {
         let first = clones.first().ok_or_else(|| Error::internal("an activation of no clone"))?;
         let staged = first.staged.clone().ok_or_else(|| not_staged(first))?;
         let plan = plan(&self.catalog.state(), &clones, &staged)?;
