@@ -208,16 +208,16 @@ async fn repoint(fleet: &Fleet, count: usize, disk: FsyncTimes, table: &mut Tabl
     let names: Vec<_> = (0..count).map(desk).collect();
     let mut times = Vec::new();
     for version in [2, 1].into_iter().cycle().take(2 * REPOINTS) {
-        let plan = RepointPlan {
-            image: IMAGE.into(),
-            to: VersionRef::number(IMAGE, version),
-            target: CloneTarget::Names(names.clone()),
-            policy: Writes::Keep.into(),
-        };
+        let plan = RepointPlan::new(IMAGE, VersionRef::number(IMAGE, version), CloneTarget::Names(names.clone()))
+            .with(Writes::Keep);
         let begin = Instant::now();
         let done = fleet.repoint(plan).await?;
         times.push(begin.elapsed().as_secs_f64() * 1e3);
-        ensure!(done.switched == count, "{} clones were switched instead of {count}", done.switched);
+        ensure!(
+            done.outcome.switched() == count,
+            "{} clones were switched instead of {count}",
+            done.outcome.switched()
+        );
     }
     fleet.drop_pins(CloneTarget::Names(names)).await?;
     let times = Spread::of(times);

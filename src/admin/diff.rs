@@ -100,7 +100,7 @@ fn letter(kind: ChangeKind) -> &'static str {
 }
 
 /// `path` as printable ASCII; all other bytes, and the backslash, as `\xNN`.
-fn escaped(path: &[u8]) -> String {
+pub(super) fn escaped(path: &[u8]) -> String {
     use std::fmt::Write as _;
     let mut text = String::with_capacity(path.len());
     for byte in path {

@@ -1,5 +1,7 @@
 //! The view switch.
 
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
@@ -7,27 +9,112 @@ use axum::extract::State;
 
 use super::Context;
 use super::clones::target;
+use super::diff::escaped;
 use super::reply::{Answer, Body};
-use super::types::{RepointBody, RepointInfo};
+use super::types::{ConflictInfo, RepointBody, RepointInfo};
 use super::views::{switch_policy, version_name};
-use crate::image::RepointPlan;
+use crate::error::Result;
+use crate::image::{CloneOutcome, Fate, OnConflict, Prediction, RepointOutcome, RepointPlan, VersionNumber};
+use crate::manifest::{self, ChangeKind};
+use crate::overlay::rebase::Conflict;
+
+/// Conflicts of all clones that one answer tells by path.
+const MAX_CONFLICTS: usize = 10_000;
 
 pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<RepointBody>) -> Answer<RepointInfo> {
-    let policy = switch_policy(&body.policy)?;
-    let target = target(body.clones, body.select)?;
-    let plan = RepointPlan { to: body.to.parse()?, target, policy, image: body.image };
+    let plan = RepointPlan {
+        to: body.to.parse()?,
+        target: target(body.clones, body.select)?,
+        policy: switch_policy(&body.policy)?,
+        image: body.image,
+        max_failures: body.max_failures,
+        staged_by: None,
+    };
+    if body.dry_run {
+        return predict(&cx, &plan).await;
+    }
     let image = plan.image.clone();
     let done = cx.fleet.repoint(plan).await?;
-    let version = version_name(&image, done.version.number);
-    tracing::info!("{}: {} clones of {image} show {version}", done.operation, done.switched);
+    let info = repoint_info(&image, &done.outcome);
+    tracing::info!("{}: {} clones of {image} show {}", done.operation, info.clones, info.version);
+    let private = done.outcome.count(&[Fate::Kept, Fate::Preserved, Fate::Discarded]) > 0;
     Ok(Json(RepointInfo {
-        operation: done.operation.to_string(),
-        image,
-        version,
-        clones: done.switched as u64,
-        discarded: done.discarded as u64,
-        snapshot: (done.discarded > 0).then(|| done.operation.snapshot_name()),
-        lagging: done.lagging as u64,
-        unchanged: done.unchanged as u64,
+        operation: Some(done.operation.to_string()),
+        snapshot: private.then(|| done.operation.snapshot_name()),
+        ..info
     }))
+}
+
+async fn predict(cx: &Context, plan: &RepointPlan) -> Answer<RepointInfo> {
+    let Prediction { outcome, refused } = cx.fleet.predict(plan).await?;
+    let info = repoint_info(&plan.image, &outcome);
+    Ok(Json(RepointInfo {
+        dry_run: true,
+        refused,
+        pins: Some(info.clones),
+        bytes_refetched: Some(refetched(cx, &outcome).await?),
+        ..info
+    }))
+}
+
+/// Bytes of the files that the clones' new version changed, over all clones that are switched.
+async fn refetched(cx: &Context, outcome: &RepointOutcome) -> Result<u64> {
+    let mut switched: BTreeMap<VersionNumber, u64> = BTreeMap::new();
+    for clone in outcome.clones.iter().filter(|clone| clone.fate.switches()) {
+        *switched.entry(clone.from).or_default() += 1;
+    }
+    let (state, to) = (cx.catalog.state(), &outcome.version);
+    let mut bytes = 0u64;
+    for (from, clones) in switched {
+        let Some(from) = state.version(to.image, from) else { continue };
+        let mut changed = 0u64;
+        manifest::diff(&*cx.chunks, &from.manifest, &to.manifest, &mut |change| {
+            if matches!(change.kind, ChangeKind::Modified { data: true, .. }) {
+                changed = changed.saturating_add(change.bytes_new);
+            }
+            Ok(ControlFlow::Continue(()))
+        })
+        .await?;
+        bytes = bytes.saturating_add(changed.saturating_mul(clones));
+    }
+    Ok(bytes)
+}
+
+fn repoint_info(image: &str, outcome: &RepointOutcome) -> RepointInfo {
+    let count = |fates: &[Fate]| outcome.count(fates) as u64;
+    let conflicts = |clone: &CloneOutcome| {
+        let (name, ended) = (clone.name.to_string(), ended(clone));
+        let info = move |conflict: &Conflict| ConflictInfo {
+            name: name.clone(),
+            path: escaped(&conflict.path),
+            clone: conflict.clone.to_string(),
+            image: conflict.image.to_string(),
+            disk_image: conflict.disk_image,
+            outcome: if conflict.undecidable { "undecidable".into() } else { ended.to_owned() },
+        };
+        clone.conflicts.iter().map(info).collect::<Vec<_>>()
+    };
+    RepointInfo {
+        image: image.to_owned(),
+        version: version_name(image, outcome.version.number),
+        clones: outcome.switched() as u64,
+        kept: count(&[Fate::Kept]),
+        preserved: count(&[Fate::Preserved]),
+        discarded: count(&[Fate::Discarded]),
+        lagging: count(&[Fate::Stays, Fate::Conflicts]),
+        unchanged: count(&[Fate::Unchanged]),
+        moved: outcome.clones.iter().filter(|clone| clone.moved).map(|clone| clone.name.to_string()).collect(),
+        conflicts: outcome.clones.iter().flat_map(conflicts).take(MAX_CONFLICTS).collect(),
+        conflicts_total: outcome.clones.iter().map(|clone| clone.conflicts_total).sum(),
+        ..RepointInfo::default()
+    }
+}
+
+/// How the conflicts of a clone ended.
+fn ended(clone: &CloneOutcome) -> &'static str {
+    match (clone.fate, clone.conflict) {
+        (Fate::Conflicts, _) | (_, OnConflict::Stop) => "stopped",
+        (_, OnConflict::CloneWins) => "clone-wins",
+        (_, OnConflict::ImageWins) => "image-wins",
+    }
 }

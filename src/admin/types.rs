@@ -399,6 +399,12 @@ pub struct RepointBody {
     pub clones: Vec<String>,
     #[serde(flatten)]
     pub policy: SwitchWords,
+    /// Clones that may stay because of conflicts.
+    #[serde(default)]
+    pub max_failures: usize,
+    /// Only tell what would be done.
+    #[serde(default)]
+    pub dry_run: bool,
 }
 
 /// How clones are switched; what is not given is left to the clone, then to its image, then it is `keep`,
@@ -416,22 +422,55 @@ pub struct SwitchWords {
     pub activate: Option<String>,
 }
 
-/// What a repoint did.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What a repoint did, or would do.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepointInfo {
-    pub operation: String,
+    /// `null` if nothing was done.
+    pub operation: Option<String>,
+    pub dry_run: bool,
+    /// Why a repoint would be refused.
+    pub refused: Option<String>,
     pub image: String,
     pub version: String,
     /// Clones that were switched.
     pub clones: u64,
-    /// Of these, those whose private writes were discarded.
+    /// Of these, those whose private writes went along.
+    pub kept: u64,
+    /// Those of whose private writes some paths went along.
+    pub preserved: u64,
+    /// Those whose private writes were discarded.
     pub discarded: u64,
-    /// The snapshot that each of those has of what it showed before.
+    /// The snapshot that each of these three kinds has of what it showed before.
     pub snapshot: Option<String>,
     /// Clones that stayed because of their private writes.
     pub lagging: u64,
     /// Clones that showed the version already.
     pub unchanged: u64,
+    /// Clones that were written while the repoint was made ready, and planned again.
+    pub moved: Vec<String>,
+    pub conflicts: Vec<ConflictInfo>,
+    /// All of them; `conflicts` has the first of each clone.
+    pub conflicts_total: u64,
+    /// Of a dry run: former views that would stay readable.
+    pub pins: Option<u64>,
+    /// Of a dry run: bytes of the files that the version changed, which clients fetch anew if they read them.
+    pub bytes_refetched: Option<u64>,
+}
+
+/// A path that a clone and the version changed both.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictInfo {
+    /// The clone.
+    pub name: String,
+    /// Bytes that are not printable ASCII, and the backslash, as `\xNN`.
+    pub path: String,
+    /// `added`, `changed`, `attributes`, `removed` or `renamed`.
+    pub clone: String,
+    pub image: String,
+    /// A virtual disk.
+    pub disk_image: bool,
+    /// `stopped`, `clone-wins`, `image-wins`, or `undecidable`.
+    pub outcome: String,
 }
 
 /// One former view that stays readable.

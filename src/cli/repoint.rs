@@ -6,8 +6,8 @@ use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 
 use super::client::Client;
-use super::output::{Output, count};
-use crate::admin::types::{RepointBody, RepointInfo, SwitchWords};
+use super::output::{Output, count, size, table};
+use crate::admin::types::{ConflictInfo, RepointBody, RepointInfo, SwitchWords};
 
 #[derive(Args)]
 pub(super) struct Repoint {
@@ -25,6 +25,12 @@ pub(super) struct Repoint {
     clones: Vec<String>,
     #[command(flatten)]
     policy: SwitchArgs,
+    /// So many clones may stay because of conflicts, marked as lagging; with more, nothing is switched
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_failures: usize,
+    /// Only tell what would be done
+    #[arg(long)]
+    dry_run: bool,
 }
 
 /// How clones are switched.
@@ -56,24 +62,47 @@ impl From<SwitchArgs> for SwitchWords {
 }
 
 pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Repoint { image, to, select, clones, policy } = repoint;
-    let body = RepointBody { image, to, select, clones, policy: policy.into() };
+    let Repoint { image, to, select, clones, policy, max_failures, dry_run } = repoint;
+    let body = RepointBody { image, to, select, clones, policy: policy.into(), max_failures, dry_run };
     let done: RepointInfo = client.send(Method::POST, "/v1/repoint", &body).await?;
     output.show(&done, switched)
 }
 
 fn switched(done: &RepointInfo) -> String {
-    let already = match done.unchanged {
-        0 => String::new(),
-        n => format!(", {n} showed it already"),
-    };
-    let staying = match done.lagging {
-        0 => String::new(),
-        n => format!(", {n} stayed because of private writes"),
-    };
-    let kept = done.snapshot.as_ref().map_or(String::new(), |snapshot| {
-        format!("\n{} had private writes, which are kept in snapshot {snapshot}", count(done.discarded, "clone"))
-    });
-    let switched = count(done.clones, "clone");
-    format!("{}: {switched} switched to {}{already}{staying}{kept}", done.operation, done.version)
+    let head = done.operation.as_deref().unwrap_or("dry run");
+    let would = if done.dry_run { "would be " } else { "" };
+    let mut text = format!("{head}: {} {would}switched to {}", count(done.clones, "clone"), done.version);
+    let parts = [
+        (done.unchanged, "showed it already"),
+        (done.kept, "kept their private writes"),
+        (done.preserved, "kept some paths"),
+        (done.discarded, "lost their private writes"),
+        (done.lagging, "stayed because of private writes"),
+    ];
+    for (n, what) in parts.iter().filter(|(n, _)| *n > 0) {
+        text.push_str(&format!(", {n} {what}"));
+    }
+    if let Some(snapshot) = &done.snapshot {
+        text.push_str(&format!("\nwhat clones with private writes showed before is kept in snapshot {snapshot}"));
+    }
+    if let Some(bytes) = done.bytes_refetched {
+        text.push_str(&format!("\nclients would fetch up to {} anew", size(bytes)));
+    }
+    if !done.moved.is_empty() {
+        text.push_str(&format!("\nwritten meanwhile and planned again: {}", done.moved.join(" ")));
+    }
+    if done.conflicts_total > 0 {
+        let row = |c: &ConflictInfo| {
+            vec![c.name.clone(), format!("/{}", c.path), c.clone.clone(), c.image.clone(), c.outcome.clone()]
+        };
+        text.push_str(&format!("\n{}:\n", count(done.conflicts_total, "conflict")));
+        text.push_str(&table(
+            &["CLONE", "PATH", "IN THE CLONE", "IN THE IMAGE", "OUTCOME"],
+            done.conflicts.iter().map(row),
+        ));
+    }
+    if let Some(refused) = &done.refused {
+        text.push_str(&format!("\nwould be refused: {refused}"));
+    }
+    text
 }

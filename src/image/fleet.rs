@@ -15,6 +15,7 @@
 mod activate;
 mod flatten;
 mod fork;
+mod keep;
 mod marks;
 mod pins;
 mod repoint;
@@ -26,9 +27,10 @@ pub use activate::Activated;
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use pins::{EndedPin, PinnedViews};
-pub use repoint::{RepointDone, RepointPlan};
+pub use repoint::{CloneOutcome, Fate, Prediction, RepointDone, RepointOutcome, RepointPlan};
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
+use std::future::ready;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -45,7 +47,7 @@ use super::state::State;
 use super::switch::{Sealed, check_layers};
 use crate::audit::AuditLog;
 use crate::error::{Error, ErrorKind, Result};
-use crate::overlay::{Counts, OverlayId, OverlayStore};
+use crate::overlay::{Counts, Frozen, OverlayId, OverlayStore};
 
 /// How often clones may be switched by others while a change is made ready.
 const MAX_PLANS: usize = 16;
@@ -135,6 +137,11 @@ impl Fleet {
         Counts { bytes: sealed.bytes + open.bytes, inodes: sealed.inodes + open.inodes }
     }
 
+    /// Whether a view holds private writes now.
+    fn is_private(&self, view: &View) -> bool {
+        !view.layers.is_empty() || self.overlays.is_written(view.top)
+    }
+
     /// Remove clones with their snapshots, all or none; answers what they were. Handles into them are
     /// dead from then on. Forks of them live on.
     pub async fn remove_clones(&self, target: CloneTarget) -> Result<Vec<Arc<CloneRecord>>> {
@@ -166,11 +173,33 @@ impl Fleet {
         T: Send + 'static,
         W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<T> + Clone + Send + Sync + 'static,
     {
+        let choose = Arc::new(choose);
+        let attempt = move |fleet: Self| {
+            let (choose, work) = (choose.clone(), work.clone());
+            let work = move |draft: &mut Draft, clones: &[_], sealed: &_, (): &()| work(draft, clones, sealed);
+            async move {
+                let clones = choose(&fleet.catalog.state())?;
+                fleet.attempt(label, freeze, clones, |_| ready(Ok(())), work).await
+            }
+        };
+        self.going_on(label, attempt).await
+    }
+
+    /// Attempt something until no clone was switched by others meanwhile. It goes on to its end, also if the
+    /// caller goes away.
+    async fn going_on<T, F>(
+        &self,
+        label: &'static str,
+        attempt: impl Fn(Self) -> F + Send + Sync + 'static,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<Option<T>>> + Send,
+    {
         let fleet = self.clone();
         let attempts = tokio::spawn(async move {
             for _ in 0..MAX_PLANS {
-                let clones = choose(&fleet.catalog.state())?;
-                if let Some(done) = fleet.attempt(label, freeze, clones, work.clone()).await? {
+                if let Some(done) = attempt(fleet.clone()).await? {
                     return Ok(done);
                 }
             }
@@ -180,33 +209,30 @@ impl Fleet {
         attempts.await.map_err(|e| Error::internal(format!("{label}: broken off")).because(e))?
     }
 
-    /// `None` if a clone was switched since it was chosen.
-    async fn attempt<T, W>(
+    /// One attempt: hold the overlays, make `ready`, and commit the `work`. `None` if a clone was switched
+    /// since it was chosen.
+    async fn attempt<T, R, F, W>(
         &self,
         label: &'static str,
         freeze: Freeze,
         clones: Vec<Arc<CloneRecord>>,
+        ready: impl FnOnce(Arc<Instant>) -> F,
         work: W,
     ) -> Result<Option<T>>
     where
         T: Send + 'static,
-        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<T> + Send + 'static,
+        R: Send + Sync + 'static,
+        F: Future<Output = Result<R>>,
+        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed, &R) -> Result<T> + Send + 'static,
     {
-        let tops = tops(&clones, freeze);
-        let frozen = self.overlays.freeze(tops.clone()).await;
-        let sealed = Sealed::from_layers(tops.into_iter().filter_map(|top| frozen.layer(top)));
-        if !sealed.layers().is_empty() {
-            self.overlays.sync().await?;
-        }
-        for layer in sealed.layers() {
-            self.overlays.protect(layer.overlay, layer.upto);
-        }
-        let instant = Arc::new(Instant { clones, sealed });
+        let (frozen, instant) = self.hold_still(freeze, clones).await?;
+        let instant = Arc::new(instant);
+        let ready = Arc::new(ready(instant.clone()).await?);
         let offered = Arc::new(AtomicBool::new(false));
-        let (planned, offers) = (instant.clone(), offered.clone());
+        let (planned, prepared, offers) = (instant.clone(), ready.clone(), offered.clone());
         let outcome = self.catalog.transact(label, move |draft| {
             let clones = planned.clones(draft);
-            let done = clones.map(|clones| work(draft, &clones, &planned.sealed)).transpose();
+            let done = clones.map(|clones| work(draft, &clones, &planned.sealed, &prepared)).transpose();
             offers.store(done.is_ok(), Ordering::Relaxed);
             done
         });
@@ -216,9 +242,28 @@ impl Fleet {
             // It was offered to the log and failed there, where it may yet turn up.
             self.keep_until_restart(instant.sealed.layers());
         }
+        self.release_instant(&instant);
+        outcome
+    }
+
+    /// Hold the overlays of clones, and see that what they hold is on stable storage and stays readable.
+    async fn hold_still(&self, freeze: Freeze, clones: Vec<Arc<CloneRecord>>) -> Result<(Frozen, Instant)> {
+        let tops = tops(&clones, freeze);
+        let frozen = self.overlays.freeze(tops.clone()).await;
+        let sealed = Sealed::from_layers(tops.into_iter().filter_map(|top| frozen.layer(top)));
+        if !sealed.layers().is_empty() {
+            self.overlays.sync().await?;
+        }
+        for layer in sealed.layers() {
+            self.overlays.protect(layer.overlay, layer.upto);
+        }
+        Ok((frozen, Instant { clones, sealed }))
+    }
+
+    /// What an instant named may have lost its last name.
+    fn release_instant(&self, instant: &Instant) {
         let former = instant.clones.iter().flat_map(|clone| clone.layers_named());
         self.release(former.chain(instant.sealed.layers()));
-        outcome
     }
 }
 

@@ -32,8 +32,8 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    Activated, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fleet, NewFork, NewSnapshot, PinnedViews, RepointDone,
-    RepointPlan, RestoreDone, SnapshotTarget, TakenSnapshot,
+    Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fate, Fleet, NewFork, NewSnapshot,
+    PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};

@@ -46,6 +46,11 @@ impl Sealed {
         &self.0
     }
 
+    /// What of it is of these clones.
+    pub fn of(&self, clones: &[&std::sync::Arc<CloneRecord>]) -> Self {
+        Self::from_layers(clones.iter().flat_map(|clone| clone.tops()).filter_map(|top| self.layer(top)))
+    }
+
     /// Whether the view holds private writes.
     pub fn is_private(&self, view: &View) -> bool {
         !view.layers.is_empty() || self.layer(view.top).is_some()

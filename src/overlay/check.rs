@@ -285,7 +285,7 @@ impl OverlayStore {
     pub fn layer_node(&self, id: OverlayId, upto: Position, ino: Ino) -> Result<LayerNode> {
         let Some(bytes) = self.value_at(id, upto, &Key::node(ino))? else { return Ok(LayerNode::Nothing) };
         match NodeState::decode(&bytes, Level::Layer(0)) {
-            Some(NodeState::Removed) => Ok(LayerNode::Removed),
+            Some(NodeState::Removed | NodeState::Absent) => Ok(LayerNode::Removed),
             Some(NodeState::Present(node)) => Ok(LayerNode::Present { own: node.own, below: node.below, node }),
             None => Err(Error::corrupt(format!("the private state of inode {} is damaged", ino.0))),
         }

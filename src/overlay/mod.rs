@@ -20,6 +20,7 @@ mod index;
 mod keys;
 mod memtable;
 mod node;
+pub mod rebase;
 mod record;
 mod state;
 mod store;
@@ -28,7 +29,7 @@ mod tree;
 
 pub use node::Node;
 pub use record::Receipt;
-pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged, SweepCursor};
+pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, Making, OverlayOptions, OverlayStore, Purged, SweepCursor};
 pub use tree::{Origin, Slices, Tree};
 
 use serde::{Deserialize, Serialize};

@@ -2,19 +2,20 @@
 //!
 //! Owns [`Node`] and the bytes under which a layer keeps it. A private node says everything about its
 //! object except the data, names and extended attributes; those of its data that its layer does not
-//! have come from below, up to [`below`](Node::below).
+//! have come from below, up to [`below`](Node::below): from lower layers and the image, or, where another
+//! version replaced the image under it, from the version that it keeps as its base.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::env::Time;
 use crate::error::{Error, Result};
-use crate::manifest::{Content, FileKind, Ino, Inode};
+use crate::manifest::{Content, FileKind, Ino, Inode, ManifestId};
 
 /// Size that directories serve.
 const DIRECTORY_SIZE: u64 = 4096;
 /// The version of the encoding.
-const FORMAT: u8 = 1;
+const FORMAT: u8 = 2;
 
 /// Where a node was found: layers count from the top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +53,8 @@ pub struct Node {
     pub(super) below_used: u64,
     /// Bytes that the data of its own layer covers, exactly.
     pub(super) own: u64,
+    /// The version that lies under its layers, if that is not the one that the view shows.
+    pub(super) base: Option<ManifestId>,
     /// Where the image has its data, if the node is the image's.
     pub(super) content: Content,
 }
@@ -78,6 +81,7 @@ impl Node {
             below: 0,
             below_used: 0,
             own: 0,
+            base: None,
             content: Content::None,
         }
     }
@@ -125,6 +129,7 @@ impl Node {
             below: inode.size,
             below_used: inode.used,
             own: 0,
+            base: None,
             content: inode.content,
         }
     }
@@ -144,8 +149,10 @@ impl Node {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum NodeState {
     Present(Node),
-    /// The view has it no more, although a lower layer or the image does.
+    /// The view has it no more, although a lower layer or the image does: its line of content ended here.
     Removed,
+    /// The view does not have it, although a lower layer does: older views may.
+    Absent,
 }
 
 /// [`NodeState`] as it is kept: one version byte, then postcard.
@@ -153,6 +160,7 @@ pub(super) enum NodeState {
 enum Stored {
     Removed,
     Present(Present),
+    Absent,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -171,12 +179,19 @@ struct Present {
     below: u64,
     below_used: u64,
     own: u64,
+    base: Option<ManifestId>,
 }
 
 impl NodeState {
+    /// The object, if it is there.
+    pub fn present(self) -> Option<Node> {
+        if let Self::Present(node) = self { Some(node) } else { None }
+    }
+
     pub fn encode(&self) -> Result<Bytes> {
         let stored = match self {
             Self::Removed => Stored::Removed,
+            Self::Absent => Stored::Absent,
             Self::Present(node) => Stored::Present(Present::of(node)),
         };
         let bytes = postcard::to_extend(&stored, vec![FORMAT]);
@@ -188,6 +203,7 @@ impl NodeState {
         let (&FORMAT, body) = bytes.split_first()? else { return None };
         match postcard::take_from_bytes(body) {
             Ok((Stored::Removed, [])) => Some(Self::Removed),
+            Ok((Stored::Absent, [])) => Some(Self::Absent),
             Ok((Stored::Present(present), [])) => Some(Self::Present(present.into_node(level))),
             _ => None,
         }
@@ -211,6 +227,7 @@ impl Present {
             below: node.below,
             below_used: node.below_used,
             own: node.own,
+            base: node.base,
         }
     }
 
@@ -234,6 +251,7 @@ impl Present {
             below: self.below,
             below_used: self.below_used,
             own: self.own,
+            base: self.base,
             content: Content::None,
         }
     }
@@ -242,18 +260,20 @@ impl Present {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chunk::ChunkId;
 
     #[test]
     fn a_node_survives_its_bytes_and_garbage_is_none() {
         let mut node = Node::new(FileKind::Symlink, Ino(5), Time::new(1, 2));
         (node.target, node.verifier, node.own) = (Bytes::from_static(b"to"), Some([3; 8]), 17);
         node.level = Level::Layer(0);
-        for state in [NodeState::Present(node), NodeState::Removed] {
+        node.base = Some(ChunkId::of(b"v1"));
+        for state in [NodeState::Present(node), NodeState::Removed, NodeState::Absent] {
             let bytes = state.encode().unwrap();
             assert_eq!(NodeState::decode(&bytes, Level::Layer(0)), Some(state));
             assert_eq!(NodeState::decode(&bytes[..bytes.len() - 1], Level::Layer(0)), None);
         }
-        assert_eq!(NodeState::decode(&[2, 0], Level::Image), None);
+        assert_eq!(NodeState::decode(&[1, 0], Level::Image), None);
     }
 
     #[test]

@@ -91,6 +91,22 @@ pub struct OverlayStore {
     /// One flush at a time.
     flushing: Arc<tokio::sync::Mutex<()>>,
     failed: Mutex<Option<String>>,
+    /// Overlays that are being filled, and have no name yet.
+    making: Arc<Mutex<HashSet<OverlayId>>>,
+}
+
+/// Overlays that are not purged as long as this lives, although nothing names them yet.
+#[derive(Debug)]
+pub struct Making {
+    all: Arc<Mutex<HashSet<OverlayId>>>,
+    ids: Vec<OverlayId>,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let mut all = self.all.lock();
+        all.retain(|id| !self.ids.contains(id));
+    }
 }
 
 #[derive(Default)]
@@ -153,6 +169,7 @@ impl OverlayStore {
             switching: Arc::default(),
             flushing: Arc::default(),
             failed: Mutex::default(),
+            making: Arc::default(),
         };
         for (id, row) in store.index.overlays()? {
             let marks = marks.remove(&id).unwrap_or_default();
@@ -167,7 +184,7 @@ impl OverlayStore {
         &self.shards[(id.0 % SHARDS as u64) as usize]
     }
 
-    fn insert(&self, overlay: Overlay) -> Arc<Overlay> {
+    pub(super) fn insert(&self, overlay: Overlay) -> Arc<Overlay> {
         let mut shard = self.shard(overlay.id).write();
         shard.overlays.entry(overlay.id).or_insert_with(|| Arc::new(overlay)).clone()
     }
@@ -325,9 +342,17 @@ impl OverlayStore {
         self.find(id).map_or(0, |overlay| overlay.lock().position)
     }
 
-    /// Every overlay that has any private state.
+    /// Every overlay that has any private state, except those that are still being made.
     pub fn ids(&self) -> Vec<OverlayId> {
-        self.all().iter().map(|overlay| overlay.id).collect()
+        let all = self.all();
+        let making = self.making.lock();
+        all.iter().map(|overlay| overlay.id).filter(|id| !making.contains(id)).collect()
+    }
+
+    /// These are about to be filled, and named after that.
+    pub(super) fn make(&self, ids: Vec<OverlayId>) -> Making {
+        self.making.lock().extend(ids.iter().copied());
+        Making { all: self.making.clone(), ids }
     }
 
     /// Whether anything was ever written to it.

@@ -32,7 +32,7 @@ use super::state::{Guard, Overlay};
 use super::{Counts, Layer, Node, OverlayId, OverlayStore, Position};
 use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
-use crate::manifest::{Cookie, Entry, Ino, MAX_TIES, Manifest};
+use crate::manifest::{Cookie, Entry, Ino, MAX_TIES, Manifest, ManifestId};
 
 /// Pages of names that are gone which one run walks through.
 const MAX_PAGES: usize = 32;
@@ -180,29 +180,44 @@ impl<'a> Tree<'a> {
 
     /// Whether the object is not in this view because it was removed in it.
     pub fn is_removed(&self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<bool> {
-        for level in 0..self.depth() {
-            if let Some(Version { value: Some(bytes), .. }) = self.version(fetch, level, ino, &Key::node(ino))? {
-                return Ok(matches!(NodeState::decode(&bytes, Level::Layer(level)), Some(NodeState::Removed)));
-            }
-        }
-        Ok(false)
+        Ok(matches!(self.state_below(fetch, 0, ino)?, Some(NodeState::Removed)))
     }
 
     /// The object as layer `level` and those below it show it.
     fn node_below(&self, fetch: &mut Fetch<'_>, level: usize, ino: Ino) -> Step<Option<Node>> {
+        match self.state_below(fetch, level, ino)? {
+            Some(state) => Ok(state.present()),
+            None => Ok(self.manifest.inode(fetch, ino)?.map(Node::of_image)),
+        }
+    }
+
+    /// What lies under layer `level` of an object whose base may be another version than the view's.
+    fn base_below(
+        &self,
+        fetch: &mut Fetch<'_>,
+        level: usize,
+        ino: Ino,
+        base: Option<ManifestId>,
+    ) -> Step<Option<Node>> {
+        let Some(id) = base else { return self.node_below(fetch, level + 1, ino) };
+        match self.state_below(fetch, level + 1, ino)?.and_then(NodeState::present) {
+            Some(node) => Ok(Some(Node { base, ..node })),
+            // Where a lower layer says that it is gone, it came back as the base has it.
+            None => Ok(Manifest::open(fetch, &id)?.inode(fetch, ino)?.map(Node::of_image)),
+        }
+    }
+
+    /// What the uppermost of the layers from `level` down that says anything of the object says.
+    fn state_below(&self, fetch: &mut Fetch<'_>, level: usize, ino: Ino) -> Step<Option<NodeState>> {
         for level in level..self.depth() {
             let Some(Version { value: Some(bytes), .. }) = self.version(fetch, level, ino, &Key::node(ino))? else {
                 continue;
             };
             let state = NodeState::decode(&bytes, Level::Layer(level));
-            return match state
-                .ok_or_else(|| Error::corrupt(format!("the private state of inode {} is damaged", ino.0)))?
-            {
-                NodeState::Present(node) => Ok(Some(node)),
-                NodeState::Removed => Ok(None),
-            };
+            let damaged = || Error::corrupt(format!("the private state of inode {} is damaged", ino.0));
+            return Ok(Some(state.ok_or_else(damaged)?));
         }
-        Ok(self.manifest.inode(fetch, ino)?.map(Node::of_image))
+        Ok(None)
     }
 
     /// Whether any layer may have names of this directory.

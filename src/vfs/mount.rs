@@ -105,7 +105,9 @@ async fn audited(fleet: &Fleet, clone: &CloneRecord, client: IpAddr) -> Result<O
     let activated = fleet.activate_mounted(clone.id).await;
     let done = activated.and_then(|activated| activated.map(|activated| activated.outcome).transpose());
     let outcome = match &done {
-        Ok(Some(done)) => Outcome::done(json!({ "version": done.version.number, "clones": done.switched })),
+        Ok(Some(done)) => {
+            Outcome::done(json!({ "version": done.outcome.version.number, "clones": done.outcome.switched() }))
+        }
         Ok(None) => Outcome::failed("no switch waits any more"),
         Err(error) => Outcome::failed(error),
     };

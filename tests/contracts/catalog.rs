@@ -262,7 +262,7 @@ impl World {
 
     async fn repoint(&self, number: u32, target: CloneTarget) -> Result<()> {
         let to = VersionRef::number("os", number);
-        self.fleet.repoint(RepointPlan { image: "os".into(), to, target, policy: Writes::Stay.into() }).await.map(drop)
+        self.fleet.repoint(RepointPlan::new("os", to, target).with(Writes::Stay)).await.map(drop)
     }
 
     async fn snapshot(&self, target: CloneTarget, name: &str) -> Result<()> {
@@ -452,10 +452,7 @@ async fn random_step(world: &World, rng: &mut SmallRng) -> Result<()> {
         5 | 6 => {
             let target = if rng.random() { CloneTarget::All } else { names };
             let writes = if rng.random() { Writes::Stay } else { Writes::Discard };
-            fleet
-                .repoint(RepointPlan { image: image.into(), to: version, target, policy: writes.into() })
-                .await
-                .map(drop)
+            fleet.repoint(RepointPlan::new(image, version, target).with(writes)).await.map(drop)
         }
         7 => catalog.remove_version(version).await.map(drop),
         8 => fleet.remove_clones(names).await.map(drop),

@@ -105,7 +105,7 @@ async fn history(catalog: &Arc<Catalog>) {
     catalog.create_clones(clones).await.unwrap();
     let fleet = fleet(catalog).await;
     let (b, to) = (CloneTarget::Names(vec!["b".into()]), VersionRef::number("os", 2));
-    let plan = RepointPlan { image: "os".into(), to, target: b.clone(), policy: Writes::Keep.into() };
+    let plan = RepointPlan::new("os", to, b.clone()).with(Writes::Keep);
     fleet.repoint(plan).await.unwrap();
     let edits = PolicyEdits {
         allow: Some(vec!["10.1.0.0/16".parse().unwrap(), "fd00::/8".parse().unwrap()]),

@@ -237,7 +237,7 @@ impl Run {
             (60..68, _) => self.fork(&clone).await,
             (68..76, _) => {
                 let to = VersionRef::number("os", self.rng.random_range(1..=2));
-                let plan = RepointPlan { image: "os".into(), to, target: one(), policy: Writes::Discard.into() };
+                let plan = RepointPlan::new("os", to, one()).with(Writes::Discard);
                 drop(fleet.repoint(plan).await);
             }
             (76..84, _) => drop(fleet.drop_pins(one()).await.unwrap()),

@@ -6,6 +6,7 @@ mod fsck;
 mod identity;
 mod import;
 mod promote;
+mod rebase;
 mod sparse;
 mod switch;
 mod world;

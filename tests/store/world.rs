@@ -110,7 +110,7 @@ impl World {
 
     pub async fn repoint(&self, image: &str, number: u32) {
         let to = VersionRef::number(image, number);
-        let plan = RepointPlan { image: image.into(), to, target: CloneTarget::All, policy: Writes::Keep.into() };
+        let plan = RepointPlan::new(image, to, CloneTarget::All).with(Writes::Keep);
         self.fleet.repoint(plan).await.unwrap();
     }
 

@@ -218,12 +218,9 @@ impl World {
 
     /// Let the clone `desk` show a version of its image, without its private writes.
     pub fn discard(&self, number: u32) {
-        let plan = RepointPlan {
-            image: "base".into(),
-            to: VersionRef::number("base", number),
-            target: CloneTarget::Names(vec!["desk".into()]),
-            policy: Writes::Discard.into(),
-        };
+        let plan =
+            RepointPlan::new("base", VersionRef::number("base", number), CloneTarget::Names(vec!["desk".into()]))
+                .with(Writes::Discard);
         self.block_on(self.fleet().repoint(plan)).unwrap();
     }
 

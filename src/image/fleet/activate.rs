@@ -69,10 +69,8 @@ impl Fleet {
         let first = clones.first().ok_or_else(|| Error::internal("an activation of no clone"))?;
         let staged = first.staged.clone().ok_or_else(|| not_staged(first))?;
         let plan = plan(&self.catalog.state(), &clones, &staged)?;
-        let staged_by = staged.operation;
-        let still = move |clone: &CloneRecord| clone.staged.as_ref().is_some_and(|now| now.operation == staged_by);
-        let outcome = self.repoint_those(plan, still).await;
-        Ok(Activated { staged_by, clones, outcome })
+        let outcome = self.repoint(plan).await;
+        Ok(Activated { staged_by: staged.operation, clones, outcome })
     }
 }
 
@@ -96,12 +94,10 @@ fn staged(clones: &[Arc<CloneRecord>]) -> Result<BTreeMap<OperationId, Vec<Arc<C
 fn plan(state: &State, clones: &[Arc<CloneRecord>], staged: &Staged) -> Result<RepointPlan> {
     let image = clones.first().and_then(|clone| state.image(clone.image));
     let image = image.ok_or_else(|| Error::internal("staged clones without an image"))?.name.to_string();
-    Ok(RepointPlan {
-        to: VersionRef::number(&image, staged.version),
-        image,
-        target: CloneTarget::Names(clones.iter().map(|clone| clone.name.to_string()).collect()),
-        policy: SwitchPolicy { activation: Some(Activation::Live), ..staged.policy.clone() },
-    })
+    let target = CloneTarget::Names(clones.iter().map(|clone| clone.name.to_string()).collect());
+    let policy = SwitchPolicy { activation: Some(Activation::Live), ..staged.policy.clone() };
+    let plan = RepointPlan::new(&image, VersionRef::number(&image, staged.version), target).with(policy);
+    Ok(RepointPlan { staged_by: Some(staged.operation), ..plan })
 }
 
 fn not_staged(clone: &CloneRecord) -> Error {

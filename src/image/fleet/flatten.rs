@@ -19,13 +19,12 @@ impl Fleet {
         state.clones().filter(|clone| clone.view.layers.len() > FLATTEN_ABOVE).cloned().collect()
     }
 
-    /// Flatten a clone's sealed layers. `false` if it was switched meanwhile. Must not run beside a purge
-    /// of overlays.
+    /// Flatten a clone's sealed layers. `false` if it was switched meanwhile.
     pub async fn flatten(&self, clone: &CloneRecord) -> Result<bool> {
         let mut ids = self.catalog.id_range(1).await?;
         let Some(into) = ids.next().map(OverlayId) else { return Ok(false) };
         let (id, layers) = (clone.id, clone.view.layers.clone());
-        let layer = self.overlays.flatten(layers.clone(), into).await?;
+        let (layer, _making) = self.overlays.flatten(layers.clone(), into).await?;
         let expected = layers.clone();
         let replaced = self.catalog.transact("flatten a clone", move |draft| {
             let same = draft.clone_by_id(id).is_some_and(|clone| clone.view.layers == expected);

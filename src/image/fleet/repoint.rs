@@ -6,18 +6,20 @@
 
 use std::sync::Arc;
 
+use super::keep::{Kept, Purpose, ToKeep};
 use super::snapshots::snapshot_before;
-use super::{Fleet, Freeze};
+use super::{FLATTEN_ABOVE, Fleet, Freeze, Instant};
 use crate::env::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
-use crate::image::policy::{SwitchPolicy, Writes};
-use crate::image::record::{CloneRecord, ExportId, Lagging, OperationId, VersionRecord};
+use crate::image::policy::{OnConflict, SwitchPolicy, Writes};
+use crate::image::record::{CloneRecord, ExportId, Lagging, OperationId, VersionNumber, VersionRecord};
 use crate::image::state::State;
 use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
+use crate::overlay::rebase::Conflict;
 
 /// Clones that a refusal names.
 const MAX_NAMED: usize = 5;
@@ -32,48 +34,184 @@ pub struct RepointPlan {
     pub target: CloneTarget,
     /// What it decides for all its clones.
     pub policy: SwitchPolicy,
+    /// Clones that may stay because of conflicts, marked as lagging. If there are more, nothing is switched.
+    pub max_failures: usize,
+    /// Only clones for which the switch that this operation staged still waits.
+    pub staged_by: Option<OperationId>,
+}
+
+impl RepointPlan {
+    /// With nothing decided for all clones; one conflict and nothing is switched.
+    pub fn new(image: &str, to: VersionRef, target: CloneTarget) -> Self {
+        Self { image: image.to_owned(), to, target, policy: SwitchPolicy::default(), max_failures: 0, staged_by: None }
+    }
+
+    fn means(&self, clone: &CloneRecord) -> bool {
+        let by = || clone.staged.as_ref().map(|staged| staged.operation);
+        self.staged_by.is_none() || self.staged_by == by()
+    }
+
+    #[must_use]
+    pub fn with(self, policy: impl Into<SwitchPolicy>) -> Self {
+        Self { policy: policy.into(), ..self }
+    }
+}
+
+/// What a repoint does with one clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// It shows the version already.
+    Unchanged,
+    /// It has no private writes.
+    Switched,
+    Kept,
+    Discarded,
+    Preserved,
+    /// It stays because of its private writes, as it was told.
+    Stays,
+    /// It stays because of a conflict.
+    Conflicts,
+}
+
+impl Fate {
+    /// It shows something else afterwards.
+    pub fn switches(self) -> bool {
+        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved)
+    }
+}
+
+/// One clone of a repoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CloneOutcome {
+    pub id: ExportId,
+    pub name: Arc<str>,
+    /// What it showed before.
+    pub from: VersionNumber,
+    pub fate: Fate,
+    /// What both sides changed, also where a side won. The first by path.
+    pub conflicts: Vec<Conflict>,
+    pub conflicts_total: u64,
+    pub conflict: OnConflict,
+    /// It was written while the repoint was made ready, and planned again.
+    pub moved: bool,
+}
+
+/// What a repoint does, or would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RepointOutcome {
+    pub version: Arc<VersionRecord>,
+    pub clones: Vec<CloneOutcome>,
+}
+
+impl RepointOutcome {
+    pub fn count(&self, fates: &[Fate]) -> usize {
+        self.clones.iter().filter(|clone| fates.contains(&clone.fate)).count()
+    }
+
+    /// Clones that show something else afterwards.
+    pub fn switched(&self) -> usize {
+        self.clones.iter().filter(|clone| clone.fate.switches()).count()
+    }
+
+    /// Refuse what the plan says must not happen.
+    fn check(&self, plan: &RepointPlan) -> Result<()> {
+        let refused: Vec<_> = self.clones.iter().filter(|clone| clone.fate == Fate::Conflicts).collect();
+        if refused.len() <= plan.max_failures { Ok(()) } else { Err(conflicts(&refused)) }
+    }
 }
 
 /// What a repoint did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RepointDone {
     pub operation: OperationId,
-    /// Clones that show something else now.
-    pub switched: usize,
-    /// Of these, those whose private writes were discarded; each has a snapshot of before.
-    pub discarded: usize,
-    /// Clones that stayed because of their private writes.
-    pub lagging: usize,
-    /// Clones that showed it already.
-    pub unchanged: usize,
-    pub version: Arc<VersionRecord>,
     pub at: Time,
+    pub outcome: RepointOutcome,
+}
+
+/// What a repoint would do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prediction {
+    pub outcome: RepointOutcome,
+    /// Why nothing would be switched at all.
+    pub refused: Option<String>,
 }
 
 impl Fleet {
     /// Switch clones to a version, all or none.
     pub async fn repoint(&self, plan: RepointPlan) -> Result<RepointDone> {
-        self.repoint_those(plan, |_| true).await
+        let plan = Arc::new(plan);
+        let attempt = move |fleet: Self| {
+            let plan = plan.clone();
+            async move {
+                let Ready { state, clones, version, keep, mut kept } =
+                    Ready::make(&fleet, &plan, Purpose::Switch).await?;
+                let look = |instant: Arc<Instant>| {
+                    let fleet = fleet.clone();
+                    async move {
+                        kept.look(&fleet, &state, &version, &keep, &instant, Purpose::Switch).await?;
+                        Ok(kept)
+                    }
+                };
+                let run = move |draft: &mut Draft, clones: &[_], sealed: &_, kept: &_| {
+                    run(draft, &plan, clones, sealed, kept)
+                };
+                fleet.attempt("repoint", Freeze::ViewsAndPins, clones, look, run).await
+            }
+        };
+        self.going_on("repoint", attempt).await
     }
 
-    /// The same with those only that are still `meant` when it takes effect.
-    pub(super) async fn repoint_those(
-        &self,
-        plan: RepointPlan,
-        meant: impl Fn(&CloneRecord) -> bool + Copy + Send + Sync + 'static,
-    ) -> Result<RepointDone> {
-        let plan = Arc::new(plan);
-        let planned = plan.clone();
-        let choose = move |state: &State| Ok(only(choose(state, &planned)?, meant));
-        let run = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &_| {
-            run(draft, &plan, &only(clones.to_vec(), meant), sealed)
-        };
-        self.at_one_instant("repoint", Freeze::ViewsAndPins, choose, run).await
+    /// What a repoint would do now: exactly that is done, if nothing is written until then.
+    pub async fn predict(&self, plan: &RepointPlan) -> Result<Prediction> {
+        let Ready { state, clones, version, kept, .. } = Ready::make(self, plan, Purpose::Predict).await?;
+        let (frozen, instant) = self.hold_still(Freeze::Views, clones).await?;
+        drop(frozen);
+        let outcome = outcome(&state, plan, &version, &instant.clones, &instant.sealed, &kept);
+        self.release_instant(&instant);
+        let outcome = outcome?;
+        let refused = outcome.check(plan).err().map(|error| error.to_string());
+        Ok(Prediction { outcome, refused })
     }
 }
 
-fn only(clones: Vec<Arc<CloneRecord>>, meant: impl Fn(&CloneRecord) -> bool) -> Vec<Arc<CloneRecord>> {
-    clones.into_iter().filter(|clone| meant(clone)).collect()
+/// A repoint of which everything is ready that takes long.
+struct Ready {
+    state: Arc<State>,
+    clones: Vec<Arc<CloneRecord>>,
+    version: Arc<VersionRecord>,
+    keep: Vec<ToKeep>,
+    kept: Kept,
+}
+
+impl Ready {
+    async fn make(fleet: &Fleet, plan: &RepointPlan, purpose: Purpose) -> Result<Self> {
+        if purpose == Purpose::Switch {
+            let state = fleet.catalog.state();
+            for clone in choose(&state, plan)?.iter().filter(|clone| clone.view.layers.len() > FLATTEN_ABOVE) {
+                fleet.flatten(clone).await?;
+            }
+        }
+        let state = fleet.catalog.state();
+        let clones = choose(&state, plan)?;
+        let version = state.find_version(&plan.to)?.clone();
+        let keeps = |clone: &&Arc<CloneRecord>| {
+            let writes = policy_of(&state, plan, clone).writes();
+            clone.view.version != version.number && matches!(writes, Writes::Keep | Writes::Preserve(_))
+        };
+        let keep = |clone: &Arc<CloneRecord>| ToKeep {
+            clone: clone.clone(),
+            conflict: policy_of(&state, plan, clone).conflict(),
+        };
+        let keep: Vec<_> = clones.iter().filter(keeps).map(keep).collect();
+        let kept = Kept::rounds(fleet, &state, &version, &keep, purpose).await?;
+        Ok(Self { state, clones, version, keep, kept })
+    }
+}
+
+/// What counts for a clone: what the plan says, else the clone, else its image.
+fn policy_of(state: &State, plan: &RepointPlan, clone: &CloneRecord) -> SwitchPolicy {
+    let of_clone = plan.policy.or(&clone.policy);
+    state.image(clone.image).map_or(of_clone.clone(), |image| of_clone.or(&image.policy))
 }
 
 /// The clones that are meant; none is an error.
@@ -85,7 +223,7 @@ fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
     }
     state.find_version(&plan.to)?;
     let of_image = || state.clones_of(image.id);
-    let chosen: Vec<_> = match &plan.target {
+    let mut chosen: Vec<_> = match &plan.target {
         CloneTarget::All => of_image().cloned().collect(),
         CloneTarget::Select(selector) => of_image().filter(|c| selector.matches(&c.labels)).cloned().collect(),
         CloneTarget::Names(_) => plan.target.choose(state)?,
@@ -103,81 +241,137 @@ fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
             Error::not_found(format!("image {:?} has no clone{which}", image.name)).remedy("see `mimeo clone ls`")
         );
     }
+    chosen.retain(|clone| plan.means(clone));
     Ok(chosen)
 }
 
-/// The chosen clones, by what is done with them.
-#[derive(Default)]
-struct Sorted<'a> {
-    switched: Vec<&'a Arc<CloneRecord>>,
-    /// Of those that are switched.
-    discarded: Vec<&'a Arc<CloneRecord>>,
-    staying: Vec<&'a Arc<CloneRecord>>,
-    unchanged: Vec<&'a Arc<CloneRecord>>,
-}
-
-impl<'a> Sorted<'a> {
-    fn new(clones: &'a [Arc<CloneRecord>], version: &VersionRecord, writes: &Writes, sealed: &Sealed) -> Result<Self> {
-        let (mut sorted, mut refused) = (Self::default(), Vec::new());
-        for clone in clones {
-            let shown = clone.view.version == version.number;
-            match (sealed.is_private(&clone.view), writes) {
-                (true, Writes::Discard) => {
-                    sorted.switched.push(clone);
-                    sorted.discarded.push(clone);
-                }
-                (_, _) if shown => sorted.unchanged.push(clone),
-                (false, _) => sorted.switched.push(clone),
-                (true, Writes::Stay) => sorted.staying.push(clone),
-                (true, Writes::Keep | Writes::Preserve(_)) => refused.push(clone),
-            }
+/// What becomes of each clone.
+fn outcome(
+    state: &State,
+    plan: &RepointPlan,
+    version: &Arc<VersionRecord>,
+    clones: &[Arc<CloneRecord>],
+    sealed: &Sealed,
+    kept: &Kept,
+) -> Result<RepointOutcome> {
+    let one = |clone: &Arc<CloneRecord>| {
+        let policy = policy_of(state, plan, clone);
+        let known = kept.get(clone.id).filter(|_| sealed.is_private(&clone.view));
+        let stops = known.is_some_and(|known| known.stops(policy.conflict()));
+        let shown = clone.view.version == version.number;
+        let fate = match (sealed.is_private(&clone.view), policy.writes()) {
+            (true, Writes::Discard) => Fate::Discarded,
+            (_, _) if shown => Fate::Unchanged,
+            (false, _) => Fate::Switched,
+            (true, Writes::Stay) => Fate::Stays,
+            (true, _) if stops => Fate::Conflicts,
+            (true, Writes::Keep) => Fate::Kept,
+            (true, Writes::Preserve(_)) => Fate::Preserved,
+        };
+        if fate == Fate::Kept && known.is_none() {
+            return Err(Error::internal(format!("clone {:?} was not looked at", clone.name)));
         }
-        if refused.is_empty() { Ok(sorted) } else { Err(have_writes(&refused)) }
-    }
+        let conflicts = known.map_or((Vec::new(), 0), |known| (known.fit.conflicts.clone(), known.fit.conflicts_total));
+        Ok(CloneOutcome {
+            id: clone.id,
+            name: clone.name.clone(),
+            from: clone.view.version,
+            fate,
+            conflicts: conflicts.0,
+            conflicts_total: conflicts.1,
+            conflict: policy.conflict(),
+            moved: kept.moved.contains(&clone.id),
+        })
+    };
+    Ok(RepointOutcome { version: version.clone(), clones: clones.iter().map(one).collect::<Result<_>>()? })
 }
 
-fn have_writes(clones: &[&Arc<CloneRecord>]) -> Error {
-    let names: Vec<_> = clones.iter().take(MAX_NAMED).map(|clone| format!("{:?}", clone.name)).collect();
+fn conflicts(clones: &[&CloneOutcome]) -> Error {
+    let told = |clone: &&CloneOutcome| {
+        let first = clone.conflicts.first().map_or(String::new(), |conflict| {
+            let more = match clone.conflicts_total {
+                0 | 1 => String::new(),
+                n => format!(" and {} more", n - 1),
+            };
+            let Conflict { path, clone, image, .. } = conflict;
+            format!(" (/{}: {clone} in the clone, {image} in the image{more})", path.escape_ascii())
+        });
+        format!("{:?}{first}", clone.name)
+    };
+    let names: Vec<_> = clones.iter().take(MAX_NAMED).map(told).collect();
     let more = match clones.len().saturating_sub(MAX_NAMED) {
         0 => String::new(),
-        more => format!(" and {more} more"),
+        more => format!(" and {more} clones more"),
     };
-    let what = format!("nothing was switched: there are private writes in {}{more}", names.join(", "));
+    let what = format!("nothing was switched: private writes conflict in {}{more}", names.join(", "));
     Error::new(ErrorKind::Conflict, what).remedy(
-        "discard them after an automatic snapshot (--writes discard), or leave these clones as they are (--writes stay)",
+        "see them all with --dry-run; let a side win (--conflict clone-wins or image-wins), discard the writes after an \
+         automatic snapshot (--writes discard), or leave these clones as they are (--writes stay)",
     )
 }
 
-fn run(draft: &mut Draft, plan: &RepointPlan, clones: &[Arc<CloneRecord>], sealed: &Sealed) -> Result<RepointDone> {
+fn run(
+    draft: &mut Draft,
+    plan: &RepointPlan,
+    clones: &[Arc<CloneRecord>],
+    sealed: &Sealed,
+    kept: &Kept,
+) -> Result<RepointDone> {
     let version = draft.find_version(&plan.to)?.clone();
-    let sorted = Sorted::new(clones, &version, &plan.policy.writes(), sealed)?;
+    let clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
+    let outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
+    outcome.check(plan)?;
     let (operation, at) = (OperationId(draft.new_id()?), draft.now());
-    if !sorted.switched.is_empty() {
-        let switch = ViewSwitch {
-            clones: sorted.switched.iter().map(|clone| clone.id).collect(),
-            shown: Shown::Same(Content::of_version(version.number)),
-            at,
-            operation,
-            first_overlay: draft.new_ids(sorted.switched.len() as u64)?,
-            sealed: sealed.clone(),
-        };
-        sorted.switched.iter().enumerate().try_for_each(|(at, clone)| clone.check_switch(&switch, at))?;
-        snapshot_before(draft, operation, &sorted.discarded, sealed)?;
-        draft.apply(Change::Switch(switch))?;
-    }
-    let settled = sorted.switched.iter().chain(&sorted.unchanged).filter(|clone| clone.lagging.is_some());
+    let with = |fates: &[Fate]| -> Vec<&Arc<CloneRecord>> {
+        let meant = outcome.clones.iter().zip(&clones).filter(|(clone, _)| fates.contains(&clone.fate));
+        meant.map(|(_, clone)| clone).collect()
+    };
+    snapshot_before(draft, operation, &with(&[Fate::Kept, Fate::Discarded, Fate::Preserved]), sealed)?;
+    let same = Shown::Same(Content::of_version(version.number));
+    switch(draft, &with(&[Fate::Switched, Fate::Discarded]), same, operation, sealed)?;
+    let keeping = with(&[Fate::Kept]);
+    let fitted = kept.fittings(keeping.iter().copied());
+    switch(draft, &keeping, Shown::Kept { version: version.number, fitted }, operation, sealed)?;
+    let settled = clones.iter().filter(|clone| clone.lagging.is_some() && clone.view.version == version.number);
     set_lagging(draft, settled.map(|clone| clone.id).collect(), None)?;
     let lagging = Lagging { version: version.number, since: at, operation };
-    set_lagging(draft, sorted.staying.iter().map(|clone| clone.id).collect(), Some(lagging))?;
-    Ok(RepointDone {
+    let staying = with(&[Fate::Stays, Fate::Conflicts]);
+    set_lagging(draft, staying.iter().map(|clone| clone.id).collect(), Some(lagging))?;
+    if plan.staged_by.is_some() {
+        settle_staged(draft, &with(&[Fate::Unchanged, Fate::Stays]))?;
+    }
+    Ok(RepointDone { operation, at, outcome })
+}
+
+/// Nothing waits any more for clones whose staged switch left them as they are.
+fn settle_staged(draft: &mut Draft, clones: &[&Arc<CloneRecord>]) -> Result<()> {
+    if clones.is_empty() {
+        return Ok(());
+    }
+    draft.apply(Change::Stage { clones: clones.iter().map(|clone| clone.id).collect(), staged: None })
+}
+
+/// Switch clones, if there are any.
+pub(super) fn switch(
+    draft: &mut Draft,
+    clones: &[&Arc<CloneRecord>],
+    shown: Shown,
+    operation: OperationId,
+    sealed: &Sealed,
+) -> Result<()> {
+    if clones.is_empty() {
+        return Ok(());
+    }
+    let switch = ViewSwitch {
+        clones: clones.iter().map(|clone| clone.id).collect(),
+        shown,
+        at: draft.now(),
         operation,
-        switched: sorted.switched.len(),
-        discarded: sorted.discarded.len(),
-        lagging: sorted.staying.len(),
-        unchanged: sorted.unchanged.len(),
-        version,
-        at,
-    })
+        first_overlay: draft.new_ids(clones.len() as u64)?,
+        sealed: sealed.of(clones),
+    };
+    clones.iter().enumerate().try_for_each(|(at, clone)| clone.check_switch(&switch, at))?;
+    draft.apply(Change::Switch(switch))
 }
 
 fn set_lagging(draft: &mut Draft, clones: Vec<ExportId>, lagging: Option<Lagging>) -> Result<()> {

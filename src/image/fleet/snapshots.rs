@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::repoint::switch;
 use super::{Fleet, Freeze};
 use crate::error::{Error, Result};
 use crate::image::catalog::Draft;
@@ -16,7 +17,7 @@ use crate::image::labels::{LabelEdits, Labels, Selector};
 use crate::image::names::{CloneRef, check_snapshot_name};
 use crate::image::record::{CloneRecord, OperationId, SnapshotId, SnapshotRecord};
 use crate::image::state::State;
-use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
+use crate::image::switch::{Content, Sealed, Shown};
 
 /// Snapshots to be: one of each clone, all at the same instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,17 +191,8 @@ fn put_snapshot(
 fn restore(draft: &mut Draft, clone: &Arc<CloneRecord>, snapshot: &str, sealed: &Sealed) -> Result<RestoreDone> {
     let snapshot = draft.find_snapshot(clone, snapshot)?.clone();
     let operation = OperationId(draft.new_id()?);
-    let switch = ViewSwitch {
-        clones: vec![clone.id],
-        shown: Shown::Same(snapshot.content()),
-        at: draft.now(),
-        operation,
-        first_overlay: draft.new_id()?,
-        sealed: sealed.clone(),
-    };
-    clone.check_switch(&switch, 0)?;
     let mut before = snapshot_before(draft, operation, &[clone], sealed)?;
-    draft.apply(Change::Switch(switch))?;
+    switch(draft, &[clone], Shown::Same(snapshot.content()), operation, sealed)?;
     let before = before.pop().ok_or_else(|| Error::internal("the snapshot before a restore is not there"))?;
     Ok(RestoreDone { operation, clone: draft.find_clone(&clone.name)?.clone(), before })
 }

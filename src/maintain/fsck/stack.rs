@@ -1,8 +1,9 @@
 //! Which views there are, each once, and whether their layers are there.
 //!
-//! A view is a version under a stack of layers. What a view shows without its upper layers is a view
-//! too, that some clone showed at some moment; so that views that have lower layers in common share
-//! the work, those are views here as well.
+//! A view is a version under a stack of layers. Views that have lower layers in common share the work: what
+//! a view stands on is looked at here as well. Mostly it is a view that some clone showed at some moment;
+//! but if the clone was switched to the version with its writes kept, only the upper layers make the lower
+//! ones fit, and what these show by themselves nobody ever saw. So nobody is told of it, either.
 
 use std::collections::BTreeMap;
 
@@ -38,7 +39,8 @@ impl Stack {
 /// By whom a view is shown.
 #[derive(Clone, Debug)]
 pub struct Shown {
-    pub by: ViewName,
+    /// `None`: by nobody; others stand on it.
+    pub by: Option<ViewName>,
     /// By pins alone.
     pub pinned: bool,
 }
@@ -53,15 +55,10 @@ pub fn collect(store: &Store<'_>, overlays: &Overlays, report: &mut Report) -> V
         collector.clone(clone);
     }
     let Collector { mut views, .. } = collector;
-    let lower: Vec<_> = views
-        .iter()
-        .flat_map(|(stack, shown)| {
-            let by = ViewName::Below(Box::new(shown.by.clone()));
-            (1..stack.layers.len()).map(move |layers| (stack.lower(layers), Shown { by: by.clone(), pinned: false }))
-        })
-        .collect();
-    for (stack, shown) in lower {
-        views.entry(stack).or_insert(shown);
+    let lower: Vec<_> =
+        views.keys().flat_map(|stack| (1..stack.layers.len()).map(|layers| stack.lower(layers))).collect();
+    for stack in lower {
+        views.entry(stack).or_insert(Shown { by: None, pinned: false });
     }
     report.checked.views = views.len() as u64;
     views
@@ -114,7 +111,7 @@ impl Collector<'_> {
         let layers = layers.iter().map(|layer| (layer.overlay, layer.upto)).chain(top).collect();
         let pinned = matches!(by, ViewName::Pin { .. });
         let shown = self.views.entry(Stack { image, version, layers });
-        shown.and_modify(|shown| shown.pinned &= pinned).or_insert(Shown { by, pinned });
+        shown.and_modify(|shown| shown.pinned &= pinned).or_insert(Shown { by: Some(by), pinned });
     }
 
     /// A sealed layer is within its overlay.

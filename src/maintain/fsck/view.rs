@@ -30,16 +30,15 @@ pub fn check_all(store: &Store<'_>, views: &Views, report: &mut Report) -> Resul
         while good.last().is_some_and(|base| !stack.extends(base)) {
             good.pop();
         }
-        let before = report.total();
         changes.forget_others(stack);
-        check(store, stack, good.last().copied(), shown, &mut changes, report)?;
-        if report.total() == before {
+        if check(store, stack, good.last().copied(), shown, &mut changes, report)? {
             good.push(stack);
         }
     }
     Ok(())
 }
 
+/// Whether nothing is wrong with the view.
 fn check(
     store: &Store<'_>,
     stack: &Stack,
@@ -47,13 +46,17 @@ fn check(
     shown: &Shown,
     changes: &mut Changes<'_>,
     report: &mut Report,
-) -> Result<()> {
-    let mut tell = |flaw| report.add(Violation::View { view: shown.by.clone(), flaw });
+) -> Result<bool> {
+    let mut sound = true;
+    let mut tell = |flaw: ViewFlaw| {
+        sound = false;
+        shown.by.iter().for_each(|by| report.add(Violation::View { view: by.clone(), flaw: flaw.clone() }));
+    };
     let manifest = match store.manifest(stack.image, stack.version) {
         Ok(manifest) => manifest,
         Err(error) => {
             tell(ViewFlaw::Unreadable { what: damage(error)? });
-            return Ok(());
+            return Ok(false);
         }
     };
     let mut diff = Diff::new(Shape::new(store, manifest, base), Shape::new(store, manifest, Some(stack)), shown.pinned);
@@ -67,7 +70,7 @@ fn check(
         changed.into_iter().for_each(|about| diff.add(about));
     }
     diff.run()?.into_iter().for_each(tell);
-    Ok(())
+    Ok(sound)
 }
 
 /// What a view has over its base.
@@ -139,6 +142,10 @@ impl<'a> Shape<'a> {
 
     fn node(&self, ino: Ino) -> Result<Option<Node>> {
         self.read(|tree, fetch| tree.node(fetch, ino))
+    }
+
+    fn is_removed(&self, ino: Ino) -> Result<bool> {
+        self.read(|tree, fetch| tree.is_removed(fetch, ino))
     }
 
     fn entry(&self, dir: Ino, cookie: Cookie) -> Result<Option<Entry>> {

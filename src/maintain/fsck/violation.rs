@@ -126,8 +126,6 @@ pub enum ViewName {
         clone: Arc<str>,
         name: Arc<str>,
     },
-    /// The lower layers of another.
-    Below(Box<ViewName>),
 }
 
 /// What is wrong with what a view shows.

@@ -66,9 +66,8 @@ impl Scene {
 
     /// Show a version, without private writes.
     async fn switch(&self, number: u32) {
-        let to = VersionRef::number("os", number);
         let target = CloneTarget::Names(vec!["desk".into()]);
-        let plan = RepointPlan { image: "os".into(), to, target, policy: Writes::Discard.into() };
+        let plan = RepointPlan::new("os", VersionRef::number("os", number), target).with(Writes::Discard);
         self.fleet.repoint(plan).await.unwrap();
     }
 

@@ -36,10 +36,9 @@ impl<'a> Copy<'a> {
         if self.batch.ops.len() < self.most { Ok(()) } else { self.write(Durability::Buffered) }
     }
 
-    /// All of it is on stable storage when this returns.
-    pub fn finish(&mut self, counts: Counts) -> Result<()> {
+    pub fn finish(&mut self, counts: Counts, durability: Durability) -> Result<()> {
         self.put_row(counts);
-        self.write(Durability::Synced)
+        self.write(durability)
     }
 
     fn put_row(&mut self, counts: Counts) {

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::OverlayStore;
+use super::{Making, OverlayStore};
 use crate::error::{Error, Result};
 use crate::manifest::Ino;
 use crate::meta::Durability;
@@ -24,8 +24,9 @@ const BATCH: usize = 1000;
 
 impl OverlayStore {
     /// Make the fresh overlay `into` show what `layers` (bottom first, sealed) show together. On stable
-    /// storage when it returns. Must not run beside a purge, which would find `into` without a name.
-    pub async fn flatten(self: &Arc<Self>, layers: Vec<Layer>, into: OverlayId) -> Result<Layer> {
+    /// storage when it returns; to be named before the second answer goes.
+    pub async fn flatten(self: &Arc<Self>, layers: Vec<Layer>, into: OverlayId) -> Result<(Layer, Making)> {
+        let making = self.make(vec![into]);
         // What is sealed is in the index from here on, at its positions.
         self.flush(Durability::Buffered).await?;
         self.insert(Overlay::new(into, OverlayRow::default(), vec![POSITION], Touched::Unread));
@@ -36,7 +37,7 @@ impl OverlayStore {
             .ok_or_else(|| Error::internal("a flattened overlay is gone"))?
             .lock()
             .restart(OverlayRow { position: POSITION, counts });
-        Ok(Layer { overlay: into, upto: POSITION, counts })
+        Ok((Layer { overlay: into, upto: POSITION, counts }, making))
     }
 }
 
@@ -60,7 +61,7 @@ impl<'a> Flatten<'a> {
             self.each_key(level, Kind::Node, &mut |this, key| this.object(level, Ino(key.a)))?;
             self.each_key(level, Kind::Entry, &mut |this, key| this.entry(level, key))?;
         }
-        self.copy.finish(self.counts)?;
+        self.copy.finish(self.counts, Durability::Synced)?;
         Ok(self.counts)
     }
 
@@ -104,7 +105,7 @@ impl<'a> Flatten<'a> {
             let Some(bytes) = self.value(level, &key)? else { if states.is_empty() { break } else { continue } };
             let state = NodeState::decode(&bytes, Level::Layer(0));
             states.push((level, state.ok_or_else(|| damaged(ino))?));
-            if matches!(states.last(), Some((_, NodeState::Removed))) {
+            if !matches!(states.last(), Some((_, NodeState::Present(_)))) {
                 break;
             }
         }
@@ -114,17 +115,18 @@ impl<'a> Flatten<'a> {
     /// An object and its data.
     fn object(&mut self, level: usize, ino: Ino) -> Result<()> {
         let states = self.node_states(level, ino)?;
-        let Some((_, NodeState::Present(top))) = states.first() else {
-            return if states.is_empty() { Ok(()) } else { self.put_node(ino, &NodeState::Removed) };
+        let mut node = match states.first() {
+            None => return Ok(()),
+            Some((_, NodeState::Present(top))) => top.clone(),
+            Some((_, gone)) => return self.put_node(ino, gone),
         };
-        let mut node = top.clone();
         node.own = self.buckets(ino, &states)?;
         for (_, state) in &states[1..] {
             match state {
                 NodeState::Present(below) => {
                     (node.below, node.below_used) = (node.below.min(below.below), below.below_used);
                 }
-                NodeState::Removed => (node.below, node.below_used) = (0, 0),
+                NodeState::Removed | NodeState::Absent => (node.below, node.below_used) = (0, 0),
             }
         }
         self.put_node(ino, &NodeState::Present(node))

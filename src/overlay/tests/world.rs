@@ -467,7 +467,7 @@ impl World {
 
     pub async fn try_flatten(&mut self, view: ViewId) -> Result<()> {
         let (layers, into) = (self.views[view.0].layers.clone(), OverlayId(self.new_id()));
-        let layer = self.store().flatten(layers, into).await?;
+        let (layer, _making) = self.store().flatten(layers, into).await?;
         self.views[view.0].layers = vec![layer];
         Ok(())
     }

@@ -75,6 +75,7 @@ impl Tree<'_> {
     /// Whether no layer has anything of a range, and none cut it off.
     fn shows_image(&self, fetch: &mut Fetch<'_>, ino: Ino, node: &Node, range: &Range<u64>) -> Step<bool> {
         let level = match node.level {
+            _ if node.base.is_some() => return Ok(false),
             Level::Image => return Ok(true),
             Level::New => return Ok(false),
             Level::Layer(level) => level,
@@ -137,7 +138,7 @@ impl Tree<'_> {
         let mut end = range.start;
         if seen > range.start {
             if below.found.is_none() {
-                below.found = Some(self.node_below(fetch, below.level + 1, below.ino)?);
+                below.found = Some(self.base_below(fetch, below.level, below.ino, below.node.base)?);
             }
             if let Some(Some(node)) = &below.found {
                 end = node.size.clamp(range.start, seen);

@@ -112,8 +112,8 @@ async fn what_was_staged_is_made_with_the_policy_that_it_came_with() {
     let second = stage(&world, &["z"], 2, discard()).await;
     let done = world.fleet.activate(select("pool=a")).await.unwrap();
     assert_eq!(done.iter().map(|done| done.staged_by).collect::<Vec<_>>(), [first, second]);
-    assert_eq!(done[0].outcome.as_ref().unwrap().switched, 2);
-    assert_eq!(done[0].outcome.as_ref().unwrap().discarded, 1);
+    assert_eq!(done[0].outcome.as_ref().unwrap().outcome.switched(), 2);
+    assert_eq!(done[0].outcome.as_ref().unwrap().outcome.count(&[Fate::Discarded]), 1);
     for clone in ["x", "y", "z"] {
         let clone = world.get(clone);
         assert_eq!((clone.view.version, clone.view.number, &clone.staged), (2, 2, &None));
@@ -134,7 +134,7 @@ async fn what_is_staged_is_made_once() {
     world.fleet.activate(names(&["desk"])).await.unwrap();
     world.write("desk", A, 100).await;
     let again = world.fleet.activate_staged(vec![stale]).await.unwrap();
-    assert_eq!(again.outcome.unwrap().switched, 0);
+    assert_eq!(again.outcome.unwrap().outcome.switched(), 0);
     assert_eq!((world.get("desk").view.number, world.read("desk", A).await), (2, 100));
 }
 
@@ -147,9 +147,22 @@ async fn what_is_withdrawn_is_not_made() {
     let withdrawn = world.fleet.unstage(names(&["x", "y"])).await.unwrap();
     assert_eq!(withdrawn.iter().map(|clone| &*clone.name).collect::<Vec<_>>(), ["x"]);
     let late = world.fleet.activate_staged(vec![stale]).await.unwrap();
-    assert_eq!(late.outcome.unwrap().switched, 0);
+    assert_eq!(late.outcome.unwrap().outcome.switched(), 0);
     assert_eq!(world.get("x").view.number, 1);
     assert_eq!(world.fleet.unstage(names(&["x"])).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn a_switch_that_leaves_its_clone_as_it_is_waits_no_more() {
+    let world = World::new().await;
+    world.clones(&["x", "y"]).await;
+    world.write("x", A, 100).await;
+    stage(&world, &["x"], 2, Writes::Stay.into()).await;
+    stage(&world, &["y"], 1, SwitchPolicy::default()).await;
+    world.fleet.activate(names(&["x", "y"])).await.unwrap();
+    let (x, y) = (world.get("x"), world.get("y"));
+    assert_eq!((x.view.number, &x.staged, x.lagging.map(|lagging| lagging.version)), (1, &None, Some(2)));
+    assert_eq!((y.view.number, &y.staged, y.lagging), (1, &None, None));
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use self::world::{A, B, World, names, select, to};
 use super::*;
 use crate::image::labels::{LabelEdits, Labels};
-use crate::image::{CloneRef, MAX_LAYERS, RepointPlan, Writes};
+use crate::image::{CloneRef, Fate, MAX_LAYERS, RepointPlan, Writes};
 
 fn fork(source: &str, name: &str) -> NewFork {
     NewFork { source: source.parse::<CloneRef>().unwrap(), name: name.into(), labels: Labels::new() }
@@ -204,12 +204,12 @@ async fn forks_of_forks_end_at_the_limit() {
 }
 
 #[tokio::test]
-async fn private_writes_refuse_a_repoint_by_name() {
+async fn conflicts_refuse_a_repoint_by_name() {
     let world = World::new().await;
     let all: Vec<String> = (0..8).map(|i| format!("d{i}")).collect();
     world.clones(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
     for clone in &all[1..] {
-        world.write(clone, A, 100).await;
+        world.write(clone, B, 100).await;
     }
     let before = world.catalog.state();
     let error = world.repoint(2, CloneTarget::All, Writes::Keep).await.unwrap_err();
@@ -217,10 +217,15 @@ async fn private_writes_refuse_a_repoint_by_name() {
     for word in ["\"d1\"", "\"d5\"", "2 more"] {
         assert!(error.what().contains(word), "{error}");
     }
+    assert!(error.what().contains("/b: changed in the clone, changed in the image"), "{error}");
     assert!(!error.what().contains("\"d6\"") && error.remedy_text().unwrap().contains("--writes"), "{error}");
     assert_eq!(*world.catalog.state(), *before);
     let same = world.repoint(1, CloneTarget::All, Writes::Keep).await.unwrap();
-    assert_eq!((same.switched, same.unchanged), (0, 8), "nothing to switch, nothing to refuse");
+    assert_eq!(
+        (same.outcome.switched(), same.outcome.count(&[Fate::Unchanged])),
+        (0, 8),
+        "nothing to switch, nothing to refuse"
+    );
 }
 
 #[tokio::test]
@@ -229,12 +234,19 @@ async fn clones_with_private_writes_stay_and_are_marked_as_lagging() {
     world.clones(&["clean", "dirty"]).await;
     world.write("dirty", A, 100).await;
     let done = world.repoint(2, CloneTarget::All, Writes::Stay).await.unwrap();
-    assert_eq!((done.switched, done.lagging, done.discarded), (1, 1, 0));
+    assert_eq!(
+        (done.outcome.switched(), done.outcome.count(&[Fate::Stays]), done.outcome.count(&[Fate::Discarded])),
+        (1, 1, 0)
+    );
     let dirty = world.get("dirty");
     assert_eq!((dirty.view.version, dirty.view.number, dirty.lagging.map(|l| l.version)), (1, 1, Some(2)));
     assert_eq!((world.get("clean").view.version, world.read("dirty", A).await), (2, 100));
     let settled = world.repoint(1, names(&["dirty"]), Writes::Stay).await.unwrap();
-    assert_eq!((settled.unchanged, world.get("dirty").lagging), (1, None), "meant to show what it shows");
+    assert_eq!(
+        (settled.outcome.count(&[Fate::Unchanged]), world.get("dirty").lagging),
+        (1, None),
+        "meant to show what it shows"
+    );
 }
 
 #[tokio::test]
@@ -244,7 +256,10 @@ async fn discarded_writes_are_in_a_snapshot_and_in_the_pin() {
     world.write("dirty", A, 100).await;
     let former = world.get("dirty");
     let done = world.repoint(2, CloneTarget::All, Writes::Discard).await.unwrap();
-    assert_eq!((done.switched, done.lagging, done.discarded), (2, 0, 1));
+    assert_eq!(
+        (done.outcome.switched(), done.outcome.count(&[Fate::Stays]), done.outcome.count(&[Fate::Discarded])),
+        (2, 0, 1)
+    );
     assert_eq!((world.read("dirty", A).await, world.get("dirty").view.version), (1, 2));
     assert_eq!(world.read_at("dirty", &done.operation.snapshot_name(), A).await, 100);
     assert_eq!(world.read_in(&former, &former.view, A).await, 100);
@@ -253,7 +268,10 @@ async fn discarded_writes_are_in_a_snapshot_and_in_the_pin() {
     // Discard alone: the version that it shows.
     world.write("dirty", A, 300).await;
     let done = world.repoint(2, CloneTarget::All, Writes::Discard).await.unwrap();
-    assert_eq!((done.switched, done.unchanged, world.read("dirty", A).await), (1, 1, 1));
+    assert_eq!(
+        (done.outcome.switched(), done.outcome.count(&[Fate::Unchanged]), world.read("dirty", A).await),
+        (1, 1, 1)
+    );
     // And back again.
     let restored = world.fleet.restore("dirty", &done.operation.snapshot_name()).await.unwrap();
     assert_eq!((world.read("dirty", A).await, restored.clone.pins.len()), (300, 3));
@@ -329,7 +347,7 @@ async fn a_repoint_switches_ten_thousand_clones_with_one_change() {
     world.clones(&many.iter().map(String::as_str).collect::<Vec<_>>()).await;
     let (before, commits) = (world.catalog.state(), world.log.count_commits());
     let done = world.repoint(2, CloneTarget::All, Writes::Keep).await.unwrap();
-    assert_eq!((done.switched, done.unchanged), (10_000, 0));
+    assert_eq!((done.outcome.switched(), done.outcome.count(&[Fate::Unchanged])), (10_000, 0));
     assert_eq!((world.log.count_commits() - commits, world.catalog.state().rev()), (1, before.rev().next()));
     assert!(world.catalog.state().clones().all(|clone| clone.view.version == 2 && clone.pins.len() == 1));
     assert!(before.clones().all(|clone| clone.view.version == 1), "an older revision stays as it was");
@@ -351,7 +369,7 @@ async fn repoint_and_back_keeps_one_pin_and_its_times_grow() {
         last = clone.switched;
     }
     let again = world.repoint(1, CloneTarget::All, Writes::Keep).await.unwrap();
-    assert_eq!((again.switched, again.unchanged), (0, 1));
+    assert_eq!((again.outcome.switched(), again.outcome.count(&[Fate::Unchanged])), (0, 1));
     assert_eq!(world.fleet.drop_pins(CloneTarget::All).await.unwrap().len(), 1);
     assert!(world.get("a").pins.is_empty());
 }
@@ -385,7 +403,7 @@ async fn a_repoint_names_what_is_wrong_and_changes_nothing() {
     }
     assert_eq!(*world.catalog.state(), *before);
     let done = world.repoint(2, select("pool=a"), Writes::Keep).await.unwrap();
-    assert_eq!((done.switched, done.version.number), (1, 2), "the selection stays within the image");
+    assert_eq!((done.outcome.switched(), done.outcome.version.number), (1, 2), "the selection stays within the image");
 }
 
 #[tokio::test]

@@ -228,5 +228,5 @@ pub fn select(selector: &str) -> CloneTarget {
 }
 
 pub fn to(image: &str, number: VersionNumber, target: CloneTarget, writes: Writes) -> RepointPlan {
-    RepointPlan { image: image.into(), to: VersionRef::number(image, number), target, policy: writes.into() }
+    RepointPlan::new(image, VersionRef::number(image, number), target).with(writes)
 }

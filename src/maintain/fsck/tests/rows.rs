@@ -145,7 +145,7 @@ async fn older_versions_are_older_than_the_newest() {
 
     // "Removed", of an object that has no newest version.
     let forgotten = version(&key(top, NODE, Ino(999), 0), 1);
-    let report = world.check_damaged(|world| world.put("history", &forgotten, vec![1, 1, 0])).await;
+    let report = world.check_damaged(|world| world.put("history", &forgotten, vec![1, 2, 0])).await;
     assert_found(&report, &[overlay(top, order(Ino(999), 1, None))]);
 }
 
@@ -171,10 +171,12 @@ async fn nodes_say_how_much_data_they_have() {
     let mut world = written().await;
     let (top, node) = (world.top("desk"), key(world.top("desk"), NODE, F, 0));
     let flaw = LayerFlaw::Own { ino: F, kept: 8, counted: 7 };
-    let last = |row: &mut Vec<u8>| *row.last_mut().unwrap() = 8;
+    // Behind it only that the node has no base of its own.
+    let own = |row: &mut Vec<u8>, value| *row.iter_mut().nth_back(1).unwrap() = value;
+    let last = |row: &mut Vec<u8>| own(row, 8);
     let report = world.check_damaged(|world| world.edit_row("heads", &node, last)).await;
     assert_found(&report, &[layer(desk(), top, flaw)]);
-    world.edit_row("heads", &node, |row| *row.last_mut().unwrap() = 7);
+    world.edit_row("heads", &node, |row| own(row, 7));
     world.restart().await;
 
     let report = world.check_damaged(|world| world.edit_row("history", &version(&node, 1), last)).await;

@@ -155,7 +155,11 @@ impl<'a> Diff<'a> {
         if names != 0 {
             let dir = self.homes.get(&ino).copied().or(was.map(|was| was.parent));
             self.flaws.push(ViewFlaw::NoObject { ino, dir });
-        } else if was.is_some_and(Node::is_dir) && !self.filled.contains(&ino) && !self.is_empty(ino)? {
+        } else if was.is_some_and(Node::is_dir)
+            && !self.filled.contains(&ino)
+            && self.here.is_removed(ino)?
+            && !self.is_empty(ino)?
+        {
             self.tell(ino, NodeFlaw::NotEmpty);
         }
         Ok(())

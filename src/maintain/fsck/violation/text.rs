@@ -72,7 +72,6 @@ impl fmt::Display for ViewName {
             Self::Clone(name) => write!(f, "clone {name:?}"),
             Self::Pin { clone, view } => write!(f, "pinned view {view} of clone {clone:?}"),
             Self::Snapshot { clone, name } => write!(f, "snapshot \"{clone}@{name}\""),
-            Self::Below(view) => write!(f, "the lower layers of {view}"),
         }
     }
 }
@@ -87,7 +86,6 @@ impl ViewName {
             }
             Self::Pin { clone, .. } => format!("drop it: mimeo pins --drop --clone {clone}"),
             Self::Snapshot { clone, name } => format!("remove it: mimeo clone rm-snapshot {clone} {name}"),
-            Self::Below(view) => view.remedy(),
         }
     }
 }

@@ -1,0 +1,201 @@
+//! Private writes that go along to another version: looked at while clients write, and once more where
+//! they wrote meanwhile.
+//!
+//! Owns the rounds. Each seals the clones at an instant, looks at what they changed since the round
+//! before, decides, and writes what is needed for them to fit. The last one is made while the clones
+//! stand still, and has only those to look at that were written since the one before.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use super::{Fleet, Freeze, Instant};
+use crate::error::{Error, Result};
+use crate::image::policy::OnConflict;
+use crate::image::record::{CloneRecord, ExportId, VersionNumber, VersionRecord};
+use crate::image::state::State;
+use crate::image::switch::Fitting;
+use crate::overlay::rebase::{Fit, Rebase, Survey, Winner};
+use crate::overlay::{Layer, Making, OverlayId};
+
+/// Rounds while clients write.
+const ROUNDS: usize = 4;
+/// So many clones are looked at while they stand still, without another round.
+const FEW: usize = 8;
+
+/// Clones whose private writes go along, and what that takes.
+#[derive(Default)]
+pub(super) struct Kept {
+    clones: HashMap<ExportId, KeptClone>,
+    /// Clones that were written while they were looked at, and looked at again.
+    pub moved: HashSet<ExportId>,
+    making: Vec<Making>,
+}
+
+/// One of them, as of its last look.
+pub(super) struct KeptClone {
+    layers: Vec<Layer>,
+    survey: Arc<Survey>,
+    pub fit: Arc<Fit>,
+    /// Where what the fit needs was written.
+    layer: Option<Layer>,
+    from: VersionNumber,
+    to: VersionNumber,
+}
+
+/// A clone that is to be kept, and how.
+#[derive(Clone)]
+pub(super) struct ToKeep {
+    pub clone: Arc<CloneRecord>,
+    pub conflict: OnConflict,
+}
+
+/// What is done with what is found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// To tell what would happen.
+    Predict,
+    Switch,
+}
+
+impl Kept {
+    pub fn get(&self, clone: ExportId) -> Option<&KeptClone> {
+        self.clones.get(&clone)
+    }
+
+    /// The layers that let these clones fit, sorted by clone.
+    pub fn fittings<'a>(&self, clones: impl Iterator<Item = &'a Arc<CloneRecord>>) -> Vec<Fitting> {
+        let mut fitted: Vec<_> = clones.filter_map(|clone| self.get(clone.id)?.fitting(clone.id)).collect();
+        fitted.sort_unstable_by_key(|fitting| fitting.clone);
+        fitted
+    }
+
+    /// Rounds while clients write.
+    pub async fn rounds(
+        fleet: &Fleet,
+        state: &State,
+        to: &VersionRecord,
+        keep: &[ToKeep],
+        purpose: Purpose,
+    ) -> Result<Self> {
+        let mut kept = Self::default();
+        let written = |keep: &&ToKeep| fleet.is_private(&keep.clone.view);
+        let keep: Vec<_> = keep.iter().filter(written).cloned().collect();
+        if keep.is_empty() {
+            return Ok(kept);
+        }
+        for round in 0..ROUNDS {
+            let clones = keep.iter().map(|keep| keep.clone.clone()).collect();
+            let (frozen, instant) = fleet.hold_still(Freeze::Views, clones).await?;
+            drop(frozen);
+            let looked = kept.look(fleet, state, to, &keep, &instant, purpose).await;
+            fleet.release_instant(&instant);
+            if looked? <= FEW || round + 1 == ROUNDS || purpose == Purpose::Predict {
+                break;
+            }
+        }
+        kept.moved.clear();
+        Ok(kept)
+    }
+
+    /// Look at the clones that were written since they were looked at; answers how many.
+    pub async fn look(
+        &mut self,
+        fleet: &Fleet,
+        state: &State,
+        to: &VersionRecord,
+        keep: &[ToKeep],
+        instant: &Instant,
+        purpose: Purpose,
+    ) -> Result<usize> {
+        let (mut new, mut again) = (Vec::new(), Vec::new());
+        for keep in keep.iter().filter(|keep| instant.sealed.is_private(&keep.clone.view)) {
+            let layers = instant.sealed.stack(&keep.clone.view);
+            match self.clones.get(&keep.clone.id) {
+                Some(known) if known.layers == layers => {}
+                Some(known) if extends(&layers, &known.layers) => again.push((keep, layers, known.survey.clone())),
+                _ => new.push((keep, layers)),
+            }
+        }
+        self.moved.extend(again.iter().map(|(keep, ..)| keep.clone.id));
+        let mut surveyed = Vec::new();
+        for (keep, layers) in new {
+            let from = manifest_of(state, &keep.clone, keep.clone.view.version)?;
+            let rebase = Rebase { from: from.manifest, to: to.manifest, layers: layers.clone() };
+            surveyed.push((keep, layers, fleet.overlays.survey(rebase).await?));
+        }
+        let (whose, surveys): (Vec<_>, Vec<_>) =
+            again.into_iter().map(|(keep, layers, survey)| ((keep, layers.clone()), (survey, layers))).unzip();
+        let surveys = fleet.overlays.survey_again(surveys).await?;
+        surveyed.extend(whose.into_iter().zip(surveys).map(|((keep, layers), survey)| (keep, layers, survey)));
+        let looked = surveyed.len();
+        self.decide(fleet, to, surveyed, purpose).await?;
+        Ok(looked)
+    }
+
+    /// Decide what surveys found, and write what the clones need to fit.
+    async fn decide(
+        &mut self,
+        fleet: &Fleet,
+        to: &VersionRecord,
+        surveyed: Vec<(&ToKeep, Vec<Layer>, Survey)>,
+        purpose: Purpose,
+    ) -> Result<()> {
+        let mut to_write = Vec::new();
+        for (keep, layers, survey) in surveyed {
+            let from = keep.clone.view.version;
+            let survey = Arc::new(survey);
+            let fit = fleet.overlays.decide(survey.clone(), winner(keep.conflict, from)).await;
+            let fit = Arc::new(fit.map_err(|e| {
+                Error::new(e.kind(), format!("private writes of clone {:?}", keep.clone.name)).because(e)
+            })?);
+            if !fit.is_empty() {
+                to_write.push((keep.clone.id, fit.clone()));
+            }
+            self.clones.insert(keep.clone.id, KeptClone { layers, survey, fit, layer: None, from, to: to.number });
+        }
+        if purpose == Purpose::Predict || to_write.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<_> = fleet.catalog.id_range(to_write.len() as u64).await?.map(OverlayId).collect();
+        let (clones, fits): (Vec<_>, Vec<_>) = to_write.into_iter().unzip();
+        let (layers, making) = fleet.overlays.fit(fits.into_iter().zip(ids).collect()).await?;
+        self.making.push(making);
+        for (clone, layer) in clones.into_iter().zip(layers) {
+            if let Some(kept) = self.clones.get_mut(&clone) {
+                kept.layer = Some(layer);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl KeptClone {
+    fn fitting(&self, clone: ExportId) -> Option<Fitting> {
+        let bases = [(self.fit.keeps_from, self.from), (self.fit.keeps_to, self.to)];
+        let bases = bases.into_iter().filter(|(keeps, _)| *keeps).map(|(_, number)| number).collect();
+        self.layer.map(|layer| Fitting { clone, layer, bases })
+    }
+
+    /// Whether the clone cannot be switched.
+    pub fn stops(&self, conflict: OnConflict) -> bool {
+        self.fit.undecidable > 0 || (self.fit.conflicts_total > 0 && conflict == OnConflict::Stop)
+    }
+}
+
+/// Whether a view with these layers was only written since it had those.
+fn extends(layers: &[Layer], former: &[Layer]) -> bool {
+    former.len() <= layers.len() && former.iter().zip(layers).all(|(was, is)| was.overlay == is.overlay)
+}
+
+fn winner(conflict: OnConflict, from: VersionNumber) -> Option<Winner> {
+    match conflict {
+        OnConflict::Stop => None,
+        OnConflict::CloneWins => Some(Winner::Clone),
+        OnConflict::ImageWins => Some(Winner::Image { suffix: format!("clone-v{from}") }),
+    }
+}
+
+fn manifest_of(state: &State, clone: &CloneRecord, number: VersionNumber) -> Result<Arc<VersionRecord>> {
+    let version = state.version(clone.image, number).cloned();
+    version.ok_or_else(|| Error::internal(format!("the version that clone {:?} shows is not there", clone.name)))
+}

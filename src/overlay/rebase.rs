@@ -1,0 +1,165 @@
+//! Another version under the private layers of a view.
+//!
+//! Layers are merged over a manifest by inode number and cookie, and what a version did not touch keeps
+//! both over imports. So the layers of a view are right over another version as they are, except where the
+//! image changed the same; and a rebase is no copy, but a look at each private name and object: what it
+//! was in the version before (base), what it is in the view, what it is in the version to come.
+//!
+//! | file | owns |
+//! |---|---|
+//! | `sight` | reading the three sides, and paths |
+//! | `survey` | the look at each private key: what of it needs a decision |
+//! | `fit` | the decisions, and the rows that make them so |
+//! | `resolve` | decisions on conflicts, where a side is to win |
+//!
+//! The cost grows with the private changes, never with the tree. A survey is made while the view is
+//! written, and brought up to date by looking again at what was written since. What does not fit as it
+//! is gets a row in one more layer on top ([`OverlayStore::fit`]).
+//!
+//! Invariants: no file ever mixes data of two versions (an object whose base is not the view's version
+//! says so: [`Node::base`](super::Node)); no object changes its content, so every handle goes on; link
+//! counts are exact. Only the index is written, and nothing that a view shows already.
+
+mod fit;
+mod resolve;
+mod sight;
+mod survey;
+
+pub use fit::Fit;
+pub use survey::Survey;
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::index::Copy;
+use super::state::Overlay;
+use super::touched::Touched;
+use super::{Counts, Layer, Making, OverlayId, OverlayStore, Position};
+use crate::error::{Error, Result};
+use crate::manifest::ManifestId;
+use crate::meta::Durability;
+use crate::overlay::index::OverlayRow;
+
+/// The position of everything in a layer that makes others fit.
+const POSITION: Position = 1;
+/// Rows of one batch.
+const BATCH: usize = 1000;
+/// Conflicts of one clone that are told by path; all are counted.
+pub const MAX_TOLD: usize = 1000;
+
+/// Sealed layers, and the versions under them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rebase {
+    pub from: ManifestId,
+    pub to: ManifestId,
+    /// Bottom first.
+    pub layers: Vec<Layer>,
+}
+
+/// Whose change stays where both changed the same.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Winner {
+    Clone,
+    /// What the clone has is saved beside it, under its name and this suffix.
+    Image {
+        suffix: String,
+    },
+}
+
+/// What one side did to a path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Did {
+    Added,
+    Changed,
+    /// Mode or owner.
+    Attributes,
+    Removed,
+    Renamed,
+}
+
+/// A path that both sides changed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Conflict {
+    /// From the root, without a leading slash, as the clone has it.
+    pub path: Vec<u8>,
+    pub clone: Did,
+    pub image: Did,
+    /// A virtual disk.
+    pub disk_image: bool,
+    /// No side can win: somebody has to decide in the clone.
+    pub undecidable: bool,
+}
+
+impl fmt::Display for Did {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Added => "added",
+            Self::Changed => "changed",
+            Self::Attributes => "attributes",
+            Self::Removed => "removed",
+            Self::Renamed => "renamed",
+        })
+    }
+}
+
+impl OverlayStore {
+    /// Look at all that the layers change. They must be sealed: what they show must stay.
+    pub async fn survey(self: &Arc<Self>, rebase: Rebase) -> Result<Survey> {
+        // What is sealed is in the index from here on, at its positions.
+        self.flush(Durability::Buffered).await?;
+        self.blocking("looking at private changes", move |store| Survey::new(store, rebase)).await
+    }
+
+    /// Bring surveys up to layers that were written since.
+    pub async fn survey_again(self: &Arc<Self>, surveys: Vec<(Arc<Survey>, Vec<Layer>)>) -> Result<Vec<Survey>> {
+        if surveys.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.flush(Durability::Buffered).await?;
+        self.blocking("looking at private changes again", move |store| {
+            surveys.iter().map(|(survey, layers)| survey.again(store, layers)).collect()
+        })
+        .await
+    }
+
+    /// Decide what the survey found.
+    pub async fn decide(self: &Arc<Self>, survey: Arc<Survey>, winner: Option<Winner>) -> Result<Fit> {
+        self.blocking("fitting private changes", move |store| Fit::new(store, &survey, winner.as_ref())).await
+    }
+
+    /// Write what fits need into fresh overlays. On stable storage when it returns; to be named before the
+    /// second answer goes.
+    pub async fn fit(self: &Arc<Self>, fits: Vec<(Arc<Fit>, OverlayId)>) -> Result<(Vec<Layer>, Making)> {
+        let making = self.make(fits.iter().map(|(_, into)| *into).collect());
+        let layers = self.blocking("writing private changes that fit", move |store| {
+            let layers = fits.iter().map(|(fit, into)| store.write_fit(fit, *into)).collect::<Result<Vec<_>>>()?;
+            store.index.sync()?;
+            Ok(layers)
+        });
+        Ok((layers.await?, making))
+    }
+
+    fn write_fit(&self, fit: &Fit, into: OverlayId) -> Result<Layer> {
+        let counts = Counts { bytes: 0, inodes: fit.objects() };
+        let row = OverlayRow { position: POSITION, counts };
+        self.insert(Overlay::new(into, row, vec![POSITION], Touched::Unread));
+        let mut copy = Copy::new(&self.index, into, POSITION, BATCH);
+        copy.begin()?;
+        for (key, value) in fit.rows() {
+            copy.put(key, value?)?;
+        }
+        copy.finish(counts, Durability::Buffered)?;
+        Ok(Layer { overlay: into, upto: POSITION, counts })
+    }
+
+    /// Run `work`, which blocks, on the store.
+    async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        what: &'static str,
+        work: impl FnOnce(&Self) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let store = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.map_err(|e| Error::internal(what).because(e))?
+    }
+}

@@ -1,0 +1,285 @@
+//! The decisions, and the rows that make them so.
+//!
+//! Names and objects are decided first; then the link counts follow from the names. Where the view,
+//! laid over the version to come, does not show what was decided, a row says it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+
+use super::sight::Sight;
+use super::survey::{Facts, Name, Object, Survey};
+use super::{Conflict, Did, MAX_TOLD, Rebase, Winner};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Cookie, Entry, FileKind, Ino};
+use crate::overlay::keys::Key;
+use crate::overlay::node::NodeState;
+use crate::overlay::tree::entry::EntryState;
+use crate::overlay::{Node, OverlayStore};
+
+/// Most names and objects of one clone that may need a row.
+const MAX_ROWS: usize = 1 << 20;
+
+/// What has to be said so that the private layers fit another version.
+#[derive(Debug, Default)]
+pub struct Fit {
+    /// The first of them, sorted by path; they are decided if a side was to win.
+    pub conflicts: Vec<Conflict>,
+    pub conflicts_total: u64,
+    /// Some that no side can win.
+    pub undecidable: u64,
+    /// Some object has its base data from the version before, whatever version the view shows.
+    pub keeps_from: bool,
+    /// The same of the version to come.
+    pub keeps_to: bool,
+    names: BTreeMap<(Ino, Cookie), Option<Entry>>,
+    objects: BTreeMap<Ino, Option<Node>>,
+}
+
+impl Fit {
+    pub(super) fn new(store: &OverlayStore, survey: &Survey, winner: Option<&Winner>) -> Result<Self> {
+        let sight = Sight::new(store, &survey.rebase)?;
+        let mut fitter = Fitter {
+            sight,
+            winner,
+            names: BTreeMap::new(),
+            objects: BTreeMap::new(),
+            said: BTreeSet::new(),
+            fit: Self::default(),
+        };
+        for (at, name) in &survey.names {
+            fitter.name(*at, name)?;
+        }
+        for ino in &survey.objects {
+            let object = fitter.sight.object(*ino)?;
+            fitter.object(*ino, object)?;
+        }
+        fitter.finish(&survey.rebase)
+    }
+
+    /// Nothing has to be said.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty() && self.objects.is_empty()
+    }
+
+    /// Objects that rows are about.
+    pub(super) fn objects(&self) -> u64 {
+        self.objects.len() as u64
+    }
+
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Key, Result<Bytes>)> {
+        let name = |((dir, cookie), entry): (&(Ino, Cookie), &Option<Entry>)| {
+            let state = match entry {
+                Some(entry) => EntryState::Present { name: entry.name.to_vec(), ino: entry.ino, kind: entry.kind },
+                None => EntryState::Removed,
+            };
+            (Key::entry(*dir, *cookie), state.encode())
+        };
+        let object = |(ino, node): (&Ino, &Option<Node>)| {
+            let state = node.clone().map_or(NodeState::Absent, NodeState::Present);
+            (Key::node(*ino), state.encode())
+        };
+        self.names.iter().map(name).chain(self.objects.iter().map(object))
+    }
+}
+
+/// Makes the decisions.
+pub(super) struct Fitter<'a> {
+    pub sight: Sight<'a>,
+    pub winner: Option<&'a Winner>,
+    /// What names are to be.
+    pub names: BTreeMap<(Ino, Cookie), Option<Entry>>,
+    /// What objects are to be, link counts aside; `None`: not there.
+    pub objects: BTreeMap<Ino, Option<Node>>,
+    /// Objects that get a row in any case.
+    pub said: BTreeSet<Ino>,
+    pub fit: Fit,
+}
+
+/// By how much link counts differ from those that both sides' changes add up to.
+#[derive(Default)]
+struct Gains {
+    names: BTreeMap<Ino, i64>,
+    subdirs: BTreeMap<Ino, i64>,
+}
+
+impl Gains {
+    fn add(&mut self, dir: Ino, entry: Option<&Entry>, by: i64) {
+        let Some(entry) = entry else { return };
+        *self.names.entry(entry.ino).or_default() += by;
+        if entry.kind == FileKind::Directory {
+            *self.subdirs.entry(dir).or_default() += by;
+        }
+    }
+}
+
+impl Fitter<'_> {
+    fn name(&mut self, at: (Ino, Cookie), name: &Name) -> Result<()> {
+        let Name { base, mine, theirs } = name;
+        if mine == base {
+            // The row says what was there before; what is there now shows.
+            self.decide_name(at, theirs.clone());
+        } else if theirs == mine {
+            self.decide_name(at, mine.clone());
+        } else if theirs == base {
+            self.homeless(at, name)?;
+        } else if mine.is_none() && self.sight.is_homeless(at.0)? {
+            self.decide_name(at, None);
+        } else {
+            self.both_named(at, name)?;
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, ino: Ino, object: Object) -> Result<()> {
+        match object {
+            Object { base: Some(base), mine: Some(mine), theirs: Some(theirs) } => {
+                self.merge_attributes(ino, Facts::of_image(&base), mine, Facts::of_image(&theirs))
+            }
+            Object { base: Some(base), mine: Some(mine), theirs: None } if mine.is_dir() => {
+                self.gone_dir(ino, &base, mine)
+            }
+            Object { base: Some(base), mine: Some(mine), theirs: None } => self.gone_file(ino, &base, mine),
+            Object { base: Some(base), mine: None, theirs: Some(theirs) } => self.removed(ino, &base, &theirs),
+            // The view says that it is not there, and so it was in the version before.
+            Object { base: None, mine: None, theirs: Some(theirs) } => {
+                self.objects.insert(ino, Some(self.returned(&theirs)));
+                Ok(())
+            }
+            Object { base: None, mine: Some(mine), theirs: Some(theirs) } => self.met_again(ino, mine, &theirs),
+            _ => Ok(()),
+        }
+    }
+
+    /// An object that both versions have with the same data, under other attributes.
+    fn merge_attributes(&mut self, ino: Ino, base: Facts, mut mine: Node, theirs: Facts) -> Result<()> {
+        let own = Facts::of_node(&mine);
+        let mut clash = false;
+        let clone_wins = !matches!(self.winner, Some(Winner::Image { .. }));
+        let mut merged = |base: u32, own: u32, theirs: u32| match (own == base, theirs == base || theirs == own) {
+            (true, _) => theirs,
+            (false, true) => own,
+            (false, false) => {
+                clash = true;
+                if clone_wins { own } else { theirs }
+            }
+        };
+        mine.mode = merged(base.mode, own.mode, theirs.mode);
+        mine.uid = merged(base.uid, own.uid, theirs.uid);
+        mine.gid = merged(base.gid, own.gid, theirs.gid);
+        if own.rdev == base.rdev {
+            mine.rdev = theirs.rdev;
+        }
+        if own.mtime == base.mtime {
+            mine.mtime = theirs.mtime;
+        }
+        if clash {
+            let path = self.sight.path_of(ino)?;
+            self.tell(path, Did::Attributes, Did::Attributes, false);
+        }
+        self.objects.insert(ino, Some(mine));
+        Ok(())
+    }
+
+    pub fn decide_name(&mut self, at: (Ino, Cookie), entry: Option<Entry>) {
+        self.names.insert(at, entry);
+    }
+
+    pub fn tell(&mut self, path: Vec<u8>, clone: Did, image: Did, disk_image: bool) {
+        self.fit.conflicts_total += 1;
+        if self.fit.conflicts.len() < MAX_TOLD {
+            self.fit.conflicts.push(Conflict { path, clone, image, disk_image, undecidable: false });
+        }
+    }
+
+    /// A conflict that no side can win.
+    pub fn tell_undecidable(&mut self, path: Vec<u8>, clone: Did, image: Did) {
+        self.tell(path, clone, image, false);
+        self.fit.undecidable += 1;
+        if let Some(conflict) = self.fit.conflicts.last_mut() {
+            conflict.undecidable = true;
+        }
+    }
+
+    fn finish(mut self, rebase: &Rebase) -> Result<Fit> {
+        self.fit.conflicts.sort_unstable();
+        if self.fit.undecidable > 0 || (self.fit.conflicts_total > 0 && self.winner.is_none()) {
+            return Ok(self.fit);
+        }
+        let mut gains = Gains::default();
+        let mut dirs = std::mem::take(&mut self.said);
+        for (at, entry) in std::mem::take(&mut self.names) {
+            let name = self.sight.name(at.0, at.1)?;
+            for (side, by) in [(&entry, 1), (&name.theirs, -1), (&name.mine, -1), (&name.base, 1)] {
+                gains.add(at.0, side.as_ref(), by);
+            }
+            let private = self.sight.is_private(&Key::entry(at.0, at.1))?;
+            if entry != if private { name.mine } else { name.theirs } {
+                // A directory is asked for names only in layers that have it.
+                dirs.insert(at.0);
+                self.fit.names.insert(at, entry);
+            }
+        }
+        let changed = gains.names.iter().chain(&gains.subdirs).filter(|(_, by)| **by != 0).map(|(ino, _)| *ino);
+        let counted: BTreeSet<Ino> = changed.chain(self.objects.keys().copied()).chain(dirs.iter().copied()).collect();
+        for ino in counted {
+            self.settle(ino, &gains, dirs.contains(&ino))?;
+        }
+        let base_of = |node: &Option<Node>| node.as_ref().and_then(|node| node.base);
+        self.fit.keeps_from = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.from));
+        self.fit.keeps_to = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.to));
+        if self.fit.names.len() + self.fit.objects.len() > MAX_ROWS {
+            let what =
+                format!("{} names and objects of one clone do not fit", self.fit.names.len() + self.fit.objects.len());
+            return Err(Error::new(ErrorKind::Conflict, what).remedy("discard its private writes, or let it stay"));
+        }
+        Ok(self.fit)
+    }
+
+    /// Give an object its link count, and a row if it is not shown as it is to be.
+    fn settle(&mut self, ino: Ino, gains: &Gains, has_names: bool) -> Result<()> {
+        let Object { base, mine, theirs } = self.sight.object(ino)?;
+        let decided = match self.objects.remove(&ino) {
+            Some(decided) => decided,
+            None => mine.clone().or_else(|| theirs.clone().map(Node::of_image)),
+        };
+        let private = self.sight.is_private(&Key::node(ino))?;
+        let shown = if private { mine.clone() } else { theirs.clone().map(Node::of_image) };
+        let links = |kind: FileKind, nlink: Option<u32>| match (kind, nlink) {
+            (_, Some(nlink)) => i64::from(nlink),
+            (FileKind::Directory, None) => 2,
+            (_, None) => 0,
+        };
+        let has = |there: bool| i64::from(there && ino != Ino::ROOT);
+        let named = has(mine.is_some()) + has(theirs.is_some()) - has(base.is_some())
+            + gains.names.get(&ino).copied().unwrap_or(0);
+        let settled = decided.and_then(|mut node| {
+            let of = |nlink| links(node.kind, nlink);
+            let dir = node.is_dir();
+            let gained = if dir { &gains.subdirs } else { &gains.names }.get(&ino).copied().unwrap_or(0);
+            let (was, is) = (base.as_ref().map(|b| b.nlink), theirs.as_ref().map(|t| t.nlink));
+            let nlink = of(mine.as_ref().map(|m| m.nlink)) + of(is) - of(was) + gained;
+            node.nlink = u32::try_from(nlink).unwrap_or(0);
+            let there = if dir { ino == Ino::ROOT || named > 0 } else { node.nlink > 0 };
+            there.then_some(node)
+        });
+        let same = match (&settled, &shown) {
+            (Some(a), Some(b)) => Facts::of_node(a) == Facts::of_node(b) && (a.base, a.parent) == (b.base, b.parent),
+            (None, None) => true,
+            _ => false,
+        };
+        if same && !has_names {
+            return Ok(());
+        }
+        let row = settled.map(|mut node| {
+            // Clients tell by the ctime that something changed.
+            if shown.as_ref().is_none_or(|shown| Facts::of_node(shown) != Facts::of_node(&node)) {
+                node.ctime = theirs.map_or(node.ctime, |theirs| node.ctime.max(theirs.ctime)).next();
+            }
+            node.raise();
+            node
+        });
+        self.fit.objects.insert(ino, row);
+        Ok(())
+    }
+}

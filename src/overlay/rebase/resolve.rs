@@ -1,0 +1,292 @@
+//! Decisions where both sides changed the same: told as conflicts, and made if a side is to win.
+
+use super::fit::Fitter;
+use super::survey::{Facts, Name};
+use super::{Did, Winner};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, MAX_DEPTH, MAX_NAME, MAX_TIES};
+use crate::overlay::Node;
+
+/// Names that are tried for a copy beside a file.
+const MAX_TRIES: u32 = 100;
+
+impl Fitter<'_> {
+    /// A name that the view has in a directory which is not in the version to come.
+    pub(super) fn homeless(&mut self, at: (Ino, Cookie), name: &Name) -> Result<()> {
+        let Some(mine) = &name.mine else { return Ok(()) };
+        if !self.sight.is_homeless(at.0)? {
+            return Ok(());
+        }
+        let path = self.sight.path(at.0, &mine.name)?;
+        self.tell(path, did(name.base.as_ref(), Some(mine)), Did::Removed, false);
+        self.decide_name(at, Some(mine.clone()));
+        self.revive(at.0, 0)
+    }
+
+    /// A name that both sides changed, each in its way.
+    pub(super) fn both_named(&mut self, at: (Ino, Cookie), name: &Name) -> Result<()> {
+        let Name { base, mine, theirs } = name;
+        let some = mine.as_ref().or(base.as_ref()).or(theirs.as_ref());
+        let path = self.sight.path(at.0, some.map_or(b"", |entry| &entry.name))?;
+        let disk = self.is_disk(base.as_ref())? || self.is_disk(theirs.as_ref())?;
+        self.tell(path, did(base.as_ref(), mine.as_ref()), did(base.as_ref(), theirs.as_ref()), disk);
+        match self.winner {
+            Some(Winner::Image { .. }) => {
+                self.decide_name(at, theirs.clone());
+                if theirs.is_some() {
+                    self.bring_back_dir(at.0, 0)?;
+                }
+                mine.as_ref().map_or(Ok(()), |mine| self.save_beside(at.0, mine))
+            }
+            _ => {
+                self.decide_name(at, mine.clone());
+                // In a directory that the image does not have any more.
+                if mine.is_some() && self.sight.is_homeless(at.0)? { self.revive(at.0, 0) } else { Ok(()) }
+            }
+        }
+    }
+
+    /// A file of the image that the view has changed, and the version to come does not have under this
+    /// number: it has other data, or none.
+    pub(super) fn gone_file(&mut self, ino: Ino, base: &Inode, mut mine: Node) -> Result<()> {
+        let from = self.sight.from;
+        let names = self.sight.names(from, ino, base)?;
+        let mut left = Vec::new();
+        for at in &names {
+            left.extend(self.sight.shown(at.0, at.1)?.filter(|entry| entry.ino == ino).map(|entry| (*at, entry)));
+        }
+        let renamed = left.len() != names.len() || mine.nlink != base.nlink;
+        let content = mine.has_private_data(Some(base)) || Facts::of_node(&mine).mtime != base.mtime;
+        let rights = Facts::of_node(&mine).rights() != Facts::of_image(base).rights();
+        if !renamed && !content && !rights {
+            self.objects.insert(ino, None);
+            return Ok(());
+        }
+        let path = self.sight.path_of(ino)?;
+        let clone = match (content, rights) {
+            (true, _) => Did::Changed,
+            (false, true) => Did::Attributes,
+            (false, false) => Did::Renamed,
+        };
+        let image = self.fate(&names)?;
+        self.tell(path, clone, image, base.disk_image);
+        mine.base = mine.base.or(Some(*from.id()));
+        self.objects.insert(ino, Some(mine.clone()));
+        let clone_wins = !matches!(self.winner, Some(Winner::Image { .. }));
+        if clone_wins {
+            for (at, entry) in left {
+                self.decide_name(at, Some(entry));
+                self.revive(at.0, 0)?;
+            }
+            return Ok(());
+        }
+        // Names that the clone gave it are its own; without any it is saved beside its first one.
+        let own = i64::from(mine.nlink) - left.len() as i64;
+        match left.into_iter().next() {
+            Some((at, entry)) if own <= 0 => self.save_at(at, &entry),
+            _ => Ok(()),
+        }
+    }
+
+    /// A directory of the image that the view has, and the version to come has not.
+    pub(super) fn gone_dir(&mut self, ino: Ino, base: &Inode, mine: Node) -> Result<()> {
+        let at = (base.parent, base.parent_cookie);
+        let renamed = self.sight.shown(at.0, at.1)?.is_none_or(|entry| entry.ino != ino);
+        if renamed {
+            let path = self.sight.path_of(ino)?;
+            let image = self.fate(&[at])?;
+            // What lies in it unchanged is gone with the version before.
+            self.tell_undecidable(path, Did::Renamed, image);
+        } else if Facts::of_node(&mine).rights() != Facts::of_image(base).rights() {
+            let path = self.sight.path_of(ino)?;
+            let image = self.fate(&[at])?;
+            self.tell(path, Did::Attributes, image, false);
+            if !matches!(self.winner, Some(Winner::Image { .. })) {
+                return self.revive(ino, 0);
+            }
+            self.objects.entry(ino).or_insert(None);
+        } else {
+            // Only its names changed; what they are about is looked at by itself.
+            self.objects.entry(ino).or_insert(None);
+        }
+        Ok(())
+    }
+
+    /// An object that the view removed, and the version to come has under other attributes, or with other
+    /// names.
+    pub(super) fn removed(&mut self, ino: Ino, base: &Inode, theirs: &Inode) -> Result<()> {
+        let (was, is) = (Facts::of_image(base), Facts::of_image(theirs));
+        let dir = theirs.kind == FileKind::Directory;
+        let left = if dir { self.sight.left_in(ino)? } else { Vec::new() };
+        if was.rights() == is.rights() && left.is_empty() && self.sight.names_left(ino, theirs)?.is_empty() {
+            return Ok(());
+        }
+        let path = self.sight.path_of(ino)?;
+        let image = if left.is_empty() { Did::Attributes } else { Did::Changed };
+        self.tell(path, Did::Removed, image, theirs.disk_image);
+        match self.winner {
+            Some(Winner::Image { .. }) => self.bring_back(ino, theirs, 0),
+            _ => self.keep_removed(ino, theirs),
+        }
+    }
+
+    /// It stays removed, with whatever the version to come added to it.
+    fn keep_removed(&mut self, ino: Ino, theirs: &Inode) -> Result<()> {
+        for at in self.sight.names_left(ino, theirs)? {
+            self.decide_name(at, None);
+        }
+        self.objects.insert(ino, None);
+        // Removed with names in it: that is said by the row that it gets now.
+        self.said.insert(ino);
+        Ok(())
+    }
+
+    /// It is there again, as the version to come has it.
+    fn bring_back(&mut self, ino: Ino, theirs: &Inode, depth: usize) -> Result<()> {
+        check_depth(ino, depth)?;
+        let to = self.sight.to;
+        self.objects.insert(ino, Some(self.returned(theirs)));
+        for (dir, cookie) in self.sight.names(to, ino, theirs)? {
+            let entry = self.sight.entry(to, dir, cookie)?;
+            if self.sight.shown(dir, cookie)?.is_none() {
+                self.decide_name((dir, cookie), entry);
+            }
+            self.bring_back_dir(dir, depth + 1)?;
+        }
+        Ok(())
+    }
+
+    /// An object as the version to come has it, whatever the layers say of its data.
+    pub(super) fn returned(&self, theirs: &Inode) -> Node {
+        let mut node = Node::of_image(theirs.clone());
+        node.base = (theirs.kind == FileKind::Regular).then_some(*self.sight.to.id());
+        node
+    }
+
+    /// An object that the version before does not have, the view has, and the version to come has: it came
+    /// from that one, or an earlier one, and was kept. Under names that are the version's, it is the same.
+    pub(super) fn met_again(&mut self, ino: Ino, mine: Node, theirs: &Inode) -> Result<()> {
+        let to = self.sight.to;
+        for (dir, cookie) in self.sight.names(to, ino, theirs)? {
+            if self.sight.shown(dir, cookie)?.is_none_or(|entry| entry.ino != ino) {
+                let path = self.sight.path_of(ino)?;
+                // One number cannot be both what the clone has here and what the image has there.
+                self.tell_undecidable(path, Did::Changed, Did::Added);
+                return Ok(());
+            }
+        }
+        self.objects.insert(ino, Some(mine));
+        Ok(())
+    }
+
+    /// [`bring_back`](Self::bring_back) a directory that the view removed.
+    fn bring_back_dir(&mut self, dir: Ino, depth: usize) -> Result<()> {
+        let there = matches!(self.objects.get(&dir), Some(Some(_))) || self.sight.node(dir)?.is_some();
+        match self.sight.inode(self.sight.to, dir)? {
+            Some(theirs) if !there => self.bring_back(dir, &theirs, depth),
+            _ => Ok(()),
+        }
+    }
+
+    /// See that a directory of the view is there, whatever the image says, and where it was; if the image is
+    /// to win, under another name beside.
+    fn revive(&mut self, dir: Ino, depth: usize) -> Result<()> {
+        check_depth(dir, depth)?;
+        if !self.sight.is_homeless(dir)? || matches!(self.objects.get(&dir), Some(Some(_))) {
+            return Ok(());
+        }
+        let lost = || Error::corrupt(format!("directory {} is named but not there", dir.0));
+        let node = self.sight.node(dir)?.ok_or_else(lost)?;
+        let (parent, entry) = self.sight.home(dir)?.ok_or_else(lost)?;
+        self.objects.insert(dir, Some(node));
+        if self.sight.is_homeless(parent)? {
+            self.decide_name((parent, entry.cookie), Some(entry));
+            return self.revive(parent, depth + 1);
+        }
+        match self.winner {
+            Some(Winner::Image { .. }) => self.save_beside(parent, &entry),
+            _ => {
+                self.decide_name((parent, entry.cookie), Some(entry));
+                Ok(())
+            }
+        }
+    }
+
+    /// Save the object of a name of the view that the image is to have.
+    fn save_at(&mut self, at: (Ino, Cookie), entry: &Entry) -> Result<()> {
+        if self.sight.is_homeless(at.0)? {
+            self.decide_name(at, Some(entry.clone()));
+            return self.revive(at.0, 0);
+        }
+        self.save_beside(at.0, entry)
+    }
+
+    /// Give the object of `entry` a name beside it.
+    fn save_beside(&mut self, dir: Ino, entry: &Entry) -> Result<()> {
+        let Some(Winner::Image { suffix }) = self.winner else { return Ok(()) };
+        let seed = *self.sight.from.name_seed();
+        for n in 1..=MAX_TRIES {
+            let tail = if n == 1 { format!(".{suffix}") } else { format!(".{suffix}.{n}") };
+            let mut name = entry.name[..entry.name.len().min(MAX_NAME - tail.len())].to_vec();
+            name.extend_from_slice(tail.as_bytes());
+            let base = seed.cookie_base(&name);
+            let mut taken = false;
+            let mut free = None;
+            for cookie in (base.0..base.0 + MAX_TIES).map(Cookie) {
+                let sides = self.sight.name(dir, cookie)?;
+                let decided = self.names.get(&(dir, cookie)).cloned().flatten();
+                let there = [decided, sides.mine, sides.theirs];
+                taken |= there.iter().flatten().any(|other| other.name == name);
+                if there.iter().all(Option::is_none) {
+                    free = free.or(Some(cookie));
+                }
+            }
+            if let Some(cookie) = free.filter(|_| !taken) {
+                let saved = Entry { name: name.into(), cookie, ..entry.clone() };
+                self.decide_name((dir, cookie), Some(saved));
+                return Ok(());
+            }
+        }
+        let what = format!("no free name beside {:?} for the clone's copy", entry.name.escape_ascii().to_string());
+        Err(Error::new(ErrorKind::Conflict, what).remedy("remove saved copies that nobody needs"))
+    }
+
+    /// What the version to come did to a file of the version before, by its names.
+    fn fate(&mut self, names: &[(Ino, Cookie)]) -> Result<Did> {
+        for (dir, cookie) in names {
+            let to = self.sight.to;
+            if self.sight.entry(to, *dir, *cookie)?.is_some() {
+                return Ok(Did::Changed);
+            }
+        }
+        Ok(Did::Removed)
+    }
+
+    fn is_disk(&mut self, entry: Option<&Entry>) -> Result<bool> {
+        let Some(entry) = entry else { return Ok(false) };
+        let (from, to) = (self.sight.from, self.sight.to);
+        for manifest in [from, to] {
+            if self.sight.inode(manifest, entry.ino)?.is_some_and(|inode| inode.disk_image) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// What became of a name.
+fn did(base: Option<&Entry>, now: Option<&Entry>) -> Did {
+    match (base, now) {
+        (_, None) => Did::Removed,
+        (None, Some(_)) => Did::Added,
+        (Some(_), Some(_)) => Did::Changed,
+    }
+}
+
+fn check_depth(ino: Ino, depth: usize) -> Result<()> {
+    if depth < MAX_DEPTH {
+        Ok(())
+    } else {
+        Err(Error::corrupt(format!("directory {} is deeper than {MAX_DEPTH}", ino.0)))
+    }
+}

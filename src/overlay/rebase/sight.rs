@@ -1,0 +1,200 @@
+//! The three sides of a rebase: the version before, the view, the version to come.
+
+use std::ops::RangeInclusive;
+
+use super::Rebase;
+use crate::chunk::{Fetch, Step};
+use crate::error::{Error, Result};
+use crate::manifest::{Cookie, Entry, Ino, Inode, MAX_DEPTH, Manifest};
+use crate::overlay::keys::{Key, Kind};
+use crate::overlay::{Layer, Node, OverlayStore, Position, Tree};
+
+/// Keys that are read together.
+const PAGE: usize = 1000;
+/// Questions between two of which loaded pages are let go.
+const RELEASE_EVERY: u32 = 256;
+
+/// Reads all three; on a thread that may block.
+pub struct Sight<'a> {
+    pub store: &'a OverlayStore,
+    layers: &'a [Layer],
+    pub from: Manifest,
+    pub to: Manifest,
+    fetch: Fetch<'a>,
+    asked: u32,
+}
+
+impl<'a> Sight<'a> {
+    pub fn new(store: &'a OverlayStore, rebase: &'a Rebase) -> Result<Self> {
+        let mut fetch = Fetch::new(&*store.chunks);
+        let from = fetch.run_blocking(|fetch| Manifest::open(fetch, &rebase.from))?;
+        let to = fetch.run_blocking(|fetch| Manifest::open(fetch, &rebase.to))?;
+        Ok(Self { store, layers: &rebase.layers, from, to, fetch, asked: 0 })
+    }
+
+    fn ask<T>(&mut self, mut question: impl FnMut(&Tree<'_>, &mut Fetch<'_>) -> Step<T>) -> Result<T> {
+        self.ask_over(self.from, &mut question)
+    }
+
+    /// Ask what the layers show over `manifest`.
+    pub fn ask_over<T>(
+        &mut self,
+        manifest: Manifest,
+        question: &mut dyn FnMut(&Tree<'_>, &mut Fetch<'_>) -> Step<T>,
+    ) -> Result<T> {
+        self.asked += 1;
+        if self.asked.is_multiple_of(RELEASE_EVERY) {
+            self.fetch.release();
+        }
+        let (store, layers) = (self.store, self.layers);
+        self.fetch.run_blocking(|fetch| question(&Tree::open_sealed(store, manifest, layers), fetch))
+    }
+
+    pub fn inode(&mut self, manifest: Manifest, ino: Ino) -> Result<Option<Inode>> {
+        self.ask(|_, fetch| manifest.inode(fetch, ino))
+    }
+
+    pub fn entry(&mut self, manifest: Manifest, dir: Ino, cookie: Cookie) -> Result<Option<Entry>> {
+        self.ask(|_, fetch| manifest.entry_at(fetch, dir, cookie))
+    }
+
+    /// The names of an object in a version.
+    pub fn names(&mut self, manifest: Manifest, ino: Ino, inode: &Inode) -> Result<Vec<(Ino, Cookie)>> {
+        let links = self.ask(|_, fetch| manifest.links(fetch, ino))?;
+        Ok(if links.is_empty() { vec![(inode.parent, inode.parent_cookie)] } else { links })
+    }
+
+    /// The object as the view has it.
+    pub fn node(&mut self, ino: Ino) -> Result<Option<Node>> {
+        self.ask(|tree, fetch| tree.node(fetch, ino))
+    }
+
+    /// The name as the view has it.
+    pub fn shown(&mut self, dir: Ino, cookie: Cookie) -> Result<Option<Entry>> {
+        self.ask(|tree, fetch| tree.entry_at(fetch, dir, cookie))
+    }
+
+    /// Whether some layer says anything of a key.
+    pub fn is_private(&self, key: &Key) -> Result<bool> {
+        for layer in self.layers {
+            if self.store.index.at(layer.overlay, key, layer.upto)?.is_some_and(|version| version.value.is_some()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Visit the keys of one kind of a layer that were changed after `after`.
+    pub fn each_key(
+        &mut self,
+        layer: &Layer,
+        range: RangeInclusive<Key>,
+        after: Position,
+        visit: &mut dyn FnMut(&mut Self, Key) -> Result<()>,
+    ) -> Result<()> {
+        let (mut from, to) = range.into_inner();
+        loop {
+            let keys = self.store.index.keys(layer.overlay, from, to, PAGE)?;
+            for key in &keys {
+                let version = self.store.index.at(layer.overlay, key, layer.upto)?;
+                // What says nothing any more may have said something when it was looked at.
+                if version.is_some_and(|v| v.position > after && (v.value.is_some() || after > 0)) {
+                    visit(self, *key)?;
+                }
+            }
+            match keys.last().and_then(Key::next) {
+                Some(next) if keys.len() == PAGE => from = next,
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    /// The names of `dir` that some layer says anything of.
+    pub fn private_names(&mut self, dir: Ino) -> Result<Vec<Cookie>> {
+        let mut cookies = Vec::new();
+        for layer in self.layers {
+            self.each_key(layer, names_of(dir), 0, &mut |_, key| {
+                cookies.push(Cookie(key.b));
+                Ok(())
+            })?;
+        }
+        cookies.sort_unstable();
+        cookies.dedup();
+        Ok(cookies)
+    }
+
+    /// Where the view has a directory: in which other one, and under which name. `None` for the root.
+    pub fn home(&mut self, dir: Ino) -> Result<Option<(Ino, Entry)>> {
+        if dir == Ino::ROOT {
+            return Ok(None);
+        }
+        let lost = || Error::corrupt(format!("directory {} has no name in its parent", dir.0));
+        if let Some(node) = self.node(dir)? {
+            return Ok(Some((node.parent, self.name_in(node.parent, dir)?.ok_or_else(lost)?)));
+        }
+        // What the view removed is told as the version before has it.
+        let from = self.from;
+        let inode = self.inode(from, dir)?.ok_or_else(lost)?;
+        let entry = self.entry(from, inode.parent, inode.parent_cookie)?.ok_or_else(lost)?;
+        Ok(Some((inode.parent, entry)))
+    }
+
+    /// A name by which the view has `ino` in `parent`.
+    pub fn name_in(&mut self, parent: Ino, ino: Ino) -> Result<Option<Entry>> {
+        if let Some(inode) = self.inode(self.from, ino)? {
+            for (dir, cookie) in self.names(self.from, ino, &inode)? {
+                if dir == parent
+                    && let Some(entry) = self.shown(dir, cookie)?.filter(|entry| entry.ino == ino)
+                {
+                    return Ok(Some(entry));
+                }
+            }
+        }
+        for cookie in self.private_names(parent)? {
+            if let Some(entry) = self.shown(parent, cookie)?.filter(|entry| entry.ino == ino) {
+                return Ok(Some(entry));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The path of a name in a directory of the view.
+    pub fn path(&mut self, dir: Ino, name: &[u8]) -> Result<Vec<u8>> {
+        let mut names = vec![name.to_vec()];
+        let mut at = dir;
+        while let Some((parent, entry)) = self.home(at)? {
+            if names.len() == MAX_DEPTH {
+                return Err(Error::corrupt(format!("directory {} is deeper than {MAX_DEPTH}", dir.0)));
+            }
+            names.push(entry.name.to_vec());
+            at = parent;
+        }
+        names.reverse();
+        Ok(names.join(&b'/'))
+    }
+
+    /// A path of an object in the view; of one that is gone there, in the version before.
+    pub fn path_of(&mut self, ino: Ino) -> Result<Vec<u8>> {
+        if let Some(node) = self.node(ino)?
+            && let Some(entry) = self.name_in(node.parent, ino)?
+        {
+            return self.path(node.parent, &entry.name);
+        }
+        let (from, to) = (self.from, self.to);
+        for manifest in [from, to] {
+            if let Some(path) = self.ask(|_, fetch| manifest.path_of(fetch, ino))? {
+                return Ok(path);
+            }
+        }
+        Ok(format!("(inode {})", ino.0).into_bytes())
+    }
+}
+
+/// All keys of one kind.
+pub fn all_of(kind: Kind) -> RangeInclusive<Key> {
+    Key { kind, a: 0, b: 0 }..=Key { kind, a: u64::MAX, b: u64::MAX }
+}
+
+fn names_of(dir: Ino) -> RangeInclusive<Key> {
+    Key::entry(dir, Cookie(0))..=Key::entry(dir, Cookie(u64::MAX))
+}

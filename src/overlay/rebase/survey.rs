@@ -1,0 +1,199 @@
+//! The look at each private key, and what of it needs a decision.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::Rebase;
+use super::sight::{Sight, all_of};
+use crate::error::{Error, Result};
+use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode};
+use crate::overlay::keys::{Key, Kind};
+use crate::overlay::{Layer, Node, OverlayStore};
+
+/// What a look at the private changes of a view found.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    pub(super) rebase: Rebase,
+    /// Names of which the image's side is not as it was.
+    pub(super) names: BTreeMap<(Ino, Cookie), Name>,
+    /// Objects of which that is so.
+    pub(super) objects: BTreeSet<Ino>,
+    /// Private names and objects that were looked at.
+    looked: u64,
+}
+
+/// One name on three sides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Name {
+    pub base: Option<Entry>,
+    pub mine: Option<Entry>,
+    pub theirs: Option<Entry>,
+}
+
+/// One object on three sides.
+pub struct Object {
+    pub base: Option<Inode>,
+    pub mine: Option<Node>,
+    pub theirs: Option<Inode>,
+}
+
+impl Survey {
+    pub(super) fn new(store: &OverlayStore, rebase: Rebase) -> Result<Self> {
+        let empty = Self { rebase, names: BTreeMap::new(), objects: BTreeSet::new(), looked: 0 };
+        empty.look(store, &mut |_| 0)
+    }
+
+    /// The layers that it saw.
+    pub fn layers(&self) -> &[Layer] {
+        &self.rebase.layers
+    }
+
+    /// Private names and objects that were looked at, some of them several times.
+    pub fn looked(&self) -> u64 {
+        self.looked
+    }
+
+    /// Look again at what was changed since: `layers` begin as those that were looked at, except that the
+    /// last one goes further, or there is one more.
+    pub(super) fn again(&self, store: &OverlayStore, layers: &[Layer]) -> Result<Self> {
+        let former = self.layers();
+        if former.len() > layers.len() {
+            return Err(Error::internal("a view has fewer layers than were looked at"));
+        }
+        let known = |layer: &Layer| former.iter().find(|was| was.overlay == layer.overlay).map_or(0, |was| was.upto);
+        let rebase = Rebase { layers: layers.to_vec(), ..self.rebase.clone() };
+        Self { rebase, ..self.clone() }.look(store, &mut |layer| known(layer))
+    }
+
+    fn look(mut self, store: &OverlayStore, known: &mut dyn FnMut(&Layer) -> u64) -> Result<Self> {
+        let rebase = self.rebase.clone();
+        let mut sight = Sight::new(store, &rebase)?;
+        for layer in &rebase.layers {
+            let after = known(layer);
+            if after >= layer.upto {
+                continue;
+            }
+            sight.each_key(layer, all_of(Kind::Entry), after, &mut |sight, key| self.name(sight, key))?;
+            sight.each_key(layer, all_of(Kind::Node), after, &mut |sight, key| self.object(sight, Ino(key.a)))?;
+        }
+        Ok(self)
+    }
+
+    fn name(&mut self, sight: &mut Sight<'_>, key: Key) -> Result<()> {
+        self.looked += 1;
+        let (dir, cookie) = (Ino(key.a), Cookie(key.b));
+        let name = sight.name(dir, cookie)?;
+        let added = name.mine.is_some() && name.mine != name.base;
+        let trivial = name.theirs == name.base && !(added && sight.is_homeless(dir)?);
+        if trivial {
+            self.names.remove(&(dir, cookie));
+        } else {
+            self.names.insert((dir, cookie), name);
+        }
+        Ok(())
+    }
+
+    fn object(&mut self, sight: &mut Sight<'_>, ino: Ino) -> Result<()> {
+        self.looked += 1;
+        let (base, theirs) = (sight.inode(sight.from, ino)?, sight.inode(sight.to, ino)?);
+        let trivial = match (&base, &theirs) {
+            (None, None) => true,
+            (Some(base), Some(theirs)) => {
+                Facts::of_image(base) == Facts::of_image(theirs) && !sight.shows_through(ino, theirs)?
+            }
+            _ => false,
+        };
+        if trivial {
+            self.objects.remove(&ino);
+        } else {
+            self.objects.insert(ino);
+        }
+        Ok(())
+    }
+}
+
+impl Sight<'_> {
+    pub fn name(&mut self, dir: Ino, cookie: Cookie) -> Result<Name> {
+        let (from, to) = (self.from, self.to);
+        Ok(Name {
+            base: self.entry(from, dir, cookie)?,
+            mine: self.shown(dir, cookie)?,
+            theirs: self.entry(to, dir, cookie)?,
+        })
+    }
+
+    pub fn object(&mut self, ino: Ino) -> Result<Object> {
+        Ok(Object { base: self.inode(self.from, ino)?, mine: self.node(ino)?, theirs: self.inode(self.to, ino)? })
+    }
+
+    /// Whether something of an object that the view removed would show in the version to come: a name in it,
+    /// or one of its own.
+    pub fn shows_through(&mut self, ino: Ino, theirs: &Inode) -> Result<bool> {
+        if self.node(ino)?.is_some() {
+            return Ok(false);
+        }
+        let filled = theirs.kind == FileKind::Directory && !self.left_in(ino)?.is_empty();
+        Ok(filled || !self.names_left(ino, theirs)?.is_empty())
+    }
+
+    /// The names that the layers leave an object of the version to come.
+    pub fn names_left(&mut self, ino: Ino, theirs: &Inode) -> Result<Vec<(Ino, Cookie)>> {
+        let to = self.to;
+        let mut left = Vec::new();
+        for (dir, cookie) in self.names(to, ino, theirs)? {
+            let shown = self.ask_over(to, &mut |tree, fetch| tree.entry_at(fetch, dir, cookie))?;
+            left.extend(shown.filter(|entry| entry.ino == ino).map(|_| (dir, cookie)));
+        }
+        Ok(left)
+    }
+
+    /// Whether a directory of the image is not in the version to come.
+    pub fn is_homeless(&mut self, dir: Ino) -> Result<bool> {
+        Ok(self.inode(self.to, dir)?.is_none() && self.inode(self.from, dir)?.is_some())
+    }
+
+    /// The names that the layers leave in a directory of the version to come.
+    pub fn left_in(&mut self, dir: Ino) -> Result<Vec<Entry>> {
+        self.ask_over(self.to, &mut |tree, fetch| {
+            let mut entries: Vec<Entry> = Vec::new();
+            loop {
+                let after = entries.last().map_or(Cookie(0), |entry| entry.cookie);
+                let whole = tree.list(fetch, dir, after, &mut |entry| {
+                    entries.push(entry);
+                    Ok(std::ops::ControlFlow::Continue(()))
+                })?;
+                if whole {
+                    return Ok(entries);
+                }
+            }
+        })
+    }
+}
+
+/// What of an object may be changed on both sides at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Facts {
+    pub kind: FileKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub rdev: (u32, u32),
+    pub nlink: u32,
+    pub mtime: crate::env::Time,
+}
+
+impl Facts {
+    pub fn of_image(inode: &Inode) -> Self {
+        let &Inode { kind, mode, uid, gid, rdev, nlink, mtime, .. } = inode;
+        Self { kind, mode, uid, gid, rdev, nlink, mtime }
+    }
+
+    pub fn of_node(node: &Node) -> Self {
+        let &Node { kind, mode, uid, gid, rdev, nlink, mtime, .. } = node;
+        Self { kind, mode, uid, gid, rdev, nlink, mtime }
+    }
+
+    /// Mode and owner.
+    pub fn rights(&self) -> (u32, u32, u32, (u32, u32)) {
+        (self.mode, self.uid, self.gid, self.rdev)
+    }
+}

@@ -1,0 +1,245 @@
+//! Goal: private writes go along to another version as docs/semantics.md says, row by row.
+//! Method: the table there is read and run: an image for each row, a clone for each policy, the changes of
+//! both sides, the repoint, what must be there then, a check of the store, and the way back.
+
+use std::fs;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+
+use futures_util::FutureExt;
+use mimeo::error::ErrorKind;
+use mimeo::image::{CloneTarget, OnConflict, RepointPlan, SwitchPolicy, VersionRef, Writes};
+use mimeo::vfs::{CreateHow, FileKind, NewAttr, NewObject, Object, Place, Vfs};
+
+use crate::world::{World, chmod, write};
+
+const HEADING: &str = "| in the clone | in the image | keep, stop | clone-wins | image-wins |";
+
+struct Row {
+    line: usize,
+    clone: Vec<String>,
+    image: Vec<String>,
+    stop: String,
+    clone_wins: String,
+    image_wins: String,
+}
+
+/// The rows of the table.
+fn rows() -> Vec<Row> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/semantics.md");
+    let text = fs::read_to_string(path).unwrap();
+    let lines = text.lines().enumerate().skip_while(|(_, line)| *line != HEADING).skip(2);
+    let rows: Vec<_> =
+        lines.take_while(|(_, line)| line.starts_with('|')).map(|(at, line)| row(at + 1, line)).collect();
+    assert!(rows.len() > 30, "the table is in docs/semantics.md under its heading");
+    rows
+}
+
+fn row(line: usize, text: &str) -> Row {
+    let cells: Vec<_> = text.trim_matches('|').split('|').map(|cell| cell.trim().replace('`', "")).collect();
+    let [clone, image, stop, clone_wins, image_wins] = &cells[..] else { panic!("line {line}: {text}") };
+    let steps = |cell: &str| cell.split(';').map(|step| step.trim().to_owned()).collect();
+    let or_stop = |cell: &String| if cell == "same" { stop.clone() } else { cell.clone() };
+    Row {
+        line,
+        clone: steps(clone),
+        image: steps(image),
+        clone_wins: or_stop(clone_wins),
+        image_wins: or_stop(image_wins),
+        stop: stop.clone(),
+    }
+}
+
+/// The tree that every row begins with; a file holds `base`.
+fn base(source: &Path) {
+    for file in ["a", "b", "dir/x", "dir/y", "tw1", "disk.img"] {
+        write(source, file, b"base");
+    }
+    fs::create_dir(source.join("empty")).unwrap();
+    fs::hard_link(source.join("tw1"), source.join("tw2")).unwrap();
+}
+
+/// What the image's side does to its source folder.
+fn in_the_image(source: &Path, step: &str) {
+    let words: Vec<_> = step.split_whitespace().collect();
+    let at = |name: &str| source.join(name);
+    match words[..] {
+        ["nothing"] => Ok(()),
+        ["write" | "new", path] => fs::write(at(path), b"image"),
+        ["rm", path] => fs::remove_file(at(path)),
+        ["rmdir", path] => fs::remove_dir(at(path)),
+        ["rmtree", path] => fs::remove_dir_all(at(path)),
+        ["mkdir", path] => fs::create_dir(at(path)),
+        ["mv", from, to] => fs::rename(at(from), at(to)),
+        ["ln", from, to] => fs::hard_link(at(from), at(to)),
+        ["chmod", path] => {
+            chmod(source, path, 0o640);
+            Ok(())
+        }
+        _ => panic!("unknown step {step:?}"),
+    }
+    .unwrap();
+}
+
+/// The directory and the name of a path.
+async fn place<'a>(world: &World, root: Object, path: &'a str) -> Place<'a> {
+    let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+    Place { dir: world.find(root, dir).await.unwrap(), name: name.as_bytes() }
+}
+
+async fn put(world: &World, file: Object, text: &[u8]) {
+    let cut = NewAttr { size: Some(0), ..NewAttr::default() };
+    world.run(|vfs, rq| vfs.setattr(rq, file, cut, None)).await.unwrap();
+    world.run(|vfs, rq| vfs.write(rq, file, 0, text, true)).await.unwrap();
+}
+
+async fn rmtree(world: &World, root: Object, path: &str) {
+    let dir = world.find(root, path).await.unwrap();
+    for name in world.names(dir).await {
+        world.run(|vfs, rq| vfs.remove(rq, Place { dir, name: &name })).await.unwrap();
+    }
+    let place = place(world, root, path).await;
+    world.run(|vfs, rq| vfs.rmdir(rq, place)).await.unwrap();
+}
+
+/// What the clone's side does, as a client does it.
+async fn in_the_clone(world: &World, root: Object, step: &str) {
+    let words: Vec<_> = step.split_whitespace().collect();
+    match words[..] {
+        ["nothing"] => {}
+        ["write", path] => put(world, world.find(root, path).await.unwrap(), b"clone").await,
+        ["new", path] => {
+            let (place, how) = (place(world, root, path).await, CreateHow::Guarded(NewAttr::default()));
+            let made = world.run(|vfs, rq| vfs.create(rq, place, how)).await.unwrap().object.unwrap().0;
+            put(world, made, b"clone").await;
+        }
+        ["rm", path] => {
+            let place = place(world, root, path).await;
+            world.run(|vfs, rq| vfs.remove(rq, place)).await.unwrap();
+        }
+        ["rmdir", path] => {
+            let place = place(world, root, path).await;
+            world.run(|vfs, rq| vfs.rmdir(rq, place)).await.unwrap();
+        }
+        ["rmtree", path] => rmtree(world, root, path).await,
+        ["mkdir", path] => {
+            let place = place(world, root, path).await;
+            world.run(|vfs, rq| vfs.make(rq, place, NewObject::Directory, NewAttr::default())).await.unwrap();
+        }
+        ["mv", from, to] => {
+            let (from, to) = (place(world, root, from).await, place(world, root, to).await);
+            world.run(|vfs, rq| vfs.rename(rq, from, to)).await.unwrap();
+        }
+        ["ln", from, to] => {
+            let (from, to) = (world.find(root, from).await.unwrap(), place(world, root, to).await);
+            world.run(|vfs, rq| vfs.link(rq, from, to)).await.unwrap();
+        }
+        ["chmod", path] => {
+            let (file, new) =
+                (world.find(root, path).await.unwrap(), NewAttr { mode: Some(0o600), ..NewAttr::default() });
+            world.run(|vfs, rq| vfs.setattr(rq, file, new, None)).await.unwrap();
+        }
+        _ => panic!("unknown step {step:?}"),
+    }
+}
+
+/// What a cell says of the clone: `p=text`, `p:mode`, `p/` (a directory), `-p` (not there).
+async fn expect(world: &World, root: Object, cell: &str, line: usize) {
+    for word in cell.split_whitespace() {
+        let what = format!("docs/semantics.md:{line}: {word}");
+        if let Some(path) = word.strip_prefix('-') {
+            assert!(world.find(root, path).await.is_err(), "{what}: it is there");
+        } else if let Some((path, text)) = word.split_once('=') {
+            let file = world.find(root, path).await.unwrap_or_else(|e| panic!("{what}: {e:?}"));
+            assert_eq!(String::from_utf8_lossy(&world.read(file).await.unwrap()), text, "{what}");
+        } else if let Some((path, mode)) = word.split_once(':') {
+            let file = world.find(root, path).await.unwrap_or_else(|e| panic!("{what}: {e:?}"));
+            assert_eq!(format!("{:o}", world.attr(file).await.unwrap().mode), mode, "{what}");
+        } else if let Some(path) = word.strip_suffix('/') {
+            let dir = world.find(root, path).await.unwrap_or_else(|e| panic!("{what}: {e:?}"));
+            assert_eq!(world.attr(dir).await.unwrap().kind, FileKind::Directory, "{what}");
+        } else {
+            panic!("{what}: not understood");
+        }
+    }
+}
+
+fn plan(image: &str, clone: &str, number: u32, conflict: OnConflict) -> RepointPlan {
+    let policy = SwitchPolicy { conflict: Some(conflict), ..Writes::Keep.into() };
+    RepointPlan::new(image, VersionRef::number(image, number), CloneTarget::Names(vec![clone.into()])).with(policy)
+}
+
+async fn clean(world: &World, line: usize) {
+    let report = world.fsck().await;
+    let told: Vec<_> = report.violations().iter().map(ToString::to_string).collect();
+    assert!(report.is_clean(), "docs/semantics.md:{line}: {told:#?}");
+}
+
+/// Switch one clone, and check it as the cell says.
+async fn check(world: &World, row: &Row, image: &str, conflict: OnConflict, cell: &str) {
+    let clone = format!("{image}-{conflict}");
+    let root = world.root(&format!("/clones/{clone}")).await;
+    let plan = |number| plan(image, &clone, number, conflict);
+    let predicted = world.fleet.predict(&plan(2)).await.unwrap();
+    let line = row.line;
+    if let Some(paths) = cell.strip_prefix("conflict ") {
+        let outcome = &predicted.outcome.clones[0];
+        let told: Vec<_> = outcome.conflicts.iter().map(|c| String::from_utf8(c.path.clone()).unwrap()).collect();
+        assert_eq!(told, paths.split_whitespace().collect::<Vec<_>>(), "docs/semantics.md:{line}: {outcome:?}");
+        assert!(predicted.refused.is_some());
+        let before = world.catalog.state();
+        assert_eq!(world.fleet.repoint(plan(2)).await.unwrap_err().kind(), ErrorKind::Conflict, "line {line}");
+        assert_eq!(*world.catalog.state(), *before, "nothing was switched");
+        return;
+    }
+    if cell == "refused" {
+        assert!(predicted.refused.is_some(), "docs/semantics.md:{line}");
+        assert_eq!(world.fleet.repoint(plan(2)).await.unwrap_err().kind(), ErrorKind::Conflict, "line {line}");
+        return;
+    }
+    let done =
+        world.fleet.repoint(plan(2)).await.unwrap_or_else(|e| panic!("docs/semantics.md:{line}: {conflict}: {e}"));
+    assert_eq!(done.outcome, predicted.outcome, "docs/semantics.md:{line}: what was predicted was done");
+    expect(world, root, cell, line).await;
+    clean(world, line).await;
+    // The way back: nothing is lost or mixed, whatever it is.
+    let back = SwitchPolicy { conflict: Some(OnConflict::CloneWins), ..plan(1).policy };
+    if let Err(error) = world.fleet.repoint(plan(1).with(back)).await {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "docs/semantics.md:{line}: {error}");
+    }
+    clean(world, line).await;
+}
+
+async fn run(row: Row) {
+    let world = &World::new().await;
+    let image = format!("row{}", row.line);
+    let source: PathBuf = world.source(&image);
+    base(&source);
+    world.import(&image, &source).await.unwrap();
+    let policies = [
+        (OnConflict::Stop, &row.stop),
+        (OnConflict::CloneWins, &row.clone_wins),
+        (OnConflict::ImageWins, &row.image_wins),
+    ];
+    for (conflict, _) in policies {
+        let root = world.clone_of(&image, &format!("{image}-{conflict}")).await;
+        for step in &row.clone {
+            in_the_clone(world, root, step).await;
+        }
+    }
+    row.image.iter().for_each(|step| in_the_image(&source, step));
+    world.import(&image, &source).await.unwrap();
+    for (conflict, cell) in policies {
+        check(world, &row, &image, conflict, cell).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn private_writes_go_along_as_the_table_says() {
+    let mut failed = 0;
+    for row in rows() {
+        // One row that fails must not hide the others.
+        failed += usize::from(AssertUnwindSafe(run(row)).catch_unwind().await.is_err());
+    }
+    assert_eq!(failed, 0, "rows of the table failed");
+}
