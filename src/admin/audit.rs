@@ -55,7 +55,10 @@ pub(super) async fn audit(
     if request.method().is_safe() {
         return next.run(request).await;
     }
-    noted(&cx, peer, request, next).await.unwrap_or_else(IntoResponse::into_response)
+    // It goes on to its end, and into the log, also if the caller goes away.
+    let noted = tokio::spawn(async move { noted(&cx, peer, request, next).await });
+    let died = |e| Err(Error::internal("a request died").because(e).into());
+    noted.await.unwrap_or_else(died).unwrap_or_else(IntoResponse::into_response)
 }
 
 async fn noted(cx: &Context, peer: Peer, request: Request, next: Next) -> Result<Response, Refused> {

@@ -26,10 +26,10 @@ pub(super) async fn list(State(cx): State<Arc<Context>>, Query(selection): Query
 }
 
 fn info(cx: &Context, state: &image::State, clone: &CloneRecord, pin: &Pin) -> PinInfo {
-    let (view, now) = (pin.view.number, cx.env.clock.now());
+    let view = pin.view.number;
     let holders = cx.activity.holders(clone.id, view, MAX_CLIENTS);
     // Nothing is known of what was before the start.
-    let resolved = cx.activity.last_resolved(clone.id, view).map(|at| wall(cx, now, at));
+    let resolved = cx.activity.last_resolved(clone.id, view).map(|at| wall(cx, at));
     let removed = state.version(clone.image, pin.view.version).is_some_and(|version| version.removed);
     PinInfo {
         name: clone.name.to_string(),
@@ -38,9 +38,7 @@ fn info(cx: &Context, state: &image::State, clone: &CloneRecord, pin: &Pin) -> P
         view,
         clients: holders.iter().map(|seen| seen.client.to_string()).collect(),
         since: rfc3339(pin.since),
-        secs_age: secs_between(pin.since, now),
         idle_since: rfc3339(resolved.unwrap_or(pin.since)),
-        secs_idle: secs_between(resolved.unwrap_or(pin.since), now),
         operation: pin.operation.to_string(),
         bytes_private: cx.fleet.counts(&pin.view).bytes,
         bytes_held: cx.fleet.bytes_held(state, clone, pin),
@@ -48,13 +46,9 @@ fn info(cx: &Context, state: &image::State, clone: &CloneRecord, pin: &Pin) -> P
 }
 
 /// What the wall's clock showed at a moment of uptime, if it was not set since.
-fn wall(cx: &Context, now: Time, at: Duration) -> Time {
-    let ago = cx.env.clock.uptime().saturating_sub(at);
+fn wall(cx: &Context, at: Duration) -> Time {
+    let (now, ago) = (cx.env.clock.now(), cx.env.clock.uptime().saturating_sub(at));
     Time { secs: now.secs - i64::try_from(ago.as_secs()).unwrap_or(0), ..now }
-}
-
-fn secs_between(from: Time, to: Time) -> u64 {
-    u64::try_from(to.secs - from.secs).unwrap_or(0)
 }
 
 pub(super) async fn drop_pins(State(cx): State<Arc<Context>>, Body(body): Body<DropPinsBody>) -> Answer<PinsDropped> {

@@ -489,10 +489,8 @@ pub struct PinInfo {
     /// Addresses of machines that may hold handles into it: they used the clone and have not mounted it anew
     /// or unmounted it since. As far as is known since the daemon's start.
     pub clients: Vec<String>,
-    pub secs_age: u64,
     /// When something was last resolved in it, as far as is known since the daemon's start; else `since`.
     pub idle_since: String,
-    pub secs_idle: u64,
     /// What the view has of its own, its layers included.
     pub bytes_private: u64,
     /// Of these, what nothing but this pin needs.

@@ -4,10 +4,12 @@ use anyhow::Result;
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
+use jiff::Timestamp;
 
 use super::client::{Client, escape};
 use super::output::{Output, count, size, table};
 use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped};
+use crate::env::Env;
 
 #[derive(Args)]
 pub(super) struct Pins {
@@ -39,13 +41,14 @@ pub(super) async fn run(pins: Pins, client: &mut Client, output: &mut Output) ->
 }
 
 fn show_pins(list: &PinList) -> String {
+    let now = Timestamp::from_second(Env::real().clock.now().secs).unwrap_or_default();
     let row = |pin: &PinInfo| {
         vec![
             pin.name.clone(),
             pin.version.clone() + if pin.version_removed { " (removed)" } else { "" },
             pin.view.to_string(),
-            age(pin.secs_age),
-            age(pin.secs_idle),
+            age(since(&pin.since, now)),
+            age(since(&pin.idle_since, now)),
             size(pin.bytes_held),
             pin.operation.clone(),
             pin.clients.join(" "),
@@ -53,6 +56,12 @@ fn show_pins(list: &PinList) -> String {
     };
     let header = ["CLONE", "VERSION", ">VIEW", ">AGE", ">IDLE", ">HELD", "OPERATION", "CLIENTS"];
     table(&header, list.pins.iter().map(row))
+}
+
+/// Seconds from a time (RFC 3339) to now.
+fn since(time: &str, now: Timestamp) -> u64 {
+    let then = time.parse().unwrap_or(now);
+    u64::try_from(now.duration_since(then).as_secs()).unwrap_or(0)
 }
 
 /// `3d 4h`: the two largest units that there are.
