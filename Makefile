@@ -11,7 +11,7 @@ export NFS_CLIENT ?= $(CURDIR)/../shared/nfs-client
 PACKAGES := gcc g++ make libclang-dev clang python3 jq attr libnfs-utils nfs-common ca-certificates fio
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup setup-client build check fmt clippy unit model crash kernel test demo bench bench-writes fuzz docker-check clean
+.PHONY: help setup setup-client build check fmt clippy unit model crash torture kernel test demo bench bench-writes fuzz docker-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ model: ## long random fleets against the reference model: MIMEO_OPS operations i
 crash: ## kill -9 of the daemon under writers, MIMEO_ROUNDS times; and under a kernel client
 	MIMEO_ROUNDS=$${MIMEO_ROUNDS:-200} cargo test --release --locked --test crash -- --nocapture
 	ROUNDS=40 tests/kernel/run crash
+
+torture: ## clones switched every second for SECONDS_LONG seconds under all that a kernel client does
+	SECONDS_LONG=$${SECONDS_LONG:-180} tests/kernel/run torture
 
 kernel: ## the tests against real NFS clients (needs a build)
 	tests/kernel/run

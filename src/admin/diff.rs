@@ -1,10 +1,11 @@
-//! What differs between two versions: an answer of lines, made while it is sent.
+//! What differs between two versions, or between a clone and its version: an answer of lines, made while
+//! it is sent.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::body::{Body as HttpBody, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use futures_util::stream;
@@ -12,10 +13,11 @@ use serde::Deserialize;
 
 use super::Context;
 use super::reply::{Refused, error_info, line, lines};
-use super::types::{DiffEntry, DiffLine};
+use super::types::{DiffEntry, DiffLine, DiffTotals};
 use crate::error::{Error, Result};
 use crate::image::VersionRef;
 use crate::manifest::{self, Change, ChangeKind, ManifestId};
+use crate::overlay::diff::Difference;
 
 /// Text that is gathered before it goes to the client, in bytes.
 const BATCH: usize = 64 * 1024;
@@ -28,13 +30,18 @@ pub(super) struct Pair {
     b: String,
 }
 
+/// What differs between two versions.
 pub(super) async fn diff(State(cx): State<Arc<Context>>, Query(pair): Query<Pair>) -> Result<Response, Refused> {
     let (old, new) = (find(&cx, &pair.a)?, find(&cx, &pair.b)?);
-    let (batches, gathered) = bounded(MAX_BATCHES);
     let runtime = tokio::runtime::Handle::current();
+    let (mut lines, response) = Lines::answer();
     // A thread that may block, since it waits for the client.
-    tokio::task::spawn_blocking(move || runtime.block_on(compare(&cx, old, new, Lines::to(batches))));
-    Ok(lines(HttpBody::from_stream(stream::unfold(gathered, next_batch))))
+    tokio::task::spawn_blocking(move || {
+        let mut visit = |change: Change| Ok(lines.entry(&change, None));
+        let outcome = runtime.block_on(manifest::diff(&*cx.chunks, &old, &new, &mut visit));
+        lines.end(outcome);
+    });
+    Ok(response)
 }
 
 fn find(cx: &Context, name: &str) -> Result<ManifestId> {
@@ -42,24 +49,23 @@ fn find(cx: &Context, name: &str) -> Result<ManifestId> {
     Ok(cx.catalog.state().find_version(&version)?.manifest)
 }
 
+/// What a clone or a snapshot has that its version has not.
+pub(super) async fn diff_clone(State(cx): State<Arc<Context>>, Path(name): Path<String>) -> Result<Response, Refused> {
+    let look = cx.fleet.look(&name.parse()?).await?;
+    let private = look.private().await?;
+    let (mut lines, response) = Lines::answer();
+    tokio::task::spawn_blocking(move || {
+        let mut visit = |found: Difference| Ok(lines.entry(&found.change, Some(found.bytes_private)));
+        let outcome = look.diff(&*cx.chunks, &private, &mut visit);
+        lines.totals.bytes_private = outcome.as_ref().ok().copied();
+        lines.end(outcome.map(drop));
+    });
+    Ok(response)
+}
+
 async fn next_batch(gathered: Receiver<Bytes>) -> Option<(Result<Bytes, std::convert::Infallible>, Receiver<Bytes>)> {
     let waiting = tokio::task::spawn_blocking(move || gathered.recv().ok().map(|batch| (Ok(batch), gathered)));
     waiting.await.ok().flatten()
-}
-
-async fn compare(cx: &Context, old: ManifestId, new: ManifestId, mut lines: Lines) {
-    let mut visit = |change: Change| {
-        let entry = DiffEntry { change: letter(change.kind).into(), path: escaped(&change.path) };
-        Ok(lines.push(&DiffLine::Entry(entry)))
-    };
-    let outcome = manifest::diff(&*cx.chunks, &old, &new, &mut visit).await;
-    let last = match outcome {
-        Ok(()) => DiffLine::Done(lines.count),
-        Err(error) => DiffLine::Error(error_info(&broken_off(error))),
-    };
-    // Whoever went away does not want the last line either.
-    let _ = lines.push(&last);
-    let _ = lines.flush();
 }
 
 fn broken_off(error: Error) -> Error {
@@ -70,17 +76,35 @@ fn broken_off(error: Error) -> Error {
 struct Lines {
     batches: Sender<Bytes>,
     text: Vec<u8>,
-    count: u64,
+    totals: DiffTotals,
 }
 
 impl Lines {
-    fn to(batches: Sender<Bytes>) -> Self {
-        Self { batches, text: Vec::new(), count: 0 }
+    /// Lines, and the answer that sends them.
+    fn answer() -> (Self, Response) {
+        let (batches, gathered) = bounded(MAX_BATCHES);
+        let this = Self { batches, text: Vec::new(), totals: DiffTotals::default() };
+        (this, lines(HttpBody::from_stream(stream::unfold(gathered, next_batch))))
+    }
+
+    fn entry(&mut self, change: &Change, bytes_private: Option<u64>) -> ControlFlow<()> {
+        self.totals.add(change);
+        self.push(&DiffLine::Entry(entry(change, bytes_private)))
+    }
+
+    /// Send what is left, and the last line.
+    fn end(&mut self, outcome: Result<()>) {
+        let last = match outcome {
+            Ok(()) => DiffLine::Done(self.totals.clone()),
+            Err(error) => DiffLine::Error(error_info(&broken_off(error))),
+        };
+        // Whoever went away does not want the last line either.
+        let _ = self.push(&last);
+        let _ = self.flush();
     }
 
     /// Breaks when the client is gone. Blocks while it is slow.
     fn push(&mut self, document: &DiffLine) -> ControlFlow<()> {
-        self.count += 1;
         self.text.extend_from_slice(&line(document));
         if self.text.len() >= BATCH { self.flush() } else { ControlFlow::Continue(()) }
     }
@@ -91,12 +115,30 @@ impl Lines {
     }
 }
 
-fn letter(kind: ChangeKind) -> &'static str {
-    match kind {
-        ChangeKind::Added => "A",
-        ChangeKind::Removed => "D",
-        ChangeKind::Modified { .. } => "M",
+impl DiffTotals {
+    fn add(&mut self, change: &Change) {
+        let paths = match change.kind {
+            ChangeKind::Added => &mut self.paths_added,
+            ChangeKind::Removed => &mut self.paths_removed,
+            ChangeKind::Modified { .. } => &mut self.paths_changed,
+        };
+        *paths += 1;
+        self.bytes_old = self.bytes_old.saturating_add(change.bytes_old);
+        self.bytes_new = self.bytes_new.saturating_add(change.bytes_new);
     }
+}
+
+fn entry(change: &Change, bytes_private: Option<u64>) -> DiffEntry {
+    let (letter, what) = match change.kind {
+        ChangeKind::Added => ("A", Vec::new()),
+        ChangeKind::Removed => ("D", Vec::new()),
+        ChangeKind::Modified { data, attrs, file_type } => {
+            ("M", [(data, "data"), (attrs, "attributes"), (file_type, "type")].to_vec())
+        }
+    };
+    let what = what.into_iter().filter(|(is, _)| *is).map(|(_, word)| word.to_owned()).collect();
+    let (bytes_old, bytes_new) = (change.bytes_old, change.bytes_new);
+    DiffEntry { change: letter.into(), what, bytes_old, bytes_new, bytes_private, path: escaped(&change.path) }
 }
 
 /// `path` as printable ASCII; all other bytes, and the backslash, as `\xNN`.

@@ -174,8 +174,30 @@ pub struct ImportInfo {
 pub struct DiffEntry {
     /// `A` added, `M` modified, `D` deleted.
     pub change: String,
+    /// Of what was modified: `data`, `attributes`, `type`.
+    pub what: Vec<String>,
+    /// Length of the file or symbolic link on each side; 0 for all else.
+    pub bytes_old: u64,
+    pub bytes_new: u64,
+    /// Of a clone: bytes of the file that are private.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_private: Option<u64>,
     /// Bytes that are not printable ASCII, and the backslash, as `\xNN`.
     pub path: String,
+}
+
+/// All that a diff told, together.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffTotals {
+    pub paths_added: u64,
+    pub paths_removed: u64,
+    pub paths_changed: u64,
+    /// Lengths of the paths that differ, on each side.
+    pub bytes_old: u64,
+    pub bytes_new: u64,
+    /// Of a clone: private bytes of its files, each file counted once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_private: Option<u64>,
 }
 
 /// One line of a diff's answer.
@@ -183,8 +205,8 @@ pub struct DiffEntry {
 #[serde(rename_all = "snake_case")]
 pub enum DiffLine {
     Entry(DiffEntry),
-    /// The last line: how many entries there were.
-    Done(u64),
+    /// The last line.
+    Done(DiffTotals),
     /// The last line of a diff that broke off.
     Error(ErrorInfo),
 }

@@ -7,6 +7,7 @@ use hyper::Method;
 
 use super::activation;
 use super::client::{Client, escape};
+use super::diff;
 use super::output::{Output, count, fields, labels, local, size, table};
 use super::snapshot::{self, SnapshotCommand};
 use crate::admin::types::{
@@ -41,6 +42,11 @@ pub(super) enum CloneCommand {
     /// Show a clone
     Show {
         #[arg(value_parser = Name::new())]
+        clone: String,
+    },
+    /// List what a clone, or a snapshot of it, changed in its version: A added, M modified, D deleted
+    Diff {
+        #[arg(value_name = "CLONE[@SNAPSHOT]", value_parser = Name::new())]
         clone: String,
     },
     /// Remove clones with their snapshots: all of them or none
@@ -162,6 +168,9 @@ pub(super) async fn run(command: CloneCommand, client: &mut Client, output: &mut
         }
         CloneCommand::Show { clone } => {
             output.show(&client.get::<CloneInfo>(&format!("/v1/clones/{}", escape(&clone))).await?, show)
+        }
+        CloneCommand::Diff { clone } => {
+            diff::show(client, output, &format!("/v1/clones/{}/diff", escape(&clone))).await
         }
         CloneCommand::Activate(which) => activation::activate(which.into(), client, output).await,
         CloneCommand::Unstage(which) => activation::unstage(which.into(), client, output).await,

@@ -9,12 +9,13 @@ use hyper::Method;
 use serde::Serialize;
 
 use super::client::{Client, broken_off, escape, refused};
+use super::diff;
 use super::output::{Output, count, fields, labels, local, size, table};
 use super::progress::ImportBar;
 use super::serve::absolute;
 use crate::admin::types::{
-    DiffEntry, DiffLine, ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, LabelMap, Remove, Removed, SetImage,
-    TagRequest, VersionInfo,
+    ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, LabelMap, Remove, Removed, SetImage, TagRequest,
+    VersionInfo,
 };
 
 #[derive(Subcommand)]
@@ -70,7 +71,7 @@ pub(super) enum ImageCommand {
         #[arg(value_parser = Name::new())]
         tag: String,
     },
-    /// List the paths that differ: A added, M modified, D deleted in B
+    /// List the paths that differ: A added, M modified, D deleted in B; with lengths before and after
     Diff {
         #[arg(value_name = "A", value_parser = Name::new())]
         a: String,
@@ -110,7 +111,9 @@ pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut
                 format!("{}@{tag} is {}", image.name, image.tags.get(&tag).map_or("", String::as_str))
             })
         }
-        ImageCommand::Diff { a, b } => diff(client, output, &a, &b).await,
+        ImageCommand::Diff { a, b } => {
+            diff::show(client, output, &format!("/v1/diff?a={}&b={}", escape(&a), escape(&b))).await
+        }
     }
 }
 
@@ -228,29 +231,4 @@ fn show(image: &ImageInfo) -> String {
         "SOURCE",
     ];
     format!("{head}\n\n{}", table(&header, image.versions.iter().map(row)))
-}
-
-async fn diff(client: &mut Client, output: &mut Output, a: &str, b: &str) -> Result<()> {
-    let mut lines = client.get_lines(&format!("/v1/diff?a={}&b={}", escape(a), escape(b))).await?;
-    let mut first = true;
-    if output.json() {
-        output.raw("{\"changes\":[")?;
-    }
-    while let Some(line) = lines.next().await? {
-        match line {
-            DiffLine::Entry(entry) => show_entry(output, &entry, std::mem::take(&mut first))?,
-            DiffLine::Done(_) if output.json() => return output.raw("]}\n"),
-            DiffLine::Done(_) => return Ok(()),
-            DiffLine::Error(info) => return Err(refused(info)),
-        }
-    }
-    Err(broken_off())
-}
-
-fn show_entry(output: &mut Output, entry: &DiffEntry, first: bool) -> Result<()> {
-    if output.json() {
-        let comma = if first { "" } else { "," };
-        return output.raw(&format!("{comma}{}", serde_json::to_string(entry)?));
-    }
-    output.raw(&format!("{} {}\n", entry.change, entry.path))
 }

@@ -13,6 +13,7 @@ mod activation;
 mod audit;
 mod client;
 mod clone;
+mod diff;
 mod fsck;
 mod image;
 mod output;

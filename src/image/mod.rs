@@ -32,7 +32,7 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fate, Fleet, NewFork, NewSnapshot,
+    Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fate, Fleet, Look, NewFork, NewSnapshot,
     PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};

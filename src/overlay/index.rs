@@ -217,6 +217,21 @@ impl Index {
         Ok(keys)
     }
 
+    /// The same keys with their newest versions. Blocks.
+    pub fn heads(&self, overlay: OverlayId, from: Key, to: Key, most: usize) -> Result<Vec<(Key, Version)>> {
+        let mut end = to.head(overlay).to_vec();
+        end.push(0);
+        let (mut heads, mut bad) = (Vec::new(), None);
+        self.kv.scan(HEADS, &from.head(overlay), &end, &mut |key, row| {
+            match (Key::parse(key), decode_head(row)) {
+                (Some((_, key)), Ok(version)) => heads.push((key, version)),
+                _ => bad = Some(damaged("a private value")),
+            }
+            if bad.is_none() && heads.len() < most { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        })?;
+        bad.map_or(Ok(heads), Err)
+    }
+
     /// [`get`](Self::get) for a thread that may block.
     pub fn at(&self, overlay: OverlayId, key: &Key, upto: Position) -> Result<Option<Version>> {
         if let Some(head) = self.head(overlay, key)?.filter(|head| head.position <= upto) {

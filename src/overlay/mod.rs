@@ -11,8 +11,11 @@
 //! Failure story: a log that cannot sync refuses every further change (`docs/durability.md`); a crash
 //! loses what was never synced, and the index is brought up to the log at the next start.
 
+pub mod changes;
 pub mod check;
+pub mod diff;
 pub mod log;
+pub mod paths;
 
 mod blocks;
 mod bucket;
@@ -29,7 +32,7 @@ mod tree;
 
 pub use node::Node;
 pub use record::Receipt;
-pub use store::{Compacted, Frozen, IdleBucket, IdleCursor, Making, OverlayOptions, OverlayStore, Purged, SweepCursor};
+pub use store::{Compacted, Frozen, Held, IdleBucket, IdleCursor, OverlayOptions, OverlayStore, Purged, SweepCursor};
 pub use tree::{Origin, Slices, Tree};
 
 use serde::{Deserialize, Serialize};

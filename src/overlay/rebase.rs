@@ -34,7 +34,7 @@ use std::sync::Arc;
 use super::index::Copy;
 use super::state::Overlay;
 use super::touched::Touched;
-use super::{Counts, Layer, Making, OverlayId, OverlayStore, Position};
+use super::{Held, Layer, OverlayId, OverlayStore, Position};
 use crate::error::{Error, Result};
 use crate::manifest::ManifestId;
 use crate::meta::Durability;
@@ -129,27 +129,28 @@ impl OverlayStore {
 
     /// Write what fits need into fresh overlays. On stable storage when it returns; to be named before the
     /// second answer goes.
-    pub async fn fit(self: &Arc<Self>, fits: Vec<(Arc<Fit>, OverlayId)>) -> Result<(Vec<Layer>, Making)> {
-        let making = self.make(fits.iter().map(|(_, into)| *into).collect());
+    pub async fn fit(self: &Arc<Self>, fits: Vec<(Arc<Fit>, OverlayId)>) -> Result<(Vec<Layer>, Held)> {
+        let layer = |(fit, into): &(Arc<Fit>, OverlayId)| fit.layer(*into);
+        let held = self.hold(&fits.iter().map(layer).collect::<Vec<_>>());
         let layers = self.blocking("writing private changes that fit", move |store| {
             let layers = fits.iter().map(|(fit, into)| store.write_fit(fit, *into)).collect::<Result<Vec<_>>>()?;
             store.index.sync()?;
             Ok(layers)
         });
-        Ok((layers.await?, making))
+        Ok((layers.await?, held))
     }
 
     fn write_fit(&self, fit: &Fit, into: OverlayId) -> Result<Layer> {
-        let counts = Counts { bytes: 0, inodes: fit.objects() };
-        let row = OverlayRow { position: POSITION, counts };
+        let layer = fit.layer(into);
+        let row = OverlayRow { position: POSITION, counts: layer.counts };
         self.insert(Overlay::new(into, row, vec![POSITION], Touched::Unread));
         let mut copy = Copy::new(&self.index, into, POSITION, BATCH);
         copy.begin()?;
         for (key, value) in fit.rows() {
             copy.put(key, value?)?;
         }
-        copy.finish(counts, Durability::Buffered)?;
-        Ok(Layer { overlay: into, upto: POSITION, counts })
+        copy.finish(layer.counts, Durability::Buffered)?;
+        Ok(layer)
     }
 
     /// Run `work`, which blocks, on the store.

@@ -17,6 +17,7 @@ mod dedup;
 mod flatten;
 mod flush;
 mod freeze;
+mod hold;
 mod purge;
 mod replay;
 mod sweep;
@@ -25,6 +26,7 @@ pub(super) use commit::Commit;
 pub use compact::Compacted;
 pub use dedup::{IdleBucket, IdleCursor};
 pub use freeze::Frozen;
+pub use hold::Held;
 pub use purge::Purged;
 pub use sweep::SweepCursor;
 
@@ -38,6 +40,7 @@ use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, watch};
 
+use self::hold::Holds;
 use super::blocks::Blocks;
 use super::index::{Index, OverlayRow};
 use super::keys::Key;
@@ -91,22 +94,7 @@ pub struct OverlayStore {
     /// One flush at a time.
     flushing: Arc<tokio::sync::Mutex<()>>,
     failed: Mutex<Option<String>>,
-    /// Overlays that are being filled, and have no name yet.
-    making: Arc<Mutex<HashSet<OverlayId>>>,
-}
-
-/// Overlays that are not purged as long as this lives, although nothing names them yet.
-#[derive(Debug)]
-pub struct Making {
-    all: Arc<Mutex<HashSet<OverlayId>>>,
-    ids: Vec<OverlayId>,
-}
-
-impl Drop for Making {
-    fn drop(&mut self) {
-        let mut all = self.all.lock();
-        all.retain(|id| !self.ids.contains(id));
-    }
+    holds: Mutex<Holds>,
 }
 
 #[derive(Default)]
@@ -169,7 +157,7 @@ impl OverlayStore {
             switching: Arc::default(),
             flushing: Arc::default(),
             failed: Mutex::default(),
-            making: Arc::default(),
+            holds: Mutex::default(),
         };
         for (id, row) in store.index.overlays()? {
             let marks = marks.remove(&id).unwrap_or_default();
@@ -342,17 +330,9 @@ impl OverlayStore {
         self.find(id).map_or(0, |overlay| overlay.lock().position)
     }
 
-    /// Every overlay that has any private state, except those that are still being made.
+    /// Every overlay that has any private state.
     pub fn ids(&self) -> Vec<OverlayId> {
-        let all = self.all();
-        let making = self.making.lock();
-        all.iter().map(|overlay| overlay.id).filter(|id| !making.contains(id)).collect()
-    }
-
-    /// These are about to be filled, and named after that.
-    pub(super) fn make(&self, ids: Vec<OverlayId>) -> Making {
-        self.making.lock().extend(ids.iter().copied());
-        Making { all: self.making.clone(), ids }
+        self.all().iter().map(|overlay| overlay.id).collect()
     }
 
     /// Whether anything was ever written to it.
@@ -366,7 +346,7 @@ impl OverlayStore {
         let _turn = self.switching.lock().await;
         for (id, marks) in marks() {
             if let Some(overlay) = self.find(id) {
-                overlay.lock().set_marks(marks);
+                overlay.lock().set_marks([marks, self.held_positions(id)].concat());
             }
         }
     }

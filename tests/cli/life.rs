@@ -115,11 +115,29 @@ fn a_diff_lists_what_was_added_modified_and_deleted() {
     world.import().ok();
     let text = world.run(&["image", "diff", "base@v1", "base@v2"]).ok();
     let mut lines: Vec<&str> = text.lines().filter(|line| !line.starts_with("M ") || line.contains("host")).collect();
+    let last = lines.pop().unwrap();
     lines.sort_unstable();
-    assert_eq!(lines, ["A etc/new line\\x0a", "D bin/sh", "M etc/hostname"]);
+    assert!(lines[0].starts_with("A ") && lines[0].ends_with("  etc/new line\\x0a"), "{lines:?}");
+    assert!(lines[1].starts_with("D ") && lines[1].ends_with("  bin/sh"), "{lines:?}");
+    assert!(lines[2].contains(" ->        6 B  data,attributes  etc/hostname"), "{lines:?}");
+    assert!(last.starts_with("1 path added, 1 path removed, "), "{last}");
     let document = world.json(&["image", "diff", "base@v1", "base"]);
-    assert_eq!(document["changes"].as_array().unwrap().len(), text.lines().count());
-    assert_eq!(world.json(&["image", "diff", "base", "base"]), json!({"changes": []}));
+    let changes = document["changes"].as_array().unwrap();
+    assert_eq!(changes.len(), text.lines().count() - 1);
+    let hostname = changes.iter().find(|change| change["path"] == "etc/hostname").unwrap();
+    assert_eq!(hostname["what"], json!(["data", "attributes"]));
+    assert_eq!(hostname["bytes_new"], json!(6));
+    assert_eq!(hostname.get("bytes_private"), None);
+    assert_eq!((&document["paths_added"], &document["paths_removed"]), (&json!(1), &json!(1)));
+    assert_eq!(document["paths_changed"], json!(changes.len() - 2));
+    let none = json!({"changes": [], "paths_added": 0, "paths_removed": 0, "paths_changed": 0, "bytes_old": 0,
+                      "bytes_new": 0});
+    assert_eq!(world.json(&["image", "diff", "base", "base"]), none);
+    let clone = world.json(&["clone", "create", "base@v1", "desk"]);
+    assert_eq!(clone["version"], "base@v1");
+    let mut of_a_clone = none;
+    of_a_clone["bytes_private"] = json!(0);
+    assert_eq!(world.json(&["clone", "diff", "desk"]), of_a_clone);
 }
 
 /// Two versions, three clones of the first, two of them in a pool.

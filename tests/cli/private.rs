@@ -71,6 +71,29 @@ fn private_bytes_and_inodes_are_counted() {
 }
 
 #[test]
+fn a_clone_tells_what_it_changed_in_its_version() {
+    let world = world();
+    assert_eq!(
+        world.run(&["clone", "diff", "desk"]).ok(),
+        "0 paths added, 0 paths removed, 0 paths changed; 0 B -> 0 B, 0 B private\n"
+    );
+    Client::of(&world, "desk").write("mine, longer\n");
+    world.json(&["clone", "snapshot", "desk", "nightly"]);
+    Client::of(&world, "desk").write("yours\n");
+    let change = json!({"change": "M", "what": ["data", "attributes"], "path": "etc/hostname",
+                        "bytes_old": 7, "bytes_new": 13, "bytes_private": 13});
+    for source in ["desk", "desk@nightly"] {
+        let diff = world.json(&["clone", "diff", source]);
+        assert_eq!(diff["changes"], json!([change]), "{source}");
+        assert_eq!((&diff["paths_changed"], &diff["bytes_private"]), (&json!(1), &json!(13)));
+    }
+    let text = world.run(&["clone", "diff", "desk"]).ok();
+    assert!(text.ends_with("; 7 B -> 13 B, 13 B private\n"), "{text}");
+    assert_eq!(world.json(&["clone", "snapshots", "desk"])["snapshots"].as_array().unwrap().len(), 1);
+    world.run(&["clone", "diff", "desk@never"]).refused(1, &["never"]);
+}
+
+#[test]
 fn a_snapshot_is_listed_restored_and_removed() {
     let world = world();
     let mut client = Client::of(&world, "desk");

@@ -52,6 +52,7 @@ fn unknown_objects_are_named() {
         (&["image", "diff", "base@v1", "base@v7"], "base@v7"),
         (&["clone", "show", "nope"], "\"nope\""),
         (&["clone", "rm", "nope"], "\"nope\""),
+        (&["clone", "diff", "nope"], "\"nope\""),
         (&["clone", "label", "nope", "a=b"], "\"nope\""),
         (&["clone", "create", "nope", "a"], "\"nope\""),
         (&["clone", "create", "base@gold", "a"], "base@gold"),

@@ -5,7 +5,7 @@
 //! (`walkers`) each work in a directory of their own against the reference model: after the crash a call
 //! that was not answered is sent again under its old id, then the whole directory must be as a crash may
 //! leave it. Streamers (`streamers`) keep many stamped writes under way over two connections. `mimeo fsck`
-//! looks at what each crash left.
+//! looks at what each crash left. Repoints of a fleet (`switches`) are killed under a reader.
 //!
 //! `MIMEO_ROUNDS` is how often it is killed. A failure prints its seed; threads make that no exact repeat.
 
@@ -16,6 +16,7 @@ mod progress;
 #[path = "../model/reference/mod.rs"]
 mod reference;
 mod streamers;
+mod switches;
 mod walkers;
 
 use std::fs;

@@ -2,6 +2,7 @@
 //! reader sees it. Method: a real store in a temporary folder, real source folders, the verbs of the vfs.
 
 mod dedup;
+mod diff;
 mod fsck;
 mod identity;
 mod import;

@@ -24,7 +24,7 @@ impl Fleet {
         let mut ids = self.catalog.id_range(1).await?;
         let Some(into) = ids.next().map(OverlayId) else { return Ok(false) };
         let (id, layers) = (clone.id, clone.view.layers.clone());
-        let (layer, _making) = self.overlays.flatten(layers.clone(), into).await?;
+        let (layer, _held) = self.overlays.flatten(layers.clone(), into).await?;
         let expected = layers.clone();
         let replaced = self.catalog.transact("flatten a clone", move |draft| {
             let same = draft.clone_by_id(id).is_some_and(|clone| clone.view.layers == expected);

@@ -15,7 +15,7 @@ use crate::image::record::{CloneRecord, ExportId, VersionNumber, VersionRecord};
 use crate::image::state::State;
 use crate::image::switch::Fitting;
 use crate::overlay::rebase::{Fit, Rebase, Survey, Winner};
-use crate::overlay::{Layer, Making, OverlayId};
+use crate::overlay::{Held, Layer, OverlayId};
 
 /// Rounds while clients write.
 const ROUNDS: usize = 4;
@@ -28,7 +28,31 @@ pub(super) struct Kept {
     clones: HashMap<ExportId, KeptClone>,
     /// Clones that were written while they were looked at, and looked at again.
     pub moved: HashSet<ExportId>,
-    making: Vec<Making>,
+    /// What was written and is not named yet.
+    held: Vec<Held>,
+    /// What is read.
+    read: Vec<ReadInstant>,
+}
+
+/// What clones held at an instant stays readable as long as this lives.
+struct ReadInstant {
+    fleet: Fleet,
+    instant: Arc<Instant>,
+    held: Option<Held>,
+}
+
+impl ReadInstant {
+    fn new(fleet: &Fleet, instant: Arc<Instant>) -> Self {
+        let held = Some(fleet.overlays.hold(instant.sealed.layers()));
+        Self { fleet: fleet.clone(), instant, held }
+    }
+}
+
+impl Drop for ReadInstant {
+    fn drop(&mut self) {
+        drop(self.held.take());
+        self.fleet.release_instant(&self.instant);
+    }
 }
 
 /// One of them, as of its last look.
@@ -86,10 +110,13 @@ impl Kept {
         for round in 0..ROUNDS {
             let clones = keep.iter().map(|keep| keep.clone.clone()).collect();
             let (frozen, instant) = fleet.hold_still(Freeze::Views, clones).await?;
+            let instant = Arc::new(instant);
+            kept.read.push(ReadInstant::new(fleet, instant.clone()));
             drop(frozen);
-            let looked = kept.look(fleet, state, to, &keep, &instant, purpose).await;
-            fleet.release_instant(&instant);
-            if looked? <= FEW || round + 1 == ROUNDS || purpose == Purpose::Predict {
+            if kept.look(fleet, state, to, &keep, &instant, purpose).await? <= FEW
+                || round + 1 == ROUNDS
+                || purpose == Purpose::Predict
+            {
                 break;
             }
         }
@@ -158,8 +185,8 @@ impl Kept {
         }
         let ids: Vec<_> = fleet.catalog.id_range(to_write.len() as u64).await?.map(OverlayId).collect();
         let (clones, fits): (Vec<_>, Vec<_>) = to_write.into_iter().unzip();
-        let (layers, making) = fleet.overlays.fit(fits.into_iter().zip(ids).collect()).await?;
-        self.making.push(making);
+        let (layers, held) = fleet.overlays.fit(fits.into_iter().zip(ids).collect()).await?;
+        self.held.push(held);
         for (clone, layer) in clones.into_iter().zip(layers) {
             if let Some(kept) = self.clones.get_mut(&clone) {
                 kept.layer = Some(layer);

@@ -9,13 +9,13 @@ use bytes::Bytes;
 
 use super::sight::Sight;
 use super::survey::{Facts, Name, Object, Survey};
-use super::{Conflict, Did, MAX_TOLD, Rebase, Winner};
+use super::{Conflict, Did, MAX_TOLD, POSITION, Rebase, Winner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino};
 use crate::overlay::keys::Key;
 use crate::overlay::node::NodeState;
 use crate::overlay::tree::entry::EntryState;
-use crate::overlay::{Node, OverlayStore};
+use crate::overlay::{Counts, Layer, Node, OverlayId, OverlayStore};
 
 /// Most names and objects of one clone that may need a row.
 const MAX_ROWS: usize = 1 << 20;
@@ -62,9 +62,9 @@ impl Fit {
         self.names.is_empty() && self.objects.is_empty()
     }
 
-    /// Objects that rows are about.
-    pub(super) fn objects(&self) -> u64 {
-        self.objects.len() as u64
+    /// The layer that says it, as the overlay `into`.
+    pub(super) fn layer(&self, into: OverlayId) -> Layer {
+        Layer { overlay: into, upto: POSITION, counts: Counts { bytes: 0, inodes: self.objects.len() as u64 } }
     }
 
     pub(super) fn rows(&self) -> impl Iterator<Item = (Key, Result<Bytes>)> {

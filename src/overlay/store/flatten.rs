@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::{Making, OverlayStore};
+use super::{Held, OverlayStore};
 use crate::error::{Error, Result};
 use crate::manifest::Ino;
 use crate::meta::Durability;
@@ -25,8 +25,8 @@ const BATCH: usize = 1000;
 impl OverlayStore {
     /// Make the fresh overlay `into` show what `layers` (bottom first, sealed) show together. On stable
     /// storage when it returns; to be named before the second answer goes.
-    pub async fn flatten(self: &Arc<Self>, layers: Vec<Layer>, into: OverlayId) -> Result<(Layer, Making)> {
-        let making = self.make(vec![into]);
+    pub async fn flatten(self: &Arc<Self>, layers: Vec<Layer>, into: OverlayId) -> Result<(Layer, Held)> {
+        let held = self.hold(&[Layer { overlay: into, upto: POSITION, counts: Counts::default() }]);
         // What is sealed is in the index from here on, at its positions.
         self.flush(Durability::Buffered).await?;
         self.insert(Overlay::new(into, OverlayRow::default(), vec![POSITION], Touched::Unread));
@@ -37,7 +37,7 @@ impl OverlayStore {
             .ok_or_else(|| Error::internal("a flattened overlay is gone"))?
             .lock()
             .restart(OverlayRow { position: POSITION, counts });
-        Ok((Layer { overlay: into, upto: POSITION, counts }, making))
+        Ok((Layer { overlay: into, upto: POSITION, counts }, held))
     }
 }
 

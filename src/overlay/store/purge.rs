@@ -34,7 +34,7 @@ impl OverlayStore {
         // What one has in memory would come back behind the purge.
         self.flush(Durability::Buffered).await?;
         for id in dead {
-            if is_named(*id) {
+            if is_named(*id) || self.is_held(*id) {
                 continue;
             }
             purged.values += self.purge_overlay(*id).await?;
@@ -58,7 +58,7 @@ impl OverlayStore {
         let (mut purged, mut from) = (Purged::default(), Vec::new());
         loop {
             // Marks that are added later name positions that no dropped version is shown at.
-            let mut marks = [overlay.lock().marks(), kept].concat();
+            let mut marks = [overlay.lock().marks(), kept, &self.held_positions(id)].concat();
             marks.sort_unstable();
             let begin = std::mem::take(&mut from);
             let (dropped, next) = self.exclusively(move |index| index.purge_history(id, &marks, &begin, BATCH)).await?;

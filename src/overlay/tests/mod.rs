@@ -1,6 +1,7 @@
 //! Goal: views show exactly what was written to them, through snapshots, forks, flushes, restarts and
 //! crashes. Method: random changes to a real store on a simulated disk, beside plain maps of bytes.
 
+mod changes;
 mod compact;
 mod crash;
 mod faults;

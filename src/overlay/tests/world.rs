@@ -19,6 +19,7 @@ use crate::manifest::{
 };
 use crate::meta::Durability;
 use crate::meta::MemoryKv;
+use crate::overlay::check::LayerNode;
 use crate::overlay::log::{LocalLog, LogOptions, SegmentId};
 use crate::overlay::{
     IdleCursor, Layer, Node, OverlayId, OverlayOptions, OverlayStore, Position, Receipt, SweepCursor, Tree,
@@ -228,6 +229,36 @@ impl World {
 
     pub fn layers(&self, view: ViewId) -> usize {
         self.views[view.0].layers.len()
+    }
+
+    /// The layers of a view that was sealed.
+    pub fn sealed(&self, view: ViewId) -> &[Layer] {
+        &self.views[view.0].layers
+    }
+
+    /// Every object of which a layer of a sealed view says anything, asked for number by number.
+    pub async fn private_objects(&self, view: ViewId) -> Vec<(Ino, Option<Node>)> {
+        let mut private = Vec::new();
+        for ino in (1..self.next_id.load(Ordering::Relaxed)).map(Ino) {
+            let says = |layer: &Layer| {
+                let said = self.store().layer_node(layer.overlay, layer.upto, ino).unwrap();
+                said != LayerNode::Nothing
+            };
+            if !self.sealed(view).iter().any(says) {
+                continue;
+            }
+            let node = self
+                .run(|store, fetch, manifest| Tree::open_sealed(store, manifest, self.sealed(view)).node(fetch, ino));
+            private.push((ino, node.await.unwrap()));
+        }
+        private
+    }
+
+    pub async fn entry_at(&self, view: ViewId, dir: Ino, cookie: Cookie) -> Option<Entry> {
+        let entry = self.run(|store, fetch, manifest| {
+            Tree::open_sealed(store, manifest, self.sealed(view)).entry_at(fetch, dir, cookie)
+        });
+        entry.await.unwrap()
     }
 
     pub async fn snapshot(&mut self, view: ViewId) -> ViewId {
@@ -467,7 +498,7 @@ impl World {
 
     pub async fn try_flatten(&mut self, view: ViewId) -> Result<()> {
         let (layers, into) = (self.views[view.0].layers.clone(), OverlayId(self.new_id()));
-        let (layer, _making) = self.store().flatten(layers, into).await?;
+        let (layer, _held) = self.store().flatten(layers, into).await?;
         self.views[view.0].layers = vec![layer];
         Ok(())
     }

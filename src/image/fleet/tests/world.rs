@@ -24,8 +24,8 @@ use crate::overlay::{OverlayOptions, OverlayStore, Tree};
 
 pub const A: Ino = Ino(10);
 pub const B: Ino = Ino(11);
-const SEED: NameSeed = NameSeed([7; 16]);
-const START: u64 = 1_800_000_000;
+pub(super) const SEED: NameSeed = NameSeed([7; 16]);
+pub(super) const START: u64 = 1_800_000_000;
 
 pub struct World {
     disk: Arc<SimDisk>,
@@ -40,7 +40,7 @@ pub struct World {
 }
 
 /// The files `a` and `b`, which hold these numbers under their own inode numbers.
-fn manifest(chunks: &MemoryChunks, files: [(&str, Ino, u64); 2]) -> ManifestId {
+pub(super) fn manifest(chunks: &MemoryChunks, files: [(&str, Ino, u64); 2]) -> ManifestId {
     let mut builder = ManifestBuilder::new(chunks, SEED);
     let root = Inode { nlink: 2, size: 4096, ..test_inode(FileKind::Directory, 0o755) };
     builder.add_inode(Ino::ROOT, &root).unwrap();
@@ -65,7 +65,12 @@ fn manifest(chunks: &MemoryChunks, files: [(&str, Ino, u64); 2]) -> ManifestId {
     builder.finish().unwrap().0
 }
 
-async fn overlays(env: &Env, kv: &Arc<MemoryKv>, chunks: &Arc<MemoryChunks>, catalog: &Catalog) -> Arc<OverlayStore> {
+pub(super) async fn overlays(
+    env: &Env,
+    kv: &Arc<MemoryKv>,
+    chunks: &Arc<MemoryChunks>,
+    catalog: &Catalog,
+) -> Arc<OverlayStore> {
     let epoch = OverlayStore::next_epoch(&**kv).unwrap();
     let log = LocalLog::open(env.clone(), PathBuf::from("/log"), epoch, LogOptions::default()).unwrap();
     let (marks, options) = (catalog.state().marked_overlays(), OverlayOptions { cache_bytes: 1 << 20 });
@@ -213,7 +218,7 @@ impl World {
     }
 }
 
-fn number(tree: &Tree<'_>, fetch: &mut Fetch<'_>, ino: Ino) -> Step<u64> {
+pub(super) fn number(tree: &Tree<'_>, fetch: &mut Fetch<'_>, ino: Ino) -> Step<u64> {
     let node = tree.node(fetch, ino)?.expect("the file is in this view");
     let bytes = tree.read(fetch, ino, &node, 0, 8)?.concat();
     Ok(u64::from_be_bytes(bytes.try_into().expect("eight bytes")))
