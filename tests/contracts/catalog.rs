@@ -188,7 +188,7 @@ fn policy() -> PolicyEdits {
     PolicyEdits { read_only: Some(true), quota: Some(Some(4096)), ..PolicyEdits::default() }
 }
 
-const STEPS: usize = 22;
+const STEPS: usize = 23;
 
 impl World {
     async fn open(log: Log, seed: u64) -> Self {
@@ -228,6 +228,10 @@ impl World {
             18 => self.fleet.label_snapshot("c1", "s", LabelEdits::parse(["a=b"])?).await.map(drop),
             19 => self.fleet.remove_snapshots("c3", SnapshotTarget::Names(vec!["s".into()])).await.map(drop),
             20 => self.fleet.remove_clones(names(&["c1"])).await.map(drop),
+            21 => {
+                let pin = self.catalog.state().find_clone("c2")?.pins.last().map_or(0, |pin| pin.view.number);
+                self.fleet.drop_pin("c2", pin).await.map(drop)
+            }
             _ => self.create_image("another").await,
         }
     }
