@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const GIB: u64 = 1024 * MIB;
+const DAY_SECS: u64 = 24 * 3600;
 
 /// Everything that can be configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +38,7 @@ pub struct Config {
     pub admin: AdminConfig,
     pub audit: AuditConfig,
     pub maintenance: MaintenanceConfig,
+    pub operations: OperationsConfig,
     pub log: LogConfig,
 }
 
@@ -57,6 +59,24 @@ pub struct MaintenanceConfig {
 impl Default for MaintenanceConfig {
     fn default() -> Self {
         Self { interval_secs: 10, idle_secs: 600, grace_secs: 120, bytes_per_sec: 8 * MIB }
+    }
+}
+
+/// Operations that have ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OperationsConfig {
+    /// How many are kept, the newest.
+    pub keep: usize,
+    /// For how long, in seconds.
+    pub keep_secs: u64,
+    /// Each for so long at least, since it may be rolled back, in seconds.
+    pub rollback_secs: u64,
+}
+
+impl Default for OperationsConfig {
+    fn default() -> Self {
+        Self { keep: 200, keep_secs: 30 * DAY_SECS, rollback_secs: 7 * DAY_SECS }
     }
 }
 

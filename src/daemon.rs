@@ -75,6 +75,7 @@ struct Servers {
     socket: PathBuf,
     stop: watch::Sender<bool>,
     background: JoinHandle<()>,
+    operations: JoinHandle<()>,
     /// How long the front ends may take to end.
     drain: Duration,
 }
@@ -102,6 +103,8 @@ impl Servers {
             uses: activity.clone(),
         };
         let background = maintain::spawn(parts, env, config, stopped.clone());
+        let outside = Arc::new(maintain::operations::Machine { readers: Some(activity.clone()) });
+        let operations = maintain::operations::spawn(fleet.clone(), env.clock.clone(), outside, stopped.clone());
         let context = admin::Context {
             catalog: stores.catalog.clone(),
             fleet,
@@ -117,7 +120,7 @@ impl Servers {
             stop: stopped,
         };
         let drain = Duration::from_secs(config.nfs.drain_secs);
-        Ok(Self { nfs, addrs, admin, context, socket, stop, background, drain })
+        Ok(Self { nfs, addrs, admin, context, socket, stop, background, operations, drain })
     }
 
     /// The line that scripts wait for.
@@ -131,7 +134,7 @@ impl Servers {
 
     /// Serve until a signal, or until one of the two fails; then drain both.
     async fn run(self, signals: &mut Signals) -> Result<()> {
-        let Self { nfs, admin, context, stop, background, drain, .. } = self;
+        let Self { nfs, admin, context, stop, background, operations, drain, .. } = self;
         let mut stopped = stop.subscribe();
         let until_stop = async move {
             // The sender lives until both have ended.
@@ -155,6 +158,7 @@ impl Servers {
             Some(end) => end,
             None => nfs.await,
         };
+        operations.await.map_err(|e| Error::internal("the operations died").because(e))?;
         background.await.map_err(|e| Error::internal("the background work died").because(e))?;
         admin_end.map_err(|e| Error::internal("the admin server died").because(e))??;
         nfs_end.map_err(|e| Error::internal("the NFS server died").because(e))?

@@ -6,8 +6,8 @@ use axum::Json;
 use axum::extract::State;
 
 use super::Context;
-use super::clones::target;
 use super::reply::{Answer, Body, error_info};
+use super::selection::target;
 use super::types::{ActivatedInfo, ActivationList, Remove, Removed};
 use super::views::version_of;
 use crate::image::{Activated, CloneRecord, State as Records};

@@ -4,86 +4,31 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::{HeaderValue, header};
 use axum::response::Response;
-use futures_util::stream;
 use ipnet::IpNet;
-use serde::Deserialize;
 
 use super::Context;
-use super::reply::{Answer, Body, Refused};
+use super::reply::{Answer, Body, Refused, list as streamed};
+use super::selection::{Selection, target};
 use super::types::{CloneInfo, CloneList, ClonesCreated, CreateClones, LabelClones, Remove, Removed, SetClones};
-use super::views::{clone_info, version_name};
+use super::views::{clone_info, switch_edits, version_name};
 use crate::error::{Error, Result};
-use crate::image::{
-    self, CloneNames, CloneRecord, CloneTarget, Fleet, LabelEdits, Labels, NewClones, PolicyEdits, Selector, Squash,
-};
+use crate::image::{CloneNames, CloneRecord, LabelEdits, Labels, NewClones, PolicyEdits, Squash};
+
 use crate::vfs::{QUIET, Seen};
 
-/// Clones that are turned into text at a time.
-const LIST_STEP: usize = 1024;
 /// Clients that are named as being in the way of a switch.
 const MAX_BLOCKERS: usize = 16;
 
-/// The query of `clone ls` and `pins`.
-#[derive(Deserialize)]
-pub(super) struct Selection {
-    select: Option<String>,
-}
-
-impl Selection {
-    /// The clones that match, of one revision.
-    pub fn clones(&self, state: &image::State) -> Result<Vec<Arc<CloneRecord>>> {
-        let selector: Selector = self.select.as_deref().map_or(Ok(Selector::default()), str::parse)?;
-        Ok(state.select(&selector).cloned().collect())
-    }
-}
-
-/// The clones named, those selected, or all.
-pub(super) fn target(names: Vec<String>, select: Option<String>) -> Result<CloneTarget> {
-    match (select, names.is_empty()) {
-        (None, true) => Ok(CloneTarget::All),
-        (None, false) => Ok(CloneTarget::Names(names)),
-        (Some(selector), true) => Ok(CloneTarget::Select(selector.parse()?)),
-        (Some(_), false) => Err(Error::invalid("both a selector and names").remedy("give one of them")),
-    }
-}
-
-/// A `CloneList`, made while it is sent: a listing of many costs little memory.
+/// A `CloneList`.
 pub(super) async fn list(
     State(cx): State<Arc<Context>>,
     Query(selection): Query<Selection>,
 ) -> Result<Response, Refused> {
-    let state = cx.catalog.state();
-    let clones = selection.clones(&state)?;
-    let steps = clones.len().div_ceil(LIST_STEP).max(1);
-    let fleet = cx.fleet.clone();
-    let piece = move |step| piece(&fleet, &state, &clones, step, steps);
-    let pieces = (0..steps).map(move |step| Ok::<_, std::convert::Infallible>(piece(step)));
-    let mut response = Response::new(HttpBody::from_stream(stream::iter(pieces)));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
-}
-
-/// Piece `step` of `steps` of the document `{"clones":[...]}`.
-fn piece(fleet: &Fleet, state: &image::State, clones: &[Arc<CloneRecord>], step: usize, steps: usize) -> Bytes {
-    let mut text = Vec::new();
-    if step == 0 {
-        text.extend_from_slice(b"{\"clones\":[");
-    }
-    for (i, clone) in clones.iter().enumerate().skip(step * LIST_STEP).take(LIST_STEP) {
-        if i > 0 {
-            text.push(b',');
-        }
-        serde_json::to_writer(&mut text, &clone_info(fleet, state, clone))
-            .expect("our documents have string keys only");
-    }
-    if step + 1 == steps {
-        text.extend_from_slice(b"]}");
-    }
-    text.into()
+    let (state, selector) = (cx.catalog.state(), selection.selector()?);
+    let (fleet, clones) = (cx.fleet.clone(), state.select(&selector).cloned().collect());
+    Ok(streamed("clones", clones, move |clone: &Arc<CloneRecord>| clone_info(&fleet, &state, clone)))
 }
 
 pub(super) async fn show(State(cx): State<Arc<Context>>, Path(name): Path<String>) -> Answer<CloneInfo> {
@@ -145,7 +90,7 @@ pub(super) async fn label(State(cx): State<Arc<Context>>, Body(body): Body<Label
     Ok(Json(listed(&cx, &labelled)))
 }
 
-/// Export policy and quota.
+/// Export policy, quota, and how they are switched.
 pub(super) async fn set(State(cx): State<Arc<Context>>, Body(body): Body<SetClones>) -> Answer<CloneList> {
     let edits = policy_edits(&body)?;
     let set = cx.catalog.set_clones(target(body.names, body.select)?, edits).await?;
@@ -171,6 +116,7 @@ fn policy_edits(body: &SetClones) -> Result<PolicyEdits> {
         squash: body.squash.as_deref().map(squash).transpose()?,
         privileged_port: body.privileged_port,
         quota,
+        switch: switch_edits(&body.switch)?,
     })
 }
 

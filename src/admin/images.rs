@@ -4,23 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use serde::Deserialize;
 
 use super::Context;
 use super::reply::{Answer, Body};
+use super::selection::Selection;
 use super::types::{ImageInfo, ImageList, Remove, Removed, SetImage, TagRequest};
-use super::views::{ClonesPerVersion, image_info};
+use super::views::{ClonesPerVersion, image_info, switch_edits};
 use crate::error::{Error, Result};
-use crate::image::{ImageRef, LabelEdits, Selector, VersionRef};
-
-/// Which images are meant: those whose labels match, else all.
-#[derive(Deserialize)]
-pub(super) struct Selection {
-    select: Option<String>,
-}
+use crate::image::{ImageRef, LabelEdits, SwitchEdits, VersionRef};
 
 pub(super) async fn list(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<ImageList> {
-    let selector: Selector = selection.select.as_deref().map_or(Ok(Selector::default()), str::parse)?;
+    let selector = selection.selector()?;
     let state = cx.catalog.state();
     let clones = ClonesPerVersion::count(&state);
     let selected = state.images().filter(|image| selector.matches(&image.labels));
@@ -37,23 +31,24 @@ fn shown(cx: &Context, name: &str) -> Result<ImageInfo> {
     Ok(image_info(&state, image, &ClonesPerVersion::count_image(&state, image.id)))
 }
 
-/// Change labels of `IMAGE` or `IMAGE@VERSION`, and take tags of an image away; answers the image.
+/// Change labels of `IMAGE` or `IMAGE@VERSION`; take tags of an image away and set how its clones are
+/// switched. Answers the image.
 pub(super) async fn set(
     State(cx): State<Arc<Context>>,
     Path(name): Path<String>,
     Body(body): Body<SetImage>,
 ) -> Answer<ImageInfo> {
-    let edits = LabelEdits::parse(&body.edits)?;
+    let (edits, switch) = (LabelEdits::parse(&body.edits)?, switch_edits(&body.switch)?);
     let image = match name.parse()? {
-        ImageRef::Image(image) => cx.catalog.set_image(&image, edits, body.untag).await?.name.to_string(),
-        ImageRef::Version(version) if body.untag.is_empty() => {
+        ImageRef::Image(image) => cx.catalog.set_image(&image, edits, body.untag, switch).await?.name.to_string(),
+        ImageRef::Version(version) if body.untag.is_empty() && switch == SwitchEdits::default() => {
             let image = version.image.clone();
             cx.catalog.label_version(version, edits).await?;
             image
         }
         ImageRef::Version(version) => {
-            let what = format!("tags of {version}, which is a version");
-            let remedy = format!("tags are the image's: mimeo image set {} --untag TAG", version.image);
+            let what = format!("tags or policies of {version}, which is a version");
+            let remedy = format!("they are the image's: mimeo image set {} ...", version.image);
             return Err(Error::invalid(what).remedy(remedy).into());
         }
     };

@@ -4,8 +4,9 @@
 //! |---|---|
 //! | `types` | the documents, shared with the command line |
 //! | `router` | which path and method means which handler; limits; who may call |
-//! | `images`, `clones`, `snapshots`, `repoint`, `activations`, `pins`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
+//! | `images`, `clones`, `snapshots`, `repoint`, `operations`, `activations`, `pins`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
 //! | `import`, `diff` | the two answers that are streams of lines |
+//! | `selection` | which objects a request means |
 //! | `views` | catalog records as documents |
 //! | `audit` | notes every change in the audit log; reads it |
 //! | `reply` | errors and bodies |
@@ -22,10 +23,12 @@ mod clones;
 mod diff;
 mod images;
 mod import;
+mod operations;
 mod pins;
 mod reply;
 mod repoint;
 mod router;
+mod selection;
 mod snapshots;
 mod status;
 pub mod types;
@@ -75,6 +78,13 @@ pub struct Context {
 pub(crate) struct Peer {
     uid: Option<u32>,
     pid: Option<u32>,
+}
+
+impl Peer {
+    /// As operations remember it.
+    fn who(self) -> String {
+        self.uid.map_or_else(|| "somebody".to_owned(), |uid| format!("uid {uid}"))
+    }
 }
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {

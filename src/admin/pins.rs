@@ -7,8 +7,8 @@ use axum::Json;
 use axum::extract::{Query, State};
 
 use super::Context;
-use super::clones::{Selection, target};
 use super::reply::{Answer, Body};
+use super::selection::{Selection, target};
 use super::types::{DropPinsBody, PinInfo, PinList, PinsDropped};
 use super::views::{rfc3339, version_of};
 use crate::env::Time;
@@ -20,8 +20,8 @@ const MAX_CLIENTS: usize = 16;
 
 pub(super) async fn list(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<PinList> {
     let state = cx.catalog.state();
-    let clones = selection.clones(&state)?;
-    let pins = clones.iter().flat_map(|clone| clone.pins.iter().map(|pin| info(&cx, &state, clone, pin)));
+    let selector = selection.selector()?;
+    let pins = state.select(&selector).flat_map(|clone| clone.pins.iter().map(|pin| info(&cx, &state, clone, pin)));
     Ok(Json(PinList { pins: pins.collect() }))
 }
 

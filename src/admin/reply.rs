@@ -3,9 +3,12 @@
 use std::error::Error as _;
 
 use axum::Json;
+use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{FromRequest, Request};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::types::ErrorInfo;
@@ -88,15 +91,43 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
     }
 }
 
+/// Items of a listing that are turned into text at a time.
+const LIST_STEP: usize = 1024;
+
+/// The document `{name: [...]}`, made while it is sent: a listing of many costs little memory.
+pub(super) fn list<T, D>(name: &'static str, items: Vec<T>, show: impl Fn(&T) -> D + Send + 'static) -> Response
+where
+    T: Send + 'static,
+    D: Serialize,
+{
+    let steps = items.len().div_ceil(LIST_STEP).max(1);
+    let piece = move |step: usize| {
+        let mut text = if step == 0 { format!("{{\"{name}\":[").into_bytes() } else { Vec::new() };
+        for (i, item) in items.iter().enumerate().skip(step * LIST_STEP).take(LIST_STEP) {
+            if i > 0 {
+                text.push(b',');
+            }
+            serde_json::to_writer(&mut text, &show(item)).expect("our documents have string keys only");
+        }
+        if step + 1 == steps {
+            text.extend_from_slice(b"]}");
+        }
+        Ok::<Bytes, std::convert::Infallible>(text.into())
+    };
+    let mut response = Response::new(HttpBody::from_stream(stream::iter((0..steps).map(piece))));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
 /// An answer of JSON documents, one a line, written as they come.
-pub(super) fn lines(body: axum::body::Body) -> Response {
+pub(super) fn lines(body: HttpBody) -> Response {
     let mut response = Response::new(body);
     response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"));
     response
 }
 
 /// `value` as one line.
-pub(super) fn line<T: serde::Serialize>(value: &T) -> Vec<u8> {
+pub(super) fn line<T: Serialize>(value: &T) -> Vec<u8> {
     let mut text = serde_json::to_vec(value).expect("our documents have string keys only");
     text.push(b'\n');
     text

@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{ConnectInfo, State};
 
-use super::Context;
-use super::clones::target;
 use super::diff::escaped;
 use super::reply::{Answer, Body};
+use super::selection::target;
 use super::types::{ConflictInfo, RepointBody, RepointInfo};
 use super::views::{switch_policy, version_name};
+use super::{Context, Peer};
 use crate::error::Result;
 use crate::image::{CloneOutcome, Fate, OnConflict, Prediction, RepointOutcome, RepointPlan, VersionNumber};
 use crate::manifest::{self, ChangeKind};
@@ -21,20 +21,18 @@ use crate::overlay::rebase::Conflict;
 /// Conflicts of all clones that one answer tells by path.
 const MAX_CONFLICTS: usize = 10_000;
 
-pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<RepointBody>) -> Answer<RepointInfo> {
-    let plan = RepointPlan {
-        to: body.to.parse()?,
-        target: target(body.clones, body.select)?,
-        policy: switch_policy(&body.policy)?,
-        image: body.image,
-        max_failures: body.max_failures,
-        staged_by: None,
-    };
-    if body.dry_run {
+pub(super) async fn repoint(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(body): Body<RepointBody>,
+) -> Answer<RepointInfo> {
+    let dry_run = body.dry_run;
+    let plan = plan(body)?;
+    if dry_run {
         return predict(&cx, &plan).await;
     }
     let image = plan.image.clone();
-    let done = cx.fleet.repoint(plan).await?;
+    let done = cx.fleet.on_behalf_of(&peer.who()).repoint(plan).await?;
     let info = repoint_info(&image, &done.outcome);
     tracing::info!("{}: {} clones of {image} show {}", done.operation, info.clones, info.version);
     let private = done.outcome.count(&[Fate::Kept, Fate::Preserved, Fate::Discarded]) > 0;
@@ -43,6 +41,12 @@ pub(super) async fn repoint(State(cx): State<Arc<Context>>, Body(body): Body<Rep
         snapshot: private.then(|| done.operation.snapshot_name()),
         ..info
     }))
+}
+
+pub(super) fn plan(body: RepointBody) -> Result<RepointPlan> {
+    let target = target(body.clones, body.select)?;
+    let plan = RepointPlan::new(&body.image, body.to.parse()?, target).with(switch_policy(&body.policy)?);
+    Ok(RepointPlan { max_failures: body.max_failures, ..plan })
 }
 
 async fn predict(cx: &Context, plan: &RepointPlan) -> Answer<RepointInfo> {
@@ -103,6 +107,7 @@ fn repoint_info(image: &str, outcome: &RepointOutcome) -> RepointInfo {
         discarded: count(&[Fate::Discarded]),
         lagging: count(&[Fate::Stays, Fate::Conflicts]),
         unchanged: count(&[Fate::Unchanged]),
+        staged: count(&[Fate::Staged]),
         moved: outcome.clones.iter().filter(|clone| clone.moved).map(|clone| clone.name.to_string()).collect(),
         conflicts: outcome.clones.iter().flat_map(conflicts).take(MAX_CONFLICTS).collect(),
         conflicts_total: outcome.clones.iter().map(|clone| clone.conflicts_total).sum(),

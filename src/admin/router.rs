@@ -10,7 +10,9 @@ use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 
 use super::types::ErrorInfo;
-use super::{Context, Peer, activations, audit, clones, diff, images, import, pins, repoint, snapshots, status};
+use super::{
+    Context, Peer, activations, audit, clones, diff, images, import, operations, pins, repoint, snapshots, status,
+};
 
 /// Largest request body, in bytes: 100,000 names of the longest kind, and room.
 pub(super) const MAX_BODY: usize = 32 << 20;
@@ -35,6 +37,13 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/forks", post(snapshots::fork))
         .route("/v1/promotions", post(import::promote))
         .route("/v1/repoint", post(repoint::repoint))
+        .route("/v1/operations", get(operations::list).post(operations::start))
+        .route("/v1/operations/{id}", get(operations::show))
+        .route("/v1/operations/{id}/clones", get(operations::clones))
+        .route("/v1/operations/{id}/follow", get(operations::follow))
+        .route("/v1/operations/{id}/pause", post(operations::pause))
+        .route("/v1/operations/{id}/resume", post(operations::resume))
+        .route("/v1/operations/{id}/abort", post(operations::abort))
         .route("/v1/pins", get(pins::list).delete(pins::drop_pins))
         .route("/v1/activations", post(activations::activate).delete(activations::withdraw))
         .route("/v1/audit", get(audit::entries))

@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use serde::Deserialize;
 
 use super::Context;
-use super::clones::target;
 use super::reply::{Answer, Body};
+use super::selection::{Selection, target};
 use super::types::{
     CloneInfo, ForkBody, LabelSnapshot, Remove, Removed, RestoreBody, RestoreInfo, SnapshotInfo, SnapshotList,
     TakeSnapshots,
 };
 use super::views::{clone_info, snapshot_info, version_of};
 use crate::error::Error;
-use crate::image::{LabelEdits, Labels, NewFork, NewSnapshot, Selector, SnapshotTarget};
+use crate::image::{LabelEdits, Labels, NewFork, NewSnapshot, SnapshotTarget};
 
 pub(super) async fn take(State(cx): State<Arc<Context>>, Body(body): Body<TakeSnapshots>) -> Answer<SnapshotList> {
     let target = target(body.names, body.select)?;
@@ -27,18 +26,12 @@ pub(super) async fn take(State(cx): State<Arc<Context>>, Body(body): Body<TakeSn
     Ok(Json(SnapshotList { snapshots: info.collect() }))
 }
 
-/// The query of `clone snapshots`.
-#[derive(Deserialize)]
-pub(super) struct Selection {
-    select: Option<String>,
-}
-
 pub(super) async fn list(
     State(cx): State<Arc<Context>>,
     Path(clone): Path<String>,
     Query(selection): Query<Selection>,
 ) -> Answer<SnapshotList> {
-    let selector: Selector = selection.select.as_deref().map_or(Ok(Selector::default()), str::parse)?;
+    let selector = selection.selector()?;
     let state = cx.catalog.state();
     let clone = state.find_clone(&clone)?;
     let snapshots = SnapshotTarget::Select(selector).choose(&state, clone)?;

@@ -4,6 +4,10 @@
 //! bytes and say so in their names; `version` is always `IMAGE@vN`. A field may be added, never
 //! renamed, and an unknown one is ignored, so that old clients understand new daemons.
 
+mod operations;
+
+pub use operations::*;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +39,8 @@ pub struct ImageInfo {
     pub version: Option<String>,
     /// How many clones there are of it.
     pub clones: u64,
+    /// How its clones are switched, where they say nothing themselves.
+    pub switch: SwitchWords,
     /// Oldest first.
     pub versions: Vec<VersionInfo>,
 }
@@ -81,6 +87,9 @@ pub struct SetImage {
     pub edits: Vec<String>,
     #[serde(default)]
     pub untag: Vec<String>,
+    /// How its clones are switched, where they say nothing themselves.
+    #[serde(default)]
+    pub switch: SwitchWords,
 }
 
 /// Which clones, images with versions, or snapshots of a clone are removed: by name, or those that match.
@@ -243,11 +252,23 @@ pub struct CloneInfo {
     pub lagging: Option<String>,
     /// Since when it is lagging.
     pub lagging_since: Option<String>,
+    /// The switch that waits for it.
+    pub staged: Option<StagedInfo>,
     /// Where a switch waits for the next mount: why a mount would not set it off now.
     pub blocked_by: Vec<String>,
     pub policy: PolicyInfo,
     /// How it is switched.
     pub switch: SwitchWords,
+}
+
+/// A switch that waits.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StagedInfo {
+    pub version: String,
+    pub operation: String,
+    pub since: String,
+    /// When it is due; `null`: at the clone's next mount.
+    pub at: Option<String>,
 }
 
 /// What a clone's export has of its own; `null` is what the configuration says.
@@ -286,6 +307,9 @@ pub struct SetClones {
     /// Take the quota away.
     #[serde(default)]
     pub no_quota: bool,
+    /// How they are switched.
+    #[serde(default)]
+    pub switch: SwitchWords,
 }
 
 /// A snapshot to be of each of the clones named or selected, all at the same instant.
@@ -430,7 +454,7 @@ pub struct RepointBody {
 }
 
 /// How clones are switched; what is not given is left to the clone, then to its image, then it is `keep`,
-/// `stop`, `live`.
+/// `stop`, `live`. `default` for any of them is the same, and takes away what a clone or image says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SwitchWords {
     /// What becomes of private writes: `keep`, `discard`, `preserve` or `stay`.
@@ -468,6 +492,8 @@ pub struct RepointInfo {
     pub lagging: u64,
     /// Clones that showed the version already.
     pub unchanged: u64,
+    /// Clones that wait for their next mount.
+    pub staged: u64,
     /// Clones that were written while the repoint was made ready, and planned again.
     pub moved: Vec<String>,
     pub conflicts: Vec<ConflictInfo>,

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
-use super::types::{CloneInfo, ImageInfo, LabelMap, PolicyInfo, SnapshotInfo, SwitchWords, VersionInfo};
+use super::types::{CloneInfo, ImageInfo, LabelMap, PolicyInfo, SnapshotInfo, StagedInfo, SwitchWords, VersionInfo};
 use crate::env::Time;
 use crate::error::{Error, Result};
 use crate::image::{
-    CloneRecord, ExportOverrides, Fleet, ImageId, ImageRecord, Labels, SnapshotRecord, Squash, State, SwitchPolicy,
-    VersionNumber, VersionRecord, Writes,
+    CloneRecord, ExportOverrides, Fleet, ImageId, ImageRecord, Labels, SnapshotRecord, Squash, Staged, State,
+    SwitchEdits, SwitchPolicy, VersionNumber, VersionRecord, Writes,
 };
 
 /// RFC 3339 in UTC, to the millisecond.
@@ -57,6 +57,7 @@ pub(super) fn image_info(state: &State, image: &ImageRecord, clones: &ClonesPerV
         tags: image.tags.iter().map(|(tag, number)| (tag.clone(), version_name(&image.name, *number))).collect(),
         version: state.newest_version(image.id).map(|version| version_name(&image.name, version.number)),
         clones: versions.iter().map(|version| version.clones).sum(),
+        switch: switch_words(&image.policy),
         versions,
     }
 }
@@ -92,7 +93,7 @@ pub(super) fn version_info(name: String, version: &VersionRecord) -> VersionInfo
 }
 
 /// The image's name, or its number if the catalog lost it, which its invariants forbid.
-fn image_of(state: &State, id: ImageId) -> String {
+pub(super) fn image_of(state: &State, id: ImageId) -> String {
     state.image(id).map_or_else(|| id.0.to_string(), |image| image.name.to_string())
 }
 
@@ -109,6 +110,7 @@ pub(super) fn clone_info(fleet: &Fleet, state: &State, clone: &CloneRecord) -> C
         version: version_name(&image, clone.view.version),
         lagging: clone.lagging.map(|lagging| version_name(&image, lagging.version)),
         lagging_since: clone.lagging.map(|lagging| rfc3339(lagging.since)),
+        staged: clone.staged.as_ref().map(|staged| staged_info(&image, staged)),
         blocked_by: Vec::new(),
         image,
         view: clone.view.number,
@@ -128,6 +130,15 @@ pub(super) fn clone_info(fleet: &Fleet, state: &State, clone: &CloneRecord) -> C
     }
 }
 
+fn staged_info(image: &str, staged: &Staged) -> StagedInfo {
+    StagedInfo {
+        version: version_name(image, staged.version),
+        operation: staged.operation.to_string(),
+        since: rfc3339(staged.since),
+        at: staged.at.map(rfc3339),
+    }
+}
+
 /// How clones are switched, in words.
 pub(super) fn switch_words(policy: &SwitchPolicy) -> SwitchWords {
     let paths = match &policy.writes {
@@ -144,15 +155,28 @@ pub(super) fn switch_words(policy: &SwitchPolicy) -> SwitchWords {
 
 /// How clones are switched, from words.
 pub(super) fn switch_policy(words: &SwitchWords) -> Result<SwitchPolicy> {
+    Ok(switch_edits(words)?.apply(&SwitchPolicy::default()))
+}
+
+/// Changes to that: the word `default` takes a choice back.
+pub(super) fn switch_edits(words: &SwitchWords) -> Result<SwitchEdits> {
     let SwitchWords { writes, paths, conflict, activate } = words;
-    if writes.is_none() && !paths.is_empty() {
+    if writes.as_deref().is_none_or(|word| word == DEFAULT) && !paths.is_empty() {
         return Err(Error::invalid("paths without --writes preserve").remedy("add --writes preserve"));
     }
-    Ok(SwitchPolicy {
-        writes: writes.as_ref().map(|word| Writes::parse(word, paths)).transpose()?,
-        conflict: conflict.as_ref().map(|word| word.parse()).transpose()?,
-        activation: activate.as_ref().map(|word| word.parse()).transpose()?,
+    Ok(SwitchEdits {
+        writes: choice(writes, |word| Writes::parse(word, paths))?,
+        conflict: choice(conflict, str::parse)?,
+        activation: choice(activate, str::parse)?,
     })
+}
+
+/// What takes a choice back.
+const DEFAULT: &str = "default";
+
+fn choice<T>(word: &Option<String>, parse: impl Fn(&str) -> Result<T>) -> Result<Option<Option<T>>> {
+    let chosen = |word: &str| if word == DEFAULT { Ok(None) } else { parse(word).map(Some) };
+    word.as_deref().map(chosen).transpose()
 }
 
 fn policy_info(export: &ExportOverrides) -> PolicyInfo {

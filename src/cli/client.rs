@@ -161,6 +161,11 @@ pub(super) fn broken_off() -> anyhow::Error {
     anyhow!(LOST)
 }
 
+/// `path`, of which those are meant that match `select`, else all.
+pub(super) fn selecting(path: &str, select: Option<&str>) -> String {
+    select.map_or_else(|| path.to_owned(), |select| format!("{path}?select={}", escape(select)))
+}
+
 /// `text` as one component of a path or query.
 pub(super) fn escape(text: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~@".contains(&b);
@@ -177,6 +182,12 @@ mod tests {
         for bad in ["unix:", "127.0.0.1:80", "http://127.0.0.1:80", ""] {
             assert!(bad.parse::<AdminAddr>().is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_selector_becomes_a_query() {
+        assert_eq!(selecting("/v1/clones", None), "/v1/clones");
+        assert_eq!(selecting("/v1/clones", Some("a=b,!c")), "/v1/clones?select=a%3Db%2C%21c");
     }
 
     #[test]

@@ -6,12 +6,13 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 
 use super::activation;
-use super::client::{Client, escape};
+use super::client::{Client, escape, selecting};
 use super::diff;
 use super::output::{Output, count, fields, labels, local, size, table};
+use super::repoint::{SwitchArgs, switch_policy};
 use super::snapshot::{self, SnapshotCommand};
 use crate::admin::types::{
-    CloneInfo, CloneList, ClonesCreated, CreateClones, LabelClones, PolicyInfo, Remove, Removed, SetClones,
+    CloneInfo, CloneList, ClonesCreated, CreateClones, LabelClones, PolicyInfo, Remove, Removed, SetClones, StagedInfo,
 };
 
 #[derive(Subcommand)]
@@ -66,7 +67,7 @@ pub(super) enum CloneCommand {
         #[arg(value_name = "CLONE[@SNAPSHOT] k=v|k-", required = true, value_parser = Name::new())]
         arguments: Vec<String>,
     },
-    /// Set who may use clones and how, and how much they may hold
+    /// Set who may use clones and how, how much they may hold, and how they are switched
     Set(Set),
     #[command(flatten)]
     Snapshot(SnapshotCommand),
@@ -120,6 +121,8 @@ struct Policy {
     /// First of all, go back to what the configuration says (the quota stays)
     #[arg(long)]
     default: bool,
+    #[command(flatten)]
+    switch: SwitchArgs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,8 +166,7 @@ pub(super) async fn run(command: CloneCommand, client: &mut Client, output: &mut
             output.show(&created, show_created)
         }
         CloneCommand::Ls { select } => {
-            let query = select.map_or(String::new(), |select| format!("?select={}", escape(&select)));
-            output.show(&client.get::<CloneList>(&format!("/v1/clones{query}")).await?, list)
+            output.show(&client.get::<CloneList>(&selecting("/v1/clones", select.as_deref())).await?, list)
         }
         CloneCommand::Show { clone } => {
             output.show(&client.get::<CloneInfo>(&format!("/v1/clones/{}", escape(&clone))).await?, show)
@@ -203,7 +205,7 @@ async fn label(select: Option<String>, mut edits: Vec<String>, client: &mut Clie
 }
 
 fn set_body(Set { which, policy }: Set) -> SetClones {
-    let Policy { allow, ro, rw, squash, privileged_port, quota, default } = policy;
+    let Policy { allow, ro, rw, squash, privileged_port, quota, default, switch } = policy;
     SetClones {
         names: which.clones,
         select: which.select,
@@ -217,6 +219,7 @@ fn set_body(Set { which, policy }: Set) -> SetClones {
             Quota::None => None,
         }),
         no_quota: quota == Some(Quota::None),
+        switch: switch.into(),
     }
 }
 
@@ -240,9 +243,11 @@ fn list(list: &CloneList) -> String {
             clone.snapshots.to_string(),
             local(&clone.switched),
             clone.lagging.clone().unwrap_or_default(),
+            clone.staged.as_ref().map_or(String::new(), |staged| staged.version.clone()),
         ]
     };
-    let header = ["NAME", "VERSION", ">PRIVATE", "LABELS", ">PINS", ">SNAPSHOTS", "SWITCHED", "LAGGING BEHIND"];
+    let header =
+        ["NAME", "VERSION", ">PRIVATE", "LABELS", ">PINS", ">SNAPSHOTS", "SWITCHED", "LAGGING BEHIND", "STAGED"];
     table(&header, list.clones.iter().map(row))
 }
 
@@ -254,6 +259,7 @@ pub(super) fn show(clone: &CloneInfo) -> String {
         ("export", clone.export.clone()),
         ("version", clone.version.clone()),
         ("lagging behind", clone.lagging.clone().unwrap_or_default()),
+        ("staged", clone.staged.as_ref().map_or(String::new(), staged)),
         ("blocked by", clone.blocked_by.join(", ")),
         ("view", clone.view.to_string()),
         ("private", format!("{}{quota} in {}", size(clone.bytes_private), count(clone.inodes_private, "object"))),
@@ -268,6 +274,11 @@ pub(super) fn show(clone: &CloneInfo) -> String {
     ])
 }
 
+fn staged(staged: &StagedInfo) -> String {
+    let due = staged.at.as_ref().map_or("its next mount".to_owned(), |at| local(at));
+    format!("{} by {}, due at {due}", staged.version, staged.operation)
+}
+
 /// What `clone set` set, in its words.
 fn policy(clone: &CloneInfo) -> String {
     let PolicyInfo { allow, read_only, squash, privileged_port } = &clone.policy;
@@ -277,6 +288,7 @@ fn policy(clone: &CloneInfo) -> String {
     words.extend(squash.as_ref().map(|squash| format!("--squash {squash}")));
     words.extend(privileged_port.map(|yes| format!("--privileged-port {}", if yes { "yes" } else { "no" })));
     words.extend(clone.bytes_quota.map(|bytes| format!("--quota {}", size(bytes).replace(' ', ""))));
+    words.extend(Some(switch_policy(&clone.switch)).filter(|switch| !switch.is_empty()));
     if words.is_empty() { "as configured".into() } else { words.join(" ") }
 }
 

@@ -8,10 +8,11 @@ use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 use serde::Serialize;
 
-use super::client::{Client, broken_off, escape, refused};
+use super::client::{Client, broken_off, escape, refused, selecting};
 use super::diff;
-use super::output::{Output, count, fields, labels, local, size, table};
+use super::output::{Output, count, fields, labels, local, size, table, words};
 use super::progress::ImportBar;
+use super::repoint::{SwitchArgs, switch_policy};
 use super::serve::absolute;
 use crate::admin::types::{
     ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, LabelMap, Remove, Removed, SetImage, TagRequest,
@@ -45,16 +46,23 @@ pub(super) enum ImageCommand {
         #[arg(value_parser = Name::new())]
         image: String,
     },
-    /// Set labels of an image or a version (k=v), remove them (k-), take tags of an image away
+    /// Set labels of an image or a version (k=v), remove them (k-); take tags of an image away, set how its
+    /// clones are switched
     Set {
         #[arg(value_name = "IMAGE[@VERSION]", value_parser = Name::new())]
         image: String,
         /// k=v sets, k- removes
-        #[arg(value_name = "k=v|k-", required_unless_present = "untag", allow_hyphen_values = false)]
+        #[arg(
+            value_name = "k=v|k-",
+            required_unless_present_any = ["untag", "writes", "conflict", "activate"],
+            allow_hyphen_values = false
+        )]
         edits: Vec<String>,
         /// Take a tag away; may be repeated
         #[arg(long, value_name = "TAG")]
         untag: Vec<String>,
+        #[command(flatten)]
+        switch: SwitchArgs,
     },
     /// Remove images that have no clones, or versions: all of them or none
     Rm {
@@ -90,13 +98,15 @@ pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut
             make_version(client, output, (&name, "imported"), &format!("{}/import", path(&name)), &body).await
         }
         ImageCommand::Ls { select } => {
-            let query = select.map_or(String::new(), |select| format!("?select={}", escape(&select)));
-            output.show(&client.get::<ImageList>(&format!("/v1/images{query}")).await?, list)
+            output.show(&client.get::<ImageList>(&selecting("/v1/images", select.as_deref())).await?, list)
         }
         ImageCommand::Show { image } => output.show(&client.get::<ImageInfo>(&path(&image)).await?, show),
-        ImageCommand::Set { image, edits, untag } => {
-            let info: ImageInfo = client.send(Method::PATCH, &path(&image), &SetImage { edits, untag }).await?;
-            output.show(&info, |info| format!("{image}: {}", labels(labels_of(info, &image))))
+        ImageCommand::Set { image, edits, untag, switch } => {
+            let body = SetImage { edits, untag, switch: switch.into() };
+            let info: ImageInfo = client.send(Method::PATCH, &path(&image), &body).await?;
+            output.show(&info, |info| {
+                format!("{image}: {}", words(&[labels(labels_of(info, &image)), switch_policy(&info.switch)]))
+            })
         }
         ImageCommand::Rm { images, select } => {
             let body = Remove { names: images, select };
@@ -201,6 +211,7 @@ fn show(image: &ImageInfo) -> String {
         ("created", local(&image.created)),
         ("labels", labels(&image.labels)),
         ("clones", image.clones.to_string()),
+        ("switched", switch_policy(&image.switch)),
     ]);
     let row = |version: &VersionInfo| {
         vec![

@@ -16,6 +16,7 @@ mod clone;
 mod diff;
 mod fsck;
 mod image;
+mod operations;
 mod output;
 mod pins;
 mod progress;
@@ -69,6 +70,8 @@ enum Command {
     Clone(clone::CloneCommand),
     /// Switch clones of an image to another of its versions, in one transaction
     Repoint(repoint::Repoint),
+    /// List operations, show one, pause, resume or abort it
+    Ops(operations::Ops),
     /// List the former views of clones that stay readable, or drop them
     Pins(pins::Pins),
     /// Show who changed what, when and from where
@@ -117,6 +120,7 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
             Command::Image(command) => image::run(command, &mut client, output).await,
             Command::Clone(command) => clone::run(command, &mut client, output).await,
             Command::Repoint(command) => repoint::run(command, &mut client, output).await,
+            Command::Ops(command) => operations::run(command, &mut client, output).await,
             Command::Pins(command) => pins::run(command, &mut client, output).await,
             Command::Audit(command) => audit::run(command, &mut client, output).await,
             Command::Df => status::df(&mut client, output).await,

@@ -89,6 +89,11 @@ pub(super) fn labels(labels: &LabelMap) -> String {
     labels.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
 }
 
+/// Those that say something, with blanks between.
+pub(super) fn words(words: &[String]) -> String {
+    words.iter().filter(|word| !word.is_empty()).map(String::as_str).collect::<Vec<_>>().join(" ")
+}
+
 /// An RFC 3339 time in the time zone of this machine, to the second.
 pub(super) fn local(time: &str) -> String {
     let zoned = time.parse::<jiff::Timestamp>().map(|t| t.to_zoned(jiff::tz::TimeZone::system()));

@@ -6,7 +6,7 @@ use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 use jiff::Timestamp;
 
-use super::client::{Client, escape};
+use super::client::{Client, selecting};
 use super::output::{Output, count, size, table};
 use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped};
 use crate::env::Env;
@@ -34,8 +34,7 @@ pub(super) async fn run(pins: Pins, client: &mut Client, output: &mut Output) ->
         let dropped: PinsDropped = client.send(Method::DELETE, "/v1/pins", &body).await?;
         return output.show(&dropped, |dropped| format!("dropped {}", count(dropped.pins, "pin")));
     }
-    let query = select.map_or(String::new(), |select| format!("?select={}", escape(&select)));
-    let mut list: PinList = client.get(&format!("/v1/pins{query}")).await?;
+    let mut list: PinList = client.get(&selecting("/v1/pins", select.as_deref())).await?;
     list.pins.retain(|pin| clones.is_empty() || clones.contains(&pin.name));
     output.show(&list, show_pins)
 }

@@ -1,12 +1,15 @@
 //! `mimeo repoint`.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
 use clap::Args;
 use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 
 use super::client::Client;
-use super::output::{Output, count, size, table};
+use super::operations::{self, RolloutArgs};
+use super::output::{Output, count, size, table, words};
 use crate::admin::types::{ConflictInfo, RepointBody, RepointInfo, SwitchWords};
 
 #[derive(Args)]
@@ -23,14 +26,19 @@ pub(super) struct Repoint {
     /// Only these clones
     #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
     clones: Vec<String>,
+    /// Only the clones whose names are in this file, one a line; - is standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["select", "clones"])]
+    clones_from: Option<PathBuf>,
     #[command(flatten)]
     policy: SwitchArgs,
     /// So many clones may stay because of conflicts, marked as lagging; with more, nothing is switched
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_failures: usize,
-    /// Only tell what would be done
+    /// Only tell what would be done, for all waves at once
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    rollout: RolloutArgs,
 }
 
 /// How clones are switched.
@@ -39,18 +47,18 @@ pub(super) struct SwitchArgs {
     /// What becomes of private writes: keep takes them along path by path; discard drops them after a
     /// snapshot; preserve keeps those below --path and discards the rest; stay leaves such clones as they
     /// are, marked as lagging [default: what the clone says, else its image, else keep]
-    #[arg(long, value_parser = ["keep", "discard", "preserve", "stay"])]
+    #[arg(long, value_parser = ["keep", "discard", "preserve", "stay", "default"])]
     writes: Option<String>,
     /// A path to preserve, with what is below it
     #[arg(long = "path", value_name = "PATH", num_args = 1.., value_parser = Name::new())]
     paths: Vec<String>,
     /// Where a clone and the version changed the same: stop switches nothing; clone-wins keeps the clone's;
     /// image-wins shows the version's and saves the clone's beside it [default: as above, else stop]
-    #[arg(long, value_parser = ["stop", "clone-wins", "image-wins"])]
+    #[arg(long, value_parser = ["stop", "clone-wins", "image-wins", "default"])]
     conflict: Option<String>,
     /// When: live is at once, under live mounts; on-mount when a clone that nobody uses is mounted next
     /// [default: as above, else live]
-    #[arg(long, value_parser = ["live", "on-mount"])]
+    #[arg(long, value_parser = ["live", "on-mount", "default"])]
     activate: Option<String>,
 }
 
@@ -62,10 +70,26 @@ impl From<SwitchArgs> for SwitchWords {
 }
 
 pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Repoint { image, to, select, clones, policy, max_failures, dry_run } = repoint;
+    let Repoint { image, to, select, clones, clones_from, policy, max_failures, dry_run, rollout } = repoint;
+    let clones = clones_from.map_or(Ok(clones), |from| names_in(&from))?;
     let body = RepointBody { image, to, select, clones, policy: policy.into(), max_failures, dry_run };
+    if rollout.is_given() && !dry_run {
+        return operations::start(rollout, body, client, output).await;
+    }
     let done: RepointInfo = client.send(Method::POST, "/v1/repoint", &body).await?;
     output.show(&done, switched)
+}
+
+/// Names, one a line, in a file or, for `-`, on standard input.
+fn names_in(from: &Path) -> Result<Vec<String>> {
+    let read = match from == Path::new("-") {
+        true => std::io::read_to_string(std::io::stdin()),
+        false => std::fs::read_to_string(from),
+    };
+    let text = read.with_context(|| format!("names of clones in {}", from.display()))?;
+    let names: Vec<_> = text.lines().map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+    anyhow::ensure!(!names.is_empty(), "there are no names in {}; write one a line", from.display());
+    Ok(names)
 }
 
 fn switched(done: &RepointInfo) -> String {
@@ -77,6 +101,7 @@ fn switched(done: &RepointInfo) -> String {
         (done.kept, "kept their private writes"),
         (done.preserved, "kept some paths"),
         (done.discarded, "lost their private writes"),
+        (done.staged, "wait for their next mount"),
         (done.lagging, "stayed because of private writes"),
     ];
     for (n, what) in parts.iter().filter(|(n, _)| *n > 0) {
@@ -105,4 +130,12 @@ fn switched(done: &RepointInfo) -> String {
         text.push_str(&format!("\nwould be refused: {refused}"));
     }
     text
+}
+
+/// How clones are switched, as `set` takes it; empty where nothing is said.
+pub(super) fn switch_policy(switch: &SwitchWords) -> String {
+    let word = |flag: &str, word: &Option<String>| word.as_ref().map_or(String::new(), |word| format!("{flag} {word}"));
+    let paths = switch.paths.iter().map(|path| format!("--path /{path}")).collect::<Vec<_>>().join(" ");
+    let (writes, conflict) = (word("--writes", &switch.writes), word("--conflict", &switch.conflict));
+    words(&[writes, paths, conflict, word("--activate", &switch.activate)])
 }

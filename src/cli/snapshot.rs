@@ -5,7 +5,7 @@ use clap::Subcommand;
 use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 
-use super::client::{Client, escape};
+use super::client::{Client, escape, selecting};
 use super::clone::show;
 use super::image::make_version;
 use super::output::{Output, count, labels, local, size, table};
@@ -87,8 +87,7 @@ pub(super) async fn run(command: SnapshotCommand, client: &mut Client, output: &
             output.show(&taken, show_taken)
         }
         SnapshotCommand::Snapshots { clone, select } => {
-            let query = select.map_or(String::new(), |select| format!("?select={}", escape(&select)));
-            let path = format!("{}{query}", path(&clone));
+            let path = selecting(&path(&clone), select.as_deref());
             output.show(&client.get::<SnapshotList>(&path).await?, list)
         }
         SnapshotCommand::RmSnapshot { clone, snapshots, select } => {

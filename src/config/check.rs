@@ -22,6 +22,7 @@ const AUDIT_FILE_BYTES: std::ops::RangeInclusive<u64> = MIB..=1024 * MIB;
 const AUDIT_FILES: std::ops::RangeInclusive<usize> = 2..=10_000;
 /// Clients cache attributes for up to a minute, and look again.
 const MIN_PIN_SECS: u64 = 60;
+const MAX_OPERATIONS: usize = 4096;
 
 /// Whether the daemon may start in spite of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +77,7 @@ impl Config {
         self.check_clones(&mut found);
         self.check_pins(&mut found);
         self.check_audit(&mut found);
+        self.check_operations(&mut found);
         self.check_log(&mut found);
         found.0
     }
@@ -211,6 +213,14 @@ impl Config {
             !AUDIT_FILE_BYTES.contains(&audit.file_bytes) || !AUDIT_FILES.contains(&audit.files),
             format!("audit.file_bytes is {} and audit.files {}", audit.file_bytes, audit.files),
             "set audit.file_bytes between 1048576 (1 MiB) and 1073741824 (1 GiB), and audit.files between 2 and 10000",
+        );
+    }
+
+    fn check_operations(&self, found: &mut Findings) {
+        found.error(
+            self.operations.keep > MAX_OPERATIONS,
+            format!("operations.keep is {}", self.operations.keep),
+            "set at most 4096",
         );
     }
 

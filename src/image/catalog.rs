@@ -23,14 +23,14 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use self::commit::{Committer, Message, Transaction};
 use super::change::Change;
-use super::log::CatalogLog;
+use super::log::{CatalogLog, Rev};
 use super::record::StoreRecord;
 use super::state::State;
-use crate::env::Env;
+use crate::env::{Env, Time};
 use crate::error::{Error, ErrorKind, Result};
 
 /// Closures that wait for the committer; more wait outside.
@@ -43,6 +43,7 @@ pub struct Catalog {
     state: Arc<ArcSwap<State>>,
     env: Env,
     queue: mpsc::Sender<Message>,
+    revisions: watch::Receiver<Rev>,
 }
 
 impl Catalog {
@@ -52,8 +53,9 @@ impl Catalog {
     pub async fn open(log: Arc<dyn CatalogLog>, env: Env) -> Result<Arc<Self>> {
         let state = Arc::new(ArcSwap::from_pointee(log.checkpoint().await?));
         let (queue, waiting) = mpsc::channel(MAX_WAITING);
-        tokio::spawn(Committer::new(log, state.clone(), env.clock.clone()).run(waiting));
-        let catalog = Arc::new(Self { state, env, queue });
+        let (published, revisions) = watch::channel(state.load().rev());
+        tokio::spawn(Committer::new(log, state.clone(), published, env.clock.clone()).run(waiting));
+        let catalog = Arc::new(Self { state, env, queue, revisions });
         if catalog.state().store().is_none() {
             catalog.create_store().await?;
         }
@@ -80,6 +82,11 @@ impl Catalog {
     /// The newest revision for a moment: cheaper than [`state`](Self::state), not to be held.
     pub fn load(&self) -> Guard<Arc<State>> {
         self.state.load()
+    }
+
+    /// The newest revision, and when there is a newer one. Ends when the catalog is closed.
+    pub fn revisions(&self) -> watch::Receiver<Rev> {
+        self.revisions.clone()
     }
 
     /// Run `work` on a draft of the newest state and make its changes durable and visible, together
@@ -111,6 +118,11 @@ impl Catalog {
         let (reply, answer) = oneshot::channel();
         self.queue.send(Message::Close(reply)).await.map_err(|_| closed("close"))?;
         answer.await.unwrap_or_else(|_| Err(closed("close")))
+    }
+
+    /// Wall time, as its transactions see it.
+    pub(super) fn now(&self) -> Time {
+        self.env.clock.now()
     }
 
     /// Fresh random bytes.

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Labels;
+use super::operation::{Advance, OperationRecord};
 use super::policy::SwitchPolicy;
 use super::record::{
-    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, SnapshotRecord, Staged, StoreRecord,
-    VersionNumber, VersionRecord,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, OperationId, SnapshotRecord, Staged,
+    StoreRecord, VersionNumber, VersionRecord,
 };
 use super::switch::{Sealed, ViewSwitch};
 use crate::overlay::Layer;
@@ -82,6 +83,11 @@ pub enum Change {
         clone: ExportId,
         layer: Layer,
     },
+    /// Create or replace.
+    PutOperation(OperationRecord),
+    /// A step of an operation: small, whatever its plan holds.
+    Advance(Advance),
+    RemoveOperation(OperationId),
     /// Of each of these clones the former views with these numbers end. `sealed`: what the tops of all its
     /// former views held then.
     DropViews {
@@ -112,6 +118,9 @@ impl Change {
             | Self::RemoveVersion { .. }
             | Self::GrantIds { .. }
             | Self::PutSnapshot(_)
+            | Self::PutOperation(_)
+            | Self::Advance(_)
+            | Self::RemoveOperation(_)
             | Self::RemoveSnapshot { .. } => &[],
         }
     }

@@ -9,6 +9,7 @@ use super::catalog::{Catalog, Draft};
 use super::change::Change;
 use super::labels::{LabelEdits, Labels, Selector};
 use super::names::{VersionRef, check_count, check_name};
+use super::policy::{SwitchEdits, SwitchPolicy};
 use super::record::{CloneRecord, ExportId, ExportOverrides, Squash, VersionRecord, View};
 use super::state::State;
 use crate::error::{Error, Result};
@@ -74,7 +75,7 @@ fn no_clone_named() -> Error {
     Error::invalid("no clone is named").remedy("name at least one clone, or select clones by label")
 }
 
-/// Changes to what clones' exports have of their own; `None` leaves it as it is.
+/// Changes to what clones have of their own, for their exports and for switches; `None` leaves it as it is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyEdits {
     /// First of all, back to what the configuration says. The quota stays.
@@ -85,6 +86,8 @@ pub struct PolicyEdits {
     pub privileged_port: Option<bool>,
     /// `Some(None)`: no quota.
     pub quota: Option<Option<u64>>,
+    /// How they are switched.
+    pub switch: SwitchEdits,
 }
 
 impl PolicyEdits {
@@ -101,7 +104,7 @@ impl PolicyEdits {
         }
     }
 
-    fn apply(&self, clone: &CloneRecord) -> (ExportOverrides, Option<u64>) {
+    fn apply(&self, clone: &CloneRecord) -> Edited {
         let former = if self.default { ExportOverrides::default() } else { ExportOverrides::clone(&clone.export) };
         let export = ExportOverrides {
             allow: self.allow.clone().or(former.allow),
@@ -110,7 +113,26 @@ impl PolicyEdits {
             privileged_port: self.privileged_port.or(former.privileged_port),
             ..former
         };
-        (export, self.quota.unwrap_or(clone.quota))
+        Edited { export, quota: self.quota.unwrap_or(clone.quota), switch: self.switch.apply(&clone.policy) }
+    }
+}
+
+/// What clones have after [`PolicyEdits`].
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Edited {
+    export: ExportOverrides,
+    quota: Option<u64>,
+    switch: SwitchPolicy,
+}
+
+impl Edited {
+    /// No more than `edits` were meant to change.
+    fn changes(self, edits: &PolicyEdits, clones: Vec<ExportId>) -> Vec<Change> {
+        let (export, quota, policy) = (Arc::new(self.export), self.quota, Arc::new(self.switch));
+        let switch = edits.switch != SwitchEdits::default();
+        let others = *edits != PolicyEdits { switch: edits.switch.clone(), ..PolicyEdits::default() };
+        let exported = others.then(|| Change::SetPolicy { clones: clones.clone(), export, quota });
+        exported.into_iter().chain(switch.then_some(Change::SetSwitchPolicy { clones, policy })).collect()
     }
 }
 
@@ -130,24 +152,25 @@ impl Catalog {
 
     /// Set and remove labels, on all of these clones or none.
     pub async fn label_clones(&self, target: CloneTarget, edits: LabelEdits) -> Result<Vec<Arc<CloneRecord>>> {
-        let change = |clones, labels| Change::LabelClones { clones, labels: Arc::new(labels) };
-        self.edit_clones("label clones", target, move |clone| edits.apply(&clone.labels), change).await
+        let changes = |clones, labels| vec![Change::LabelClones { clones, labels: Arc::new(labels) }];
+        self.edit_clones("label clones", target, move |clone| edits.apply(&clone.labels), changes).await
     }
 
-    /// Change export policy and quota, of all of these clones or none.
+    /// Change export policy, quota, and how they are switched, of all of these clones or none.
     pub async fn set_clones(&self, target: CloneTarget, edits: PolicyEdits) -> Result<Vec<Arc<CloneRecord>>> {
         edits.check()?;
-        let change = |clones, (export, quota)| Change::SetPolicy { clones, export: Arc::new(export), quota };
-        self.edit_clones("set clones", target, move |clone| Ok(edits.apply(clone)), change).await
+        let meant = edits.clone();
+        let changes = move |clones, edited: Edited| edited.changes(&meant, clones);
+        self.edit_clones("set clones", target, move |clone| Ok(edits.apply(clone)), changes).await
     }
 
-    /// Compute something new for each clone, and make one change for all that get the same.
+    /// Compute something new for each clone, and make the changes once for all that get the same.
     async fn edit_clones<V: Ord>(
         &self,
         label: &'static str,
         target: CloneTarget,
         edit: impl Fn(&CloneRecord) -> Result<V> + Send + 'static,
-        change: impl Fn(Vec<ExportId>, V) -> Change + Send + 'static,
+        changes: impl Fn(Vec<ExportId>, V) -> Vec<Change> + Send + 'static,
     ) -> Result<Vec<Arc<CloneRecord>>> {
         self.transact(label, move |draft| {
             let clones = target.named_or_selected(draft)?;
@@ -156,7 +179,7 @@ impl Catalog {
                 by_value.entry(edit(clone)?).or_default().push(clone.id);
             }
             for (value, clones) in by_value {
-                draft.apply(change(clones, value))?;
+                changes(clones, value).into_iter().try_for_each(|change| draft.apply(change))?;
             }
             Ok(clones.iter().filter_map(|clone| draft.clone_by_id(clone.id).cloned()).collect())
         })

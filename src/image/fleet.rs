@@ -18,8 +18,10 @@ mod fork;
 mod keep;
 mod look;
 mod marks;
+mod operations;
 mod pins;
 mod repoint;
+mod retention;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -28,8 +30,10 @@ pub use activate::Activated;
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use look::Look;
+pub use operations::NewOperation;
 pub use pins::{EndedPin, PinnedViews};
-pub use repoint::{CloneOutcome, Fate, Prediction, RepointDone, RepointOutcome, RepointPlan};
+pub use repoint::{CloneOutcome, Prediction, RepointDone, RepointOutcome, RepointPlan};
+pub use retention::Retention;
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
 use std::future::ready;
@@ -61,6 +65,8 @@ pub struct Fleet {
     overlays: Arc<OverlayStore>,
     lingering: Arc<Mutex<Lingering>>,
     max_fork_depth: u32,
+    /// On whose behalf operations are made.
+    who: Arc<str>,
     audit: Arc<AuditLog>,
 }
 
@@ -100,19 +106,20 @@ impl Instant {
 impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
-        Self {
-            catalog,
-            overlays,
-            lingering: Arc::default(),
-            max_fork_depth: DEFAULT_FORK_DEPTH,
-            audit: AuditLog::none(),
-        }
+        let (max_fork_depth, who) = (DEFAULT_FORK_DEPTH, "mimeo".into());
+        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth, who, audit: AuditLog::none() }
     }
 
     /// Let forks of forks be at most this deep.
     #[must_use]
     pub fn with_fork_depth(self, max_fork_depth: u32) -> Self {
         Self { max_fork_depth, ..self }
+    }
+
+    /// The same fleet; operations that are made through it say that `who` made them.
+    #[must_use]
+    pub fn on_behalf_of(&self, who: &str) -> Self {
+        Self { who: who.into(), ..self.clone() }
     }
 
     /// Tell this log what is done of mimeo's own accord.

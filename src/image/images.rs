@@ -9,7 +9,7 @@ use super::catalog::{Catalog, Draft};
 use super::change::Change;
 use super::labels::{LabelEdits, Labels, Selector};
 use super::names::{ImageRef, VersionRef, check_name, check_tag};
-use super::policy::SwitchPolicy;
+use super::policy::{SwitchEdits, SwitchPolicy};
 use super::record::{ExportId, ImageId, ImageRecord, VersionRecord};
 use super::state::State;
 use crate::env::Time;
@@ -52,10 +52,17 @@ impl Catalog {
         self.transact("add version", move |draft| place_version(draft, &new)).await
     }
 
-    /// Change labels and take tags away, all or nothing.
-    pub async fn set_image(&self, name: &str, edits: LabelEdits, untag: Vec<String>) -> Result<Arc<ImageRecord>> {
+    /// Change labels, take tags away, and set how its clones are switched, all or nothing.
+    pub async fn set_image(
+        &self,
+        name: &str,
+        edits: LabelEdits,
+        untag: Vec<String>,
+        switch: SwitchEdits,
+    ) -> Result<Arc<ImageRecord>> {
         self.edit_image("set image", name, move |_, image| {
             image.labels = edits.apply(&image.labels)?;
+            image.policy = switch.apply(&image.policy);
             untag.iter().try_for_each(|tag| remove_tag(image, tag))
         })
         .await

@@ -21,6 +21,7 @@ pub mod import;
 mod labels;
 mod log;
 mod names;
+mod operation;
 mod policy;
 pub mod promote;
 mod readers;
@@ -32,8 +33,9 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fate, Fleet, Look, NewFork, NewSnapshot,
-    PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone, SnapshotTarget, TakenSnapshot,
+    Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fleet, Look, NewFork, NewOperation,
+    NewSnapshot, PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention,
+    SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};
@@ -45,7 +47,13 @@ pub use names::{
     CloneNames, CloneRef, ImageRef, MAX_CLONES_PER_CALL, MAX_OBJECT_NAME, VersionRef, WhichVersion, check_name,
     check_snapshot_name, check_tag,
 };
-pub use policy::{Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchPolicy, Writes};
+pub use operation::{
+    Advance, Fate, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_UNFINISHED, MAX_WAVES, Next, OnFailure,
+    OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, WaveOutcome, WaveSpec,
+};
+pub use policy::{
+    Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,
+};
 pub use readers::{Readers, ViewUses};
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,

@@ -65,6 +65,24 @@ pub struct SwitchPolicy {
     pub activation: Option<Activation>,
 }
 
+/// Changes to a [`SwitchPolicy`]: `None` leaves a choice as it is, `Some(None)` leaves it to the next place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SwitchEdits {
+    pub writes: Option<Option<Writes>>,
+    pub conflict: Option<Option<OnConflict>>,
+    pub activation: Option<Option<Activation>>,
+}
+
+impl SwitchEdits {
+    pub fn apply(&self, policy: &SwitchPolicy) -> SwitchPolicy {
+        SwitchPolicy {
+            writes: self.writes.clone().unwrap_or_else(|| policy.writes.clone()),
+            conflict: self.conflict.unwrap_or(policy.conflict),
+            activation: self.activation.unwrap_or(policy.activation),
+        }
+    }
+}
+
 impl From<Writes> for SwitchPolicy {
     fn from(writes: Writes) -> Self {
         Self { writes: Some(writes), ..Self::default() }

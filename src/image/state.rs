@@ -9,9 +9,11 @@
 //! them reads it, and cannot be found by name or export.
 //!
 //! Derived, not stored: the maps by name, the clones of each image, the readers of each version, the
-//! marks of each overlay, and the tables of what many clones share.
+//! marks of each overlay, the clones that operations are still to switch, and the tables of what many
+//! clones share.
 
 mod apply;
+mod operations;
 mod roots;
 #[cfg(test)]
 mod tests;
@@ -29,10 +31,11 @@ use super::Labels;
 use super::labels::Selector;
 use super::log::Rev;
 use super::names::{VersionRef, WhichVersion};
+use super::operation::OperationRecord;
 use super::policy::SwitchPolicy;
 use super::record::{
-    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, SnapshotRecord, StoreRecord, VersionNumber,
-    VersionRecord,
+    CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, OperationId, SnapshotRecord, StoreRecord,
+    VersionNumber, VersionRecord,
 };
 use crate::error::{Error, Result};
 use crate::overlay::{OverlayId, Position};
@@ -97,6 +100,9 @@ pub struct State {
     clones_by_name: OrdMap<Arc<str>, ExportId>,
     clones_by_image: OrdSet<(ImageId, ExportId)>,
     snapshots: OrdMap<SnapshotKey, Arc<SnapshotRecord>>,
+    operations: OrdMap<OperationId, Arc<OperationRecord>>,
+    /// The clones in waves still to come.
+    planned: OrdMap<ExportId, OperationId>,
     /// How many views, pins and snapshots read a version; no entry for none.
     readers: OrdMap<VersionKey, u64>,
     /// How often sealed layers name a position of an overlay; no entry for never.
@@ -122,6 +128,8 @@ impl Default for State {
             clones_by_name: OrdMap::new(),
             clones_by_image: OrdSet::new(),
             snapshots: OrdMap::new(),
+            operations: OrdMap::new(),
+            planned: OrdMap::new(),
             readers: OrdMap::new(),
             marks: OrdMap::new(),
             label_sets: OrdSet::new(),
@@ -139,6 +147,7 @@ impl PartialEq for State {
             && self.versions == other.versions
             && self.exports == other.exports
             && self.snapshots == other.snapshots
+            && self.operations == other.operations
     }
 }
 
@@ -302,13 +311,14 @@ fn version_not_found(wanted: &VersionRef) -> Error {
     }
 }
 
-/// The images, versions and snapshots that differ between two states: `None` for those that are gone.
+/// The images, versions, snapshots and operations that differ between two states: `None` for those that are gone.
 #[derive(Debug, Default)]
 pub(super) struct Difference<'a> {
     pub store: Option<&'a StoreRecord>,
     pub images: Vec<(ImageId, Option<&'a ImageRecord>)>,
     pub versions: Vec<(VersionKey, Option<&'a VersionRecord>)>,
     pub snapshots: Vec<(SnapshotKey, Option<&'a SnapshotRecord>)>,
+    pub operations: Vec<(OperationId, Option<&'a OperationRecord>)>,
 }
 
 impl State {
@@ -320,6 +330,7 @@ impl State {
             images: changed(&former.images, &self.images),
             versions: changed(&former.versions, &self.versions),
             snapshots: changed(&former.snapshots, &self.snapshots),
+            operations: changed(&former.operations, &self.operations),
         }
     }
 

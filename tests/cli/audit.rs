@@ -93,12 +93,3 @@ fn one_pin_is_dropped_by_its_view() {
     world.run(&["image", "rm", "base@v2"]).ok();
     assert!(world.run(&["pins"]).ok().contains("base@v2 (removed)"));
 }
-
-#[test]
-fn what_does_not_wait_is_not_activated() {
-    let world = World::with_image();
-    world.run(&["clone", "create", "base", "desk"]).ok();
-    world.run(&["clone", "activate", "desk"]).refused(1, &["no switch waits", "\"desk\"", "on-mount"]);
-    assert_eq!(world.json(&["clone", "unstage", "desk"]), json!({ "names": [] }));
-    world.run(&["clone", "activate"]).refused(2, &["CLONE"]);
-}

@@ -18,7 +18,7 @@ fn what_is_not_understood_exits_2() {
         &["clone", "rm"],
         &["repoint", "base"],
         &["repoint", "base", "--to", "base@v1", "--select", "a=b", "--clone", "c"],
-        &["repoint", "base", "--to", "base@v1", "--activate", "on-mount"],
+        &["repoint", "base", "--to", "base@v1", "--activate", "now"],
         &["repoint", "base", "--to", "base@v1", "--writes", "burn"],
         &["clone", "rm", "a", "--select", "x=1"],
         &["clone", "label", "a"],

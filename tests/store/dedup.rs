@@ -29,9 +29,9 @@ impl Background {
     /// Without pauses and without grace.
     fn start(world: &World) -> Self {
         let mut config = Config::default();
-        let maintenance = &mut config.maintenance;
-        (maintenance.interval_secs, maintenance.grace_secs, maintenance.idle_secs) = (0, 0, IDLE.as_secs());
-        maintenance.bytes_per_sec = 1 << 40;
+        let pace = &mut config.maintenance;
+        (pace.interval_secs, pace.grace_secs, pace.idle_secs) = (0, 0, IDLE.as_secs());
+        pace.bytes_per_sec = 1 << 40;
         let (stop, stopped) = watch::channel(false);
         let overlays = world.overlays().clone();
         let fleet = Arc::new(Fleet::new(world.catalog.clone(), overlays.clone()));

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 use super::{Draft, MAX_WAITING};
@@ -100,6 +100,7 @@ enum Landing {
 pub(super) struct Committer {
     log: Arc<dyn CatalogLog>,
     published: Arc<ArcSwap<State>>,
+    revisions: watch::Sender<Rev>,
     clock: Arc<dyn Clock>,
     /// Granted durably and unused.
     ids: Range<u64>,
@@ -111,8 +112,20 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn new(log: Arc<dyn CatalogLog>, published: Arc<ArcSwap<State>>, clock: Arc<dyn Clock>) -> Self {
-        Self { log, published, clock, ids: 0..0, waiting: VecDeque::new(), former: None, saving: None }
+    /// Tells `revisions` of each state that it publishes.
+    pub(super) fn new(
+        log: Arc<dyn CatalogLog>,
+        published: Arc<ArcSwap<State>>,
+        revisions: watch::Sender<Rev>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { log, published, revisions, clock, ids: 0..0, waiting: VecDeque::new(), former: None, saving: None }
+    }
+
+    fn publish(&self, state: State) {
+        let rev = state.rev();
+        self.published.store(Arc::new(state));
+        self.revisions.send_replace(rev);
     }
 
     /// Until the catalog is closed or dropped.
@@ -183,7 +196,7 @@ impl Committer {
                 return Ok(());
             }
             match self.offer(base.rev(), Arc::new(ChangeSet { changes })).await? {
-                Landing::Done(rev) => self.published.store(Arc::new(state.at(rev))),
+                Landing::Done(rev) => self.publish(state.at(rev)),
                 Landing::Seen => {}
                 Landing::Overtaken => {
                     self.ids = 0..0;
@@ -258,7 +271,7 @@ impl Committer {
                 }
             }
         }
-        self.published.store(Arc::new(state));
+        self.publish(state);
         Ok(landing)
     }
 

@@ -8,7 +8,9 @@ use crate::chunk::ChunkId;
 use crate::env::{ManualClock, SeededRng, SimDisk, Time};
 use crate::image::log::{Fault, MemoryCatalogLog, Rev};
 use crate::image::record::VersionNumber;
-use crate::image::{ChangeSet, CloneTarget, Export, LabelEdits, Labels, NewClones, NewVersion, VersionRef};
+use crate::image::{
+    ChangeSet, CloneTarget, Export, LabelEdits, Labels, NewClones, NewVersion, SwitchEdits, VersionRef,
+};
 
 const START: u64 = 1_800_000_000;
 
@@ -248,18 +250,23 @@ async fn labels_and_tags_are_edited() {
     assert_eq!(catalog.state().clone_named("a").unwrap().labels.to_string(), "pool=a");
     let unknown = catalog.label_clones(names(&["a", "c"]), edits.clone()).await.unwrap_err();
     assert_eq!(unknown.kind(), ErrorKind::NotFound);
-    assert_eq!(catalog.set_image("os", edits, Vec::new()).await.unwrap().labels.to_string(), "tier=gold");
+    assert_eq!(
+        catalog.set_image("os", edits, Vec::new(), SwitchEdits::default()).await.unwrap().labels.to_string(),
+        "tier=gold"
+    );
 
     assert_eq!(catalog.tag(VersionRef::newest("os"), "stable").await.unwrap().tags["stable"], 1);
     assert!(catalog.tag(VersionRef::newest("os"), "v7").await.is_err());
     assert!(catalog.tag(VersionRef::number("os", 2), "next").await.is_err());
     let untag = |tags: &[&str]| tags.iter().map(ToString::to_string).collect::<Vec<_>>();
-    let half_wrong = catalog.set_image("os", LabelEdits::parse::<&str>([]).unwrap(), untag(&["stable", "nope"])).await;
+    let half_wrong = catalog
+        .set_image("os", LabelEdits::parse::<&str>([]).unwrap(), untag(&["stable", "nope"]), SwitchEdits::default())
+        .await;
     assert_eq!(half_wrong.unwrap_err().kind(), ErrorKind::NotFound);
     assert_eq!(catalog.state().image_named("os").unwrap().tags.len(), 1, "all or nothing");
     assert!(
         catalog
-            .set_image("os", LabelEdits::parse::<&str>([]).unwrap(), untag(&["stable"]))
+            .set_image("os", LabelEdits::parse::<&str>([]).unwrap(), untag(&["stable"]), SwitchEdits::default())
             .await
             .unwrap()
             .tags

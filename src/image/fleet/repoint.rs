@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use super::keep::{Kept, Purpose, ToKeep};
+use super::operations::{Part, Step};
 use super::snapshots::snapshot_before;
 use super::{FLATTEN_ABOVE, Fleet, Freeze, Instant};
 use crate::env::Time;
@@ -15,7 +16,8 @@ use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
-use crate::image::policy::{OnConflict, SwitchPolicy, Writes};
+use crate::image::operation::Fate;
+use crate::image::policy::{Activation, OnConflict, SwitchPolicy, Writes};
 use crate::image::record::{CloneRecord, ExportId, Lagging, OperationId, VersionNumber, VersionRecord};
 use crate::image::state::State;
 use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
@@ -57,29 +59,6 @@ impl RepointPlan {
     }
 }
 
-/// What a repoint does with one clone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Fate {
-    /// It shows the version already.
-    Unchanged,
-    /// It has no private writes.
-    Switched,
-    Kept,
-    Discarded,
-    Preserved,
-    /// It stays because of its private writes, as it was told.
-    Stays,
-    /// It stays because of a conflict.
-    Conflicts,
-}
-
-impl Fate {
-    /// It shows something else afterwards.
-    pub fn switches(self) -> bool {
-        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved)
-    }
-}
-
 /// One clone of a repoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CloneOutcome {
@@ -94,6 +73,18 @@ pub struct CloneOutcome {
     pub conflict: OnConflict,
     /// It was written while the repoint was made ready, and planned again.
     pub moved: bool,
+}
+
+impl CloneOutcome {
+    /// The first conflict, and how many there are.
+    pub fn first_conflict(&self) -> Option<String> {
+        let Conflict { path, clone, image, .. } = self.conflicts.first()?;
+        let more = match self.conflicts_total {
+            0 | 1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        Some(format!("/{}: {clone} in the clone, {image} in the image{more}", path.escape_ascii()))
+    }
 }
 
 /// What a repoint does, or would do.
@@ -139,12 +130,17 @@ pub struct Prediction {
 impl Fleet {
     /// Switch clones to a version, all or none.
     pub async fn repoint(&self, plan: RepointPlan) -> Result<RepointDone> {
+        self.repoint_part(plan, Part::Whole { who: self.who.clone() }).await
+    }
+
+    /// Switch the clones of a part of an operation, and record it there.
+    pub(super) async fn repoint_part(&self, plan: RepointPlan, part: Part) -> Result<RepointDone> {
         let plan = Arc::new(plan);
         let attempt = move |fleet: Self| {
-            let plan = plan.clone();
+            let (plan, part) = (plan.clone(), part.clone());
             async move {
                 let Ready { state, clones, version, keep, mut kept } =
-                    Ready::make(&fleet, &plan, Purpose::Switch).await?;
+                    Ready::make(&fleet, &plan, &part, Purpose::Switch).await?;
                 let look = |instant: Arc<Instant>| {
                     let fleet = fleet.clone();
                     async move {
@@ -153,7 +149,7 @@ impl Fleet {
                     }
                 };
                 let run = move |draft: &mut Draft, clones: &[_], sealed: &_, kept: &_| {
-                    run(draft, &plan, clones, sealed, kept)
+                    run(draft, &plan, &part, clones, sealed, kept)
                 };
                 fleet.attempt("repoint", Freeze::ViewsAndPins, clones, look, run).await
             }
@@ -163,7 +159,8 @@ impl Fleet {
 
     /// What a repoint would do now: exactly that is done, if nothing is written until then.
     pub async fn predict(&self, plan: &RepointPlan) -> Result<Prediction> {
-        let Ready { state, clones, version, kept, .. } = Ready::make(self, plan, Purpose::Predict).await?;
+        let part = Part::Whole { who: self.who.clone() };
+        let Ready { state, clones, version, kept, .. } = Ready::make(self, plan, &part, Purpose::Predict).await?;
         let (frozen, instant) = self.hold_still(Freeze::Views, clones).await?;
         drop(frozen);
         let outcome = outcome(&state, plan, &version, &instant.clones, &instant.sealed, &kept);
@@ -184,19 +181,20 @@ struct Ready {
 }
 
 impl Ready {
-    async fn make(fleet: &Fleet, plan: &RepointPlan, purpose: Purpose) -> Result<Self> {
+    async fn make(fleet: &Fleet, plan: &RepointPlan, part: &Part, purpose: Purpose) -> Result<Self> {
         if purpose == Purpose::Switch {
             let state = fleet.catalog.state();
-            for clone in choose(&state, plan)?.iter().filter(|clone| clone.view.layers.len() > FLATTEN_ABOVE) {
+            for clone in part.choose(&state, plan)?.iter().filter(|clone| clone.view.layers.len() > FLATTEN_ABOVE) {
                 fleet.flatten(clone).await?;
             }
         }
         let state = fleet.catalog.state();
-        let clones = choose(&state, plan)?;
+        let clones = part.choose(&state, plan)?;
         let version = state.find_version(&plan.to)?.clone();
         let keeps = |clone: &&Arc<CloneRecord>| {
-            let writes = policy_of(&state, plan, clone).writes();
-            clone.view.version != version.number && matches!(writes, Writes::Keep | Writes::Preserve(_))
+            let policy = policy_of(&state, plan, clone);
+            let goes_along = matches!(policy.writes(), Writes::Keep | Writes::Preserve(_));
+            clone.view.version != version.number && goes_along && policy.activation() == Activation::Live
         };
         let keep = |clone: &Arc<CloneRecord>| ToKeep {
             clone: clone.clone(),
@@ -214,8 +212,13 @@ fn policy_of(state: &State, plan: &RepointPlan, clone: &CloneRecord) -> SwitchPo
     state.image(clone.image).map_or(of_clone.clone(), |image| of_clone.or(&image.policy))
 }
 
+/// Whether a clone of which this counts is switched only when it is mounted.
+fn waits(policy: &SwitchPolicy, nothing_to_do: bool) -> bool {
+    policy.activation() == Activation::OnMount && !nothing_to_do
+}
+
 /// The clones that are meant; none is an error.
-fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
+pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
     let image = state.find_image(&plan.image)?;
     if plan.to.image != plan.image {
         return Err(Error::invalid(format!("{} is not a version of image {:?}", plan.to, plan.image))
@@ -260,6 +263,7 @@ fn outcome(
         let stops = known.is_some_and(|known| known.stops(policy.conflict()));
         let shown = clone.view.version == version.number;
         let fate = match (sealed.is_private(&clone.view), policy.writes()) {
+            (private, ref writes) if waits(&policy, shown && !(private && *writes == Writes::Discard)) => Fate::Staged,
             (true, Writes::Discard) => Fate::Discarded,
             (_, _) if shown => Fate::Unchanged,
             (false, _) => Fate::Switched,
@@ -287,16 +291,9 @@ fn outcome(
 }
 
 fn conflicts(clones: &[&CloneOutcome]) -> Error {
-    let told = |clone: &&CloneOutcome| {
-        let first = clone.conflicts.first().map_or(String::new(), |conflict| {
-            let more = match clone.conflicts_total {
-                0 | 1 => String::new(),
-                n => format!(" and {} more", n - 1),
-            };
-            let Conflict { path, clone, image, .. } = conflict;
-            format!(" (/{}: {clone} in the clone, {image} in the image{more})", path.escape_ascii())
-        });
-        format!("{:?}{first}", clone.name)
+    let told = |clone: &&CloneOutcome| match clone.first_conflict() {
+        Some(first) => format!("{:?} ({first})", clone.name),
+        None => format!("{:?}", clone.name),
     };
     let names: Vec<_> = clones.iter().take(MAX_NAMED).map(told).collect();
     let more = match clones.len().saturating_sub(MAX_NAMED) {
@@ -313,6 +310,7 @@ fn conflicts(clones: &[&CloneOutcome]) -> Error {
 fn run(
     draft: &mut Draft,
     plan: &RepointPlan,
+    part: &Part,
     clones: &[Arc<CloneRecord>],
     sealed: &Sealed,
     kept: &Kept,
@@ -321,7 +319,8 @@ fn run(
     let clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
     let outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
     outcome.check(plan)?;
-    let (operation, at) = (OperationId(draft.new_id()?), draft.now());
+    let step = Step::begin(draft, part, plan, &clones)?;
+    let (operation, at) = (step.operation, draft.now());
     let with = |fates: &[Fate]| -> Vec<&Arc<CloneRecord>> {
         let meant = outcome.clones.iter().zip(&clones).filter(|(clone, _)| fates.contains(&clone.fate));
         meant.map(|(_, clone)| clone).collect()
@@ -337,18 +336,8 @@ fn run(
     let lagging = Lagging { version: version.number, since: at, operation };
     let staying = with(&[Fate::Stays, Fate::Conflicts]);
     set_lagging(draft, staying.iter().map(|clone| clone.id).collect(), Some(lagging))?;
-    if plan.staged_by.is_some() {
-        settle_staged(draft, &with(&[Fate::Unchanged, Fate::Stays]))?;
-    }
+    step.finish(draft, plan, &outcome)?;
     Ok(RepointDone { operation, at, outcome })
-}
-
-/// Nothing waits any more for clones whose staged switch left them as they are.
-fn settle_staged(draft: &mut Draft, clones: &[&Arc<CloneRecord>]) -> Result<()> {
-    if clones.is_empty() {
-        return Ok(());
-    }
-    draft.apply(Change::Stage { clones: clones.iter().map(|clone| clone.id).collect(), staged: None })
 }
 
 /// Switch clones, if there are any.

@@ -264,6 +264,7 @@ mod kind {
     pub const VERSION: u8 = 3;
     pub const CLONE: u8 = 4;
     pub const SNAPSHOT: u8 = 5;
+    pub const OPERATION: u8 = 6;
 }
 
 fn key1(kind: u8, id: u64) -> Vec<u8> {
@@ -299,6 +300,7 @@ fn read_record(key: &[u8], value: &[u8]) -> Result<Change> {
         Some(&kind::VERSION) => of(key, value, Change::PutVersion),
         Some(&kind::CLONE) => of(key, value, Change::PutClone),
         Some(&kind::SNAPSHOT) => of(key, value, Change::PutSnapshot),
+        Some(&kind::OPERATION) => of(key, value, Change::PutOperation),
         _ => Err(Error::corrupt(format!("{} is of no known kind", RecordName(key)))),
     }
 }
@@ -340,6 +342,9 @@ fn checkpoint_batch(saved: &State, state: &State, touched: BTreeSet<ExportId>) -
     }
     for ((clone, name), snapshot) in difference.snapshots {
         put_record(&mut batch, snapshot_key(clone, &name), snapshot)?;
+    }
+    for (id, operation) in difference.operations {
+        put_record(&mut batch, key1(kind::OPERATION, id.0), operation)?;
     }
     let applied = Applied { rev: state.rev(), next_id: state.next_id() };
     batch.put(META, APPLIED, encode("catalog checkpoint", &applied)?);

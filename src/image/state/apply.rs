@@ -58,6 +58,9 @@ impl State {
                 clone.view.layers = vec![*layer];
                 true
             })?,
+            Change::PutOperation(operation) => self.put_operation(operation)?,
+            Change::Advance(advance) => self.advance(advance)?,
+            Change::RemoveOperation(id) => self.remove_operation(*id)?,
             Change::DropViews { clones, views, sealed } => {
                 let mut views = views.iter();
                 self.edit_clones(clones, |clone| {
@@ -190,6 +193,7 @@ impl State {
         }
         self.exports.remove(&id);
         self.forget_names(&clone);
+        self.note_gone(&clone);
         uses.subtract(&clone);
         self.count(uses)
     }
@@ -343,7 +347,7 @@ impl Uses {
     }
 }
 
-fn impossible(what: String) -> Error {
+pub(super) fn impossible(what: String) -> Error {
     Error::internal(format!("impossible change of the catalog: {what}"))
 }
 

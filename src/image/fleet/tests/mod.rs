@@ -5,6 +5,7 @@
 mod all_or_none;
 mod ending;
 mod going_on;
+mod operations;
 mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

@@ -1,0 +1,132 @@
+//! Operations: begun, listed, followed, paused, aborted.
+
+mod time;
+mod words;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::{Body as HttpBody, Bytes};
+use axum::extract::{ConnectInfo, Path, State};
+use axum::response::Response;
+use futures_util::stream;
+use tokio::sync::watch;
+
+use self::words::{operation_clone, operation_info, rollout};
+use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
+use super::types::{OperationBody, OperationInfo, OperationList};
+use super::views::image_of;
+use super::{Context, Peer, repoint};
+use crate::error::Result;
+use crate::image::{ExportId, NewOperation, OperationId, OperationRecord, OperationState, Rev, WaveSpec};
+
+pub(super) async fn start(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(body): Body<OperationBody>,
+) -> Answer<OperationInfo> {
+    let waves = body.waves.iter().map(|spec| spec.parse()).collect::<Result<Vec<WaveSpec>>>()?;
+    let at = body.at.map(|at| time::parse(&at, cx.env.clock.now())).transpose()?;
+    let new = NewOperation { repoint: repoint::plan(body.repoint)?, waves, rollout: rollout(&body.rollout)?, at };
+    let operation = cx.fleet.on_behalf_of(&peer.who()).start(new).await?;
+    tracing::info!("{}: {} clones in {} waves", operation.id, operation.count_clones(), operation.plan.waves.len());
+    shown(&cx, &operation)
+}
+
+pub(super) async fn list(State(cx): State<Arc<Context>>) -> Json<OperationList> {
+    let state = cx.catalog.state();
+    let operations = state.operations().rev().map(|operation| operation_info(&state, operation)).collect();
+    Json(OperationList { operations })
+}
+
+pub(super) async fn show(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {
+    let operation = find(&cx, &id)?;
+    shown(&cx, &operation)
+}
+
+/// An `OperationClones`, made while it is sent.
+pub(super) async fn clones(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Result<Response, Refused> {
+    let (state, operation) = (cx.catalog.state(), find(&cx, &id)?);
+    let image = image_of(&state, operation.image);
+    let waves = operation.plan.waves.iter().enumerate();
+    let all: Vec<(usize, usize, ExportId)> =
+        waves.flat_map(|(wave, clones)| clones.iter().enumerate().map(move |(at, id)| (wave, at, *id))).collect();
+    Ok(streamed("clone_states", all, move |(wave, at, id)| {
+        operation_clone(&state, &image, &operation, (*wave, *at), *id)
+    }))
+}
+
+pub(super) async fn pause(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {
+    let paused = cx.fleet.pause(id.parse()?).await?;
+    shown(&cx, &paused)
+}
+
+pub(super) async fn resume(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {
+    let resumed = cx.fleet.resume(id.parse()?).await?;
+    shown(&cx, &resumed)
+}
+
+pub(super) async fn abort(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {
+    let aborted = cx.fleet.abort(id.parse()?).await?;
+    tracing::info!("{id}: aborted");
+    shown(&cx, &aborted)
+}
+
+fn shown(cx: &Context, operation: &OperationRecord) -> Answer<OperationInfo> {
+    Ok(Json(operation_info(&cx.catalog.state(), operation)))
+}
+
+fn find(cx: &Context, id: &str) -> Result<Arc<OperationRecord>> {
+    cx.catalog.state().find_operation(id.parse()?).cloned()
+}
+
+/// An `OperationInfo` a line, one for each step from now on; the last one when it neither goes on nor is
+/// paused.
+pub(super) async fn follow(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Result<Response, Refused> {
+    let id = find(&cx, &id)?.id;
+    let (revisions, stop) = (cx.catalog.revisions(), cx.stop.clone());
+    let follower = Follower { cx, id, revisions, stop, told: None, ended: false };
+    let steps = stream::unfold(follower, |mut follower| async {
+        Some((Ok::<Bytes, Infallible>(follower.next().await?), follower))
+    });
+    Ok(lines(HttpBody::from_stream(steps)))
+}
+
+struct Follower {
+    cx: Arc<Context>,
+    id: OperationId,
+    revisions: watch::Receiver<Rev>,
+    stop: watch::Receiver<bool>,
+    told: Option<Arc<OperationRecord>>,
+    ended: bool,
+}
+
+impl Follower {
+    async fn next(&mut self) -> Option<Bytes> {
+        loop {
+            if self.ended {
+                return None;
+            }
+            self.revisions.mark_unchanged();
+            let state = self.cx.catalog.state();
+            let operation = state.operation(self.id)?.clone();
+            if self.told.as_ref() != Some(&operation) {
+                self.ended = !lasts(&operation);
+                let text = line(&operation_info(&state, &operation));
+                self.told = Some(operation);
+                return Some(text.into());
+            }
+            drop(state);
+            tokio::select! {
+                _ = self.stop.wait_for(|stop| *stop) => return None,
+                changed = self.revisions.changed() => changed.ok()?,
+            }
+        }
+    }
+}
+
+fn lasts(operation: &OperationRecord) -> bool {
+    use OperationState::{Active, Paused, RollingBack};
+    matches!(operation.state, Active | Paused | RollingBack { .. })
+}

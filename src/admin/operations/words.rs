@@ -1,0 +1,174 @@
+//! Operations as documents, and documents as what operations are made of.
+
+use crate::admin::types::{OperationClone, OperationInfo, OutcomeCounts, RolloutWords, WaveInfo};
+use crate::admin::views::{image_of, rfc3339, switch_words, version_name};
+use crate::error::{Error, Result};
+use crate::image::{
+    CloneRecord, ExportId, Fate, Next, OnFailure, OperationKind, OperationRecord, OperationState, Rollout, State,
+    WaveOutcome,
+};
+
+/// What is not given is as in [`Rollout::default`].
+pub(super) fn rollout(words: &RolloutWords) -> Result<Rollout> {
+    let usual = Rollout::default();
+    Ok(Rollout {
+        gates: words.gates.iter().map(|gate| gate.parse()).collect::<Result<_>>()?,
+        gate_timeout_secs: words.gate_timeout_secs.unwrap_or(usual.gate_timeout_secs),
+        gate_interval_secs: words.gate_interval_secs.unwrap_or(usual.gate_interval_secs),
+        soak_secs: words.soak_secs.unwrap_or(usual.soak_secs),
+        on_failure: words.on_failure.as_deref().map_or(Ok(usual.on_failure), on_failure)?,
+    })
+}
+
+fn on_failure(word: &str) -> Result<OnFailure> {
+    match word {
+        "halt" => Ok(OnFailure::Halt),
+        "rollback" => Ok(OnFailure::Rollback),
+        _ => Err(Error::invalid(format!("on failure {word:?}")).remedy("one of halt, rollback")),
+    }
+}
+
+fn rollout_words(rollout: &Rollout) -> RolloutWords {
+    let on_failure = match rollout.on_failure {
+        OnFailure::Halt => "halt",
+        OnFailure::Rollback => "rollback",
+    };
+    RolloutWords {
+        gates: rollout.gates.iter().map(ToString::to_string).collect(),
+        gate_timeout_secs: Some(rollout.gate_timeout_secs),
+        gate_interval_secs: Some(rollout.gate_interval_secs),
+        soak_secs: Some(rollout.soak_secs),
+        on_failure: Some(on_failure.into()),
+    }
+}
+
+pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> OperationInfo {
+    let image = image_of(state, operation.image);
+    let (kind, rollback_of) = match operation.kind {
+        OperationKind::Repoint => ("repoint", None),
+        OperationKind::Restore => ("restore", None),
+        OperationKind::Rollback { of } => ("rollback", Some(of)),
+    };
+    let (why, rolled_back_by) = match &operation.state {
+        OperationState::Halted { why } | OperationState::RollingBack { why } => (Some(why), None),
+        OperationState::RolledBack { by } => (None, Some(by)),
+        _ => (None, None),
+    };
+    let waves = operation.plan.waves.iter().enumerate();
+    OperationInfo {
+        operation: operation.id.to_string(),
+        kind: kind.into(),
+        version: operation.version.map(|number| version_name(&image, number)),
+        image,
+        state: state_word(operation).into(),
+        why: why.map(ToString::to_string),
+        wave: wave_number(operation),
+        clones: operation.count_clones() as u64,
+        outcome: counts(|fates| operation.count(fates)),
+        waves: waves.map(|(at, clones)| wave_info(at, clones, operation.outcomes.get(at))).collect(),
+        who: operation.who.to_string(),
+        created: rfc3339(operation.created),
+        since: rfc3339(operation.since),
+        at: operation.plan.at.map(rfc3339),
+        rolled_back_by: rolled_back_by.map(ToString::to_string),
+        rollback_of: rollback_of.map(|of| of.to_string()),
+        max_failures: operation.plan.max_failures as u64,
+        rollout: rollout_words(&operation.plan.rollout),
+        switch: switch_words(&operation.plan.policy),
+    }
+}
+
+fn state_word(operation: &OperationRecord) -> &'static str {
+    match (&operation.state, operation.next) {
+        (OperationState::Active, Next::Start) => "scheduled",
+        (OperationState::Active, Next::Gate(_)) => "waiting",
+        (OperationState::Active, _) => "running",
+        (OperationState::Paused, _) => "paused",
+        (OperationState::Halted { .. }, _) => "halted",
+        (OperationState::RollingBack { .. }, _) => "rolling-back",
+        (OperationState::RolledBack { .. }, _) => "rolled-back",
+        (OperationState::Done, _) => "done",
+        (OperationState::Aborted, _) => "aborted",
+    }
+}
+
+/// From 1; none where nothing is to come.
+fn wave_number(operation: &OperationRecord) -> Option<u64> {
+    match operation.next {
+        Next::Start => Some(1),
+        Next::Wave(wave) | Next::Gate(wave) => Some(wave as u64 + 1),
+        Next::Nothing => None,
+    }
+}
+
+fn wave_info(at: usize, clones: &[ExportId], done: Option<&WaveOutcome>) -> WaveInfo {
+    WaveInfo {
+        wave: at as u64 + 1,
+        clones: clones.len() as u64,
+        switched_at: done.map(|done| rfc3339(done.at)),
+        outcome: counts(|fates| done.map_or(0, |done| done.count(fates))),
+    }
+}
+
+fn counts(count: impl Fn(&[Fate]) -> usize) -> OutcomeCounts {
+    let count = |fates: &[Fate]| count(fates) as u64;
+    OutcomeCounts {
+        switched: count(&[Fate::Switched, Fate::Kept, Fate::Preserved, Fate::Discarded]),
+        kept: count(&[Fate::Kept]),
+        preserved: count(&[Fate::Preserved]),
+        discarded: count(&[Fate::Discarded]),
+        staged: count(&[Fate::Staged]),
+        unchanged: count(&[Fate::Unchanged]),
+        lagging: count(&[Fate::Stays]),
+        failed: count(&[Fate::Conflicts]),
+        gone: count(&[Fate::Gone]),
+    }
+}
+
+/// The clone number `at` of wave `wave`.
+pub(super) fn operation_clone(
+    state: &State,
+    image: &str,
+    operation: &OperationRecord,
+    (wave, at): (usize, usize),
+    id: ExportId,
+) -> OperationClone {
+    let clone = state.clone_by_id(id);
+    let outcome = operation.outcomes.get(wave);
+    let name = clone.map(|clone| &clone.name).or_else(|| operation.gone_name(id));
+    let word = match outcome.and_then(|outcome| outcome.fates.get(at)) {
+        Some(fate) => fate_word(operation, *fate, clone.map(|clone| &**clone)),
+        None if clone.is_none() => "gone",
+        None => "waiting",
+    };
+    OperationClone {
+        // Its name went with its record, after its wave.
+        name: name.map_or_else(|| format!("removed-{}", id.0), ToString::to_string),
+        wave: wave as u64 + 1,
+        state: word.into(),
+        version: clone.map(|clone| version_name(image, clone.view.version)),
+        target: operation.version.map(|number| version_name(image, number)),
+        lagging_since: clone.and_then(|clone| clone.lagging).map(|lagging| rfc3339(lagging.since)),
+        why: outcome.filter(|_| word == FAILED).and_then(|outcome| outcome.why(id)).map(ToString::to_string),
+    }
+}
+
+const FAILED: &str = "failed";
+
+/// A clone that was staged is judged by what it is now.
+fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord>) -> &'static str {
+    let staged = |clone: &CloneRecord| clone.staged.as_ref().is_some_and(|staged| staged.operation == operation.id);
+    match (fate, clone) {
+        (Fate::Switched, _) => "switched",
+        (Fate::Kept, _) => "kept",
+        (Fate::Preserved, _) => "preserved",
+        (Fate::Discarded, _) => "discarded",
+        (Fate::Unchanged, _) => "unchanged",
+        (Fate::Stays, _) => "lagging",
+        (Fate::Conflicts, _) => FAILED,
+        (Fate::Gone, _) | (Fate::Staged, None) => "gone",
+        (Fate::Staged, Some(clone)) if staged(clone) => "staged",
+        (Fate::Staged, Some(clone)) if Some(clone.view.version) == operation.version => "switched",
+        (Fate::Staged, Some(_)) => "withdrawn",
+    }
+}

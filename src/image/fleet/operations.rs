@@ -1,0 +1,382 @@
+//! Operations: begun, gone on with wave by wave, paused, aborted.
+//!
+//! Owns every step that an operation takes in the catalog. Each is one change set, made only if the
+//! operation still is where the caller thinks it is; so it does not matter who takes it, nor how often it is
+//! tried. A wave's switch carries its outcome with it ([`Step`]); so does a repoint without waves, which
+//! makes its whole record in the change set that switches.
+//!
+//! Failure story: a step that fails has changed nothing; who took it tells the operation so
+//! ([`Fleet::fail`]), and that is a step too.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::repoint::choose;
+use super::{CloneOutcome, Fleet, RepointOutcome, RepointPlan};
+use crate::env::Time;
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::catalog::Draft;
+use crate::image::change::Change;
+use crate::image::clones::CloneTarget;
+use crate::image::names::VersionRef;
+use crate::image::operation::{
+    Advance, Fate, MAX_UNFINISHED, MAX_WHYS, Next, OnFailure, OperationKind, OperationPlan, OperationRecord,
+    OperationState, Rollout, WaveOutcome, WaveSpec, shortened, split,
+};
+use crate::image::policy::{Activation, SwitchPolicy};
+use crate::image::record::{CloneRecord, ExportId, OperationId, Staged, VersionRecord};
+use crate::image::state::State;
+
+/// A repoint in waves, or one that begins later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewOperation {
+    pub repoint: RepointPlan,
+    /// What they leave is the last wave.
+    pub waves: Vec<WaveSpec>,
+    pub rollout: Rollout,
+    /// `None`: at once.
+    pub at: Option<Time>,
+}
+
+/// Which part of an operation a switch is.
+#[derive(Clone, Debug)]
+pub(super) enum Part {
+    /// All of one that is made with it, on behalf of `who`.
+    Whole { who: Arc<str> },
+    /// One wave of one that is there.
+    Wave { operation: OperationId, wave: usize },
+}
+
+impl Fleet {
+    /// Make an operation; its clones are those that are there now. Whoever runs operations goes on with it.
+    pub async fn start(&self, new: NewOperation) -> Result<Arc<OperationRecord>> {
+        new.rollout.check()?;
+        let who = self.who.clone();
+        self.catalog.transact("start an operation", move |draft| start(draft, &new, &who)).await
+    }
+
+    /// The time of a scheduled operation has come.
+    pub async fn begin(&self, id: OperationId) -> Result<()> {
+        let begin = |_: &OperationRecord| (OperationState::Active, Next::Wave(0));
+        self.step("begin an operation", id, Next::Start, begin).await
+    }
+
+    /// Switch a wave: its clones, those excepted that may stay because of conflicts, or none.
+    pub async fn switch_wave(&self, id: OperationId, wave: usize) -> Result<()> {
+        let plan = wave_plan(&self.catalog.state(), id)?;
+        self.repoint_part(plan, Part::Wave { operation: id, wave }).await.map(drop)
+    }
+
+    /// The gates behind a wave are passed.
+    pub async fn pass_gate(&self, id: OperationId, wave: usize) -> Result<()> {
+        let pass = move |operation: &OperationRecord| operation.behind_gate(wave);
+        self.step("pass a gate", id, Next::Gate(wave), pass).await
+    }
+
+    /// What came next has failed: the operation halts, or is to be rolled back.
+    pub async fn fail(&self, id: OperationId, next: Next, why: &str) -> Result<()> {
+        let why = shortened(why);
+        let fail = move |operation: &OperationRecord| match operation.plan.rollout.on_failure {
+            OnFailure::Rollback if !operation.outcomes.is_empty() => {
+                (OperationState::RollingBack { why: why.clone() }, next)
+            }
+            _ => (OperationState::Halted { why: why.clone() }, next),
+        };
+        self.step("halt an operation", id, next, fail).await
+    }
+
+    /// The rollback of a failed operation has failed too.
+    pub async fn fail_rollback(&self, id: OperationId, why: &str) -> Result<()> {
+        let why = shortened(why);
+        let fail = move |operation: &OperationRecord| match operation.state {
+            OperationState::RollingBack { .. } => Ok(Some(OperationState::Halted { why: why.clone() })),
+            _ => Ok(None),
+        };
+        self.set_state("halt an operation", id, fail).await.map(drop)
+    }
+
+    /// Let an operation stand still before its next step.
+    pub async fn pause(&self, id: OperationId) -> Result<Arc<OperationRecord>> {
+        let pause = |operation: &OperationRecord| match operation.state {
+            OperationState::Active => Ok(Some(OperationState::Paused)),
+            OperationState::Paused => Ok(None),
+            _ => Err(cannot(operation, "be paused")),
+        };
+        self.set_state("pause an operation", id, pause).await
+    }
+
+    /// Go on with one that is paused or halted; what failed is tried again.
+    pub async fn resume(&self, id: OperationId) -> Result<Arc<OperationRecord>> {
+        let resume = |operation: &OperationRecord| match operation.state {
+            OperationState::Paused | OperationState::Halted { .. } => Ok(Some(OperationState::Active)),
+            OperationState::Active => Ok(None),
+            _ => Err(cannot(operation, "go on")),
+        };
+        self.set_state("resume an operation", id, resume).await
+    }
+
+    /// End an operation: what is switched stays, what is staged is withdrawn, no wave comes any more.
+    pub async fn abort(&self, id: OperationId) -> Result<Arc<OperationRecord>> {
+        self.catalog.transact("abort an operation", move |draft| abort(draft, id)).await
+    }
+
+    /// From where it is thought to be to what `to` says.
+    async fn step(
+        &self,
+        label: &'static str,
+        id: OperationId,
+        next: Next,
+        to: impl Fn(&OperationRecord) -> (OperationState, Next) + Send + 'static,
+    ) -> Result<()> {
+        self.catalog
+            .transact(label, move |draft| {
+                let (state, next) = to(at(draft, id, next)?);
+                draft.apply(Change::Advance(Advance { operation: id, at: draft.now(), state, next, outcome: None }))
+            })
+            .await
+    }
+
+    async fn set_state(
+        &self,
+        label: &'static str,
+        id: OperationId,
+        to: impl Fn(&OperationRecord) -> Result<Option<OperationState>> + Send + 'static,
+    ) -> Result<Arc<OperationRecord>> {
+        self.catalog
+            .transact(label, move |draft| {
+                let operation = draft.find_operation(id)?.clone();
+                if let Some(state) = to(&operation)? {
+                    let (at, next) = (draft.now(), operation.next);
+                    draft.apply(Change::Advance(Advance { operation: id, at, state, next, outcome: None }))?;
+                }
+                draft.find_operation(id).cloned()
+            })
+            .await
+    }
+}
+
+/// The operation, if it runs and this comes next.
+fn at(state: &State, id: OperationId, next: Next) -> Result<&Arc<OperationRecord>> {
+    let operation = state.find_operation(id)?;
+    if operation.state == OperationState::Active && operation.next == next {
+        return Ok(operation);
+    }
+    Err(Error::new(ErrorKind::Conflict, format!("operation {id} was paused, ended or moved on meanwhile"))
+        .remedy(format!("see `mimeo ops show {id}`")))
+}
+
+fn cannot(operation: &OperationRecord, what: &str) -> Error {
+    let (id, why) = (operation.id, if operation.ended() { "it has ended" } else { "it stands still or rolls back" });
+    Error::new(ErrorKind::Conflict, format!("operation {id} cannot {what}: {why}"))
+        .remedy(format!("see `mimeo ops show {id}`"))
+}
+
+fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<OperationRecord>> {
+    let clones = choose(draft, &new.repoint)?;
+    check_unplanned(draft, &clones)?;
+    check_unfinished(draft)?;
+    let version = draft.find_version(&new.repoint.to)?.clone();
+    let (id, created) = (OperationId(draft.new_id()?), draft.now());
+    let plan = OperationPlan {
+        policy: new.repoint.policy.clone(),
+        max_failures: new.repoint.max_failures,
+        at: new.at,
+        rollout: new.rollout.clone(),
+        waves: split(&clones, &new.waves)?,
+    };
+    let next = if plan.at.is_some() { Next::Start } else { Next::Wave(0) };
+    if plan.at.is_some() {
+        let clones = plan.waves.concat();
+        stage(draft, clones, Some(staged(id, &version, &plan.policy, created, plan.at)))?;
+    }
+    draft.apply(Change::PutOperation(OperationRecord {
+        id,
+        kind: OperationKind::Repoint,
+        image: version.image,
+        version: Some(version.number),
+        who: who.clone(),
+        created,
+        plan: Arc::new(plan),
+        state: OperationState::Active,
+        next,
+        since: created,
+        outcomes: Vec::new(),
+        gone: Vec::new(),
+    }))?;
+    draft.find_operation(id).cloned()
+}
+
+fn abort(draft: &mut Draft, id: OperationId) -> Result<Arc<OperationRecord>> {
+    let operation = draft.find_operation(id)?.clone();
+    let staged = still_staged(draft, &operation);
+    if operation.ended() && staged.is_empty() {
+        return Err(cannot(&operation, "be aborted"));
+    }
+    stage(draft, staged, None)?;
+    if !matches!(operation.state, OperationState::RolledBack { .. }) {
+        let (at, state) = (draft.now(), OperationState::Aborted);
+        draft.apply(Change::Advance(Advance { operation: id, at, state, next: Next::Nothing, outcome: None }))?;
+    }
+    draft.find_operation(id).cloned()
+}
+
+/// Refuse clones that another operation has in a wave still to come.
+pub(super) fn check_unplanned(state: &State, clones: &[Arc<CloneRecord>]) -> Result<()> {
+    let planned = clones.iter().find_map(|clone| state.planned(clone.id).map(|operation| (clone, operation)));
+    let Some((clone, id)) = planned else { return Ok(()) };
+    let what = format!("clone {:?} is in a wave still to come of operation {id}", clone.name);
+    Err(Error::new(ErrorKind::Conflict, what)
+        .remedy(format!("wait for it (mimeo ops show {id}), end it (mimeo ops abort {id}), or choose other clones")))
+}
+
+fn check_unfinished(state: &State) -> Result<()> {
+    if state.operations().filter(|operation| !operation.ended()).count() < MAX_UNFINISHED {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Conflict, format!("there are {MAX_UNFINISHED} operations that have not ended"))
+        .remedy("wait for some, or abort those that are halted: see `mimeo ops`"))
+}
+
+/// The clones that wait for a switch by this operation.
+pub(super) fn still_staged(state: &State, operation: &OperationRecord) -> Vec<ExportId> {
+    let ours = |id: &ExportId| state.clone_by_id(*id).is_some_and(|clone| is_staged_by(clone, operation.id));
+    operation.plan.waves.iter().flatten().copied().filter(ours).collect()
+}
+
+fn is_staged_by(clone: &CloneRecord, operation: OperationId) -> bool {
+    clone.staged.as_ref().is_some_and(|staged| staged.operation == operation)
+}
+
+/// When it is made, there is nothing more to decide but what the clone and its image say.
+fn staged(
+    operation: OperationId,
+    version: &VersionRecord,
+    policy: &SwitchPolicy,
+    since: Time,
+    at: Option<Time>,
+) -> Arc<Staged> {
+    let activation = if at.is_some() { policy.activation } else { Some(Activation::Live) };
+    let policy = SwitchPolicy { activation, ..policy.clone() };
+    Arc::new(Staged { version: version.number, policy, operation, since, at })
+}
+
+fn stage(draft: &mut Draft, clones: Vec<ExportId>, staged: Option<Arc<Staged>>) -> Result<()> {
+    if clones.is_empty() { Ok(()) } else { draft.apply(Change::Stage { clones, staged }) }
+}
+
+fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
+    let operation = state.find_operation(id)?;
+    let gone = || Error::not_found(format!("the image of operation {id} was removed"));
+    let (image, number) = (state.image(operation.image).ok_or_else(gone)?.name.to_string(), operation.version);
+    let number = number.ok_or_else(|| Error::internal(format!("operation {id} has no version to switch to")))?;
+    let (to, policy) = (VersionRef::number(image.clone(), number), operation.plan.policy.clone());
+    let max_failures = operation.plan.max_failures.saturating_sub(operation.count(&[Fate::Conflicts]));
+    Ok(RepointPlan { max_failures, ..RepointPlan::new(&image, to, CloneTarget::All).with(policy) })
+}
+
+impl Part {
+    /// The clones that are meant.
+    pub fn choose(&self, state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
+        match self {
+            Self::Whole { .. } => {
+                let clones = choose(state, plan)?;
+                check_unplanned(state, &clones)?;
+                Ok(clones)
+            }
+            Self::Wave { operation, wave } => {
+                let operation = at(state, *operation, Next::Wave(*wave))?;
+                let clones = operation.plan.waves.get(*wave).into_iter().flatten();
+                Ok(clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect())
+            }
+        }
+    }
+}
+
+/// A switch in the making, as a step of its operation.
+pub(super) struct Step<'a> {
+    pub operation: OperationId,
+    part: &'a Part,
+    /// The staged switch of an operation that is there already: it has a record.
+    activates: bool,
+}
+
+impl<'a> Step<'a> {
+    pub fn begin(draft: &mut Draft, part: &'a Part, plan: &RepointPlan, clones: &[Arc<CloneRecord>]) -> Result<Self> {
+        match part {
+            Part::Whole { .. } => {
+                check_unplanned(draft, clones)?;
+                let operation = plan.staged_by.map_or_else(|| draft.new_id().map(OperationId), Ok)?;
+                Ok(Self { operation, part, activates: plan.staged_by.is_some() })
+            }
+            Part::Wave { operation, wave } => {
+                at(draft, *operation, Next::Wave(*wave))?;
+                Ok(Self { operation: *operation, part, activates: false })
+            }
+        }
+    }
+
+    /// Stage what waits, and record what became of the clones, in the change set of the switch.
+    pub fn finish(self, draft: &mut Draft, plan: &RepointPlan, outcome: &RepointOutcome) -> Result<()> {
+        let with = |wanted: fn(Fate) -> bool| {
+            let clones = outcome.clones.iter().filter(move |clone| wanted(clone.fate));
+            clones.map(|clone| clone.id).collect::<Vec<_>>()
+        };
+        let mark = staged(self.operation, &outcome.version, &plan.policy, draft.now(), None);
+        stage(draft, with(|fate| fate == Fate::Staged), Some(mark))?;
+        let mut settled = with(|fate| fate != Fate::Staged);
+        settled.retain(|id| draft.clone_by_id(*id).is_some_and(|clone| is_staged_by(clone, self.operation)));
+        stage(draft, settled, None)?;
+        match self.part {
+            Part::Whole { .. } if self.activates => Ok(()),
+            Part::Whole { who } => self.record_whole(draft, who, plan, outcome),
+            Part::Wave { operation, wave } => record_wave(draft, *operation, *wave, outcome),
+        }
+    }
+
+    fn record_whole(
+        &self,
+        draft: &mut Draft,
+        who: &Arc<str>,
+        plan: &RepointPlan,
+        outcome: &RepointOutcome,
+    ) -> Result<()> {
+        let (at, wave): (_, Vec<_>) = (draft.now(), outcome.clones.iter().map(|clone| clone.id).collect());
+        let outcomes = vec![wave_outcome(at, &wave, outcome)];
+        let (policy, max_failures) = (plan.policy.clone(), plan.max_failures);
+        let plan = OperationPlan { policy, max_failures, waves: vec![wave], ..OperationPlan::default() };
+        draft.apply(Change::PutOperation(OperationRecord {
+            id: self.operation,
+            kind: OperationKind::Repoint,
+            image: outcome.version.image,
+            version: Some(outcome.version.number),
+            who: who.clone(),
+            created: at,
+            plan: Arc::new(plan),
+            state: OperationState::Done,
+            next: Next::Nothing,
+            since: at,
+            outcomes,
+            gone: Vec::new(),
+        }))
+    }
+}
+
+fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, outcome: &RepointOutcome) -> Result<()> {
+    let record = draft.find_operation(operation)?.clone();
+    let (at, (state, next)) = (draft.now(), record.behind_wave(wave));
+    let clones = record.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
+    let outcome = Some(wave_outcome(at, clones, outcome));
+    draft.apply(Change::Advance(Advance { operation, at, state, next, outcome }))
+}
+
+/// What became of the clones of a wave, and why those stay that conflict.
+fn wave_outcome(at: Time, wave: &[ExportId], outcome: &RepointOutcome) -> WaveOutcome {
+    let fates: HashMap<_, _> = outcome.clones.iter().map(|clone| (clone.id, clone.fate)).collect();
+    let conflict = outcome.clones.iter().filter(|clone| clone.fate == Fate::Conflicts).take(MAX_WHYS);
+    let why = |clone: &CloneOutcome| (clone.id, shortened(&clone.first_conflict().unwrap_or_default()));
+    WaveOutcome {
+        at,
+        fates: wave.iter().map(|id| fates.get(id).copied().unwrap_or(Fate::Gone)).collect(),
+        whys: conflict.map(why).collect(),
+    }
+}

@@ -1,0 +1,68 @@
+//! How long operations that have ended are kept.
+
+use std::time::Duration;
+
+use super::Fleet;
+use super::operations::still_staged;
+use crate::env::Time;
+use crate::error::Result;
+use crate::image::catalog::Draft;
+use crate::image::change::Change;
+use crate::image::operation::OperationRecord;
+use crate::image::record::OperationId;
+use crate::image::state::State;
+
+/// Operations that have ended, whatever their age.
+pub const MAX_ENDED: usize = 4096;
+/// Clones that all of them name together: some 64 MiB of memory.
+pub const MAX_ENDED_CLONES: usize = 8 << 20;
+
+/// What is kept of operations that have ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retention {
+    /// So many, the newest.
+    pub operations: usize,
+    /// For so long.
+    pub age: Duration,
+    /// Each for so long at least, because it may be rolled back; only [`MAX_ENDED`] and
+    /// [`MAX_ENDED_CLONES`] end that earlier.
+    pub window: Duration,
+}
+
+impl Fleet {
+    /// Forget what is not kept; answers how many there were.
+    pub async fn forget_operations(&self, keep: Retention) -> Result<usize> {
+        let catalog = self.catalog();
+        if forgettable(&catalog.state(), keep, catalog.now()).is_empty() {
+            return Ok(0);
+        }
+        let forget = move |draft: &mut Draft| {
+            let forgotten = forgettable(draft, keep, draft.now());
+            forgotten.iter().try_for_each(|id| draft.apply(Change::RemoveOperation(*id)))?;
+            Ok(forgotten.len())
+        };
+        catalog.transact("forget operations", forget).await
+    }
+}
+
+fn forgettable(state: &State, keep: Retention, now: Time) -> Vec<OperationId> {
+    let ended = state.operations().rev().filter(|operation| operation.ended());
+    let (mut newer, mut clones) = (0, 0);
+    let mut goes = |operation: &OperationRecord| {
+        let full = newer >= MAX_ENDED || clones + operation.count_clones() > MAX_ENDED_CLONES;
+        let surplus = newer >= keep.operations || is_older(operation.since, keep.age, now);
+        let settled = is_older(operation.since, keep.window, now) && still_staged(state, operation).is_empty();
+        let goes = full || (surplus && settled);
+        if !goes {
+            newer += 1;
+            clones += operation.count_clones();
+        }
+        goes
+    };
+    ended.filter(|operation| goes(operation)).map(|operation| operation.id).collect()
+}
+
+fn is_older(time: Time, age: Duration, now: Time) -> bool {
+    let age = i64::try_from(age.as_secs()).unwrap_or(i64::MAX);
+    time.secs.saturating_add(age) <= now.secs
+}

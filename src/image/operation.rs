@@ -1,0 +1,311 @@
+//! Operations: switches of many clones as objects that are seen, halted, and gone on with.
+//!
+//! Owns the record: what was ordered, which never changes, and how far it got. The clones of each wave
+//! are fixed when it is made. What comes next is data ([`Next`]), so whoever goes on after a crash needs
+//! no memory of his own: the switch of a wave and the note that it is done are one change set.
+//!
+//! Invariants: a clone is in one wave of a record; a wave has an outcome exactly when it is done; a
+//! clone is in a wave still to come of one operation at most.
+//!
+//! Failure story: none of its own; `fleet` makes the changes, `maintain` decides when.
+
+mod gate;
+mod waves;
+
+pub use gate::{Gate, MAX_GATE_TEXT};
+pub(super) use waves::split;
+pub use waves::{MAX_WAVES, WaveSpec};
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::policy::SwitchPolicy;
+use super::record::{ExportId, ImageId, OperationId, VersionNumber};
+use crate::env::Time;
+use crate::error::{Error, Result};
+
+/// Operations that have not ended, at a time.
+pub const MAX_UNFINISHED: usize = 64;
+/// Gates of one operation.
+pub const MAX_GATES: usize = 8;
+/// Longest that a gate may be tried or a wave may soak, in seconds: thirty days.
+pub const MAX_WAIT_SECS: u64 = 30 * 24 * 3600;
+/// Longest pause between two tries of a gate, in seconds.
+pub const MAX_INTERVAL_SECS: u64 = 3600;
+/// Longest reason that a record keeps, in bytes.
+pub const MAX_WHY: usize = 1024;
+/// Reasons of single clones that the outcome of a wave keeps.
+pub const MAX_WHYS: usize = 1000;
+
+/// What was ordered, and how far it got.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationRecord {
+    pub id: OperationId,
+    pub kind: OperationKind,
+    pub image: ImageId,
+    /// What its clones show afterwards; `None` where that is not one version.
+    pub version: Option<VersionNumber>,
+    /// On whose behalf, in the admin API's words.
+    pub who: Arc<str>,
+    pub created: Time,
+    pub plan: Arc<OperationPlan>,
+    pub state: OperationState,
+    pub next: Next,
+    /// When `state` or `next` last changed.
+    pub since: Time,
+    /// Of the first waves.
+    pub outcomes: Vec<WaveOutcome>,
+    /// Clones that were removed before their wave came, by id.
+    pub gone: Vec<GoneClone>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationKind {
+    Repoint,
+    Restore,
+    Rollback { of: OperationId },
+}
+
+/// What an operation is to do. Never changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationPlan {
+    /// What it decides for all its clones.
+    pub policy: SwitchPolicy,
+    /// Clones of all waves that may stay because of conflicts; one more halts the operation.
+    pub max_failures: usize,
+    /// Not before this.
+    pub at: Option<Time>,
+    pub rollout: Rollout,
+    pub waves: Vec<Vec<ExportId>>,
+}
+
+/// How an operation gets from wave to wave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rollout {
+    /// All must be passed after each wave, the last included.
+    pub gates: Vec<Gate>,
+    /// How long they are tried.
+    pub gate_timeout_secs: u64,
+    /// Between two tries.
+    pub gate_interval_secs: u64,
+    /// How long a wave is left alone before its gates are tried.
+    pub soak_secs: u64,
+    pub on_failure: OnFailure,
+}
+
+impl Default for Rollout {
+    fn default() -> Self {
+        Self {
+            gates: Vec::new(),
+            gate_timeout_secs: 300,
+            gate_interval_secs: 5,
+            soak_secs: 0,
+            on_failure: OnFailure::Halt,
+        }
+    }
+}
+
+impl Rollout {
+    /// Refuse what nobody can mean.
+    pub fn check(&self) -> Result<()> {
+        let refuse = |what: String, remedy: String| Err(Error::invalid(what).remedy(remedy));
+        if self.gates.len() > MAX_GATES {
+            return refuse(format!("{} gates", self.gates.len()), format!("give at most {MAX_GATES}"));
+        }
+        if !(1..=MAX_WAIT_SECS).contains(&self.gate_timeout_secs) || self.soak_secs > MAX_WAIT_SECS {
+            let what = format!("a gate's timeout of {} s, a soak of {} s", self.gate_timeout_secs, self.soak_secs);
+            return refuse(what, format!("a timeout is 1 s at least, and both are {MAX_WAIT_SECS} s at most"));
+        }
+        if !(1..=MAX_INTERVAL_SECS).contains(&self.gate_interval_secs) {
+            let what = format!("a gate's interval of {} s", self.gate_interval_secs);
+            return refuse(what, format!("choose between 1 and {MAX_INTERVAL_SECS} s"));
+        }
+        Ok(())
+    }
+
+    /// Whether anything happens between two waves.
+    fn pauses(&self) -> bool {
+        self.soak_secs > 0 || !self.gates.is_empty()
+    }
+}
+
+/// What becomes of an operation of which a wave or a gate fails.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnFailure {
+    /// It stands still where it is.
+    #[default]
+    Halt,
+    /// The waves that are done are rolled back.
+    Rollback,
+}
+
+/// Whether an operation goes on by itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OperationState {
+    Active,
+    /// Somebody said so.
+    Paused,
+    /// A wave or a gate failed.
+    Halted {
+        why: Arc<str>,
+    },
+    /// A wave or a gate failed, and what was done is being undone.
+    RollingBack {
+        why: Arc<str>,
+    },
+    RolledBack {
+        by: OperationId,
+    },
+    Done,
+    Aborted,
+}
+
+/// What an operation does next, if nobody stops it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Next {
+    /// Begin, when its time has come.
+    Start,
+    /// Switch this wave; waves count from 0.
+    Wave(usize),
+    /// Let this wave soak, and pass the gates behind it.
+    Gate(usize),
+    Nothing,
+}
+
+/// What became of a wave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WaveOutcome {
+    pub at: Time,
+    /// One for each clone of the wave, in its order.
+    pub fates: Vec<Fate>,
+    /// Why clones stay: the first [`MAX_WHYS`].
+    pub whys: Vec<(ExportId, Arc<str>)>,
+}
+
+/// What a switch does with one clone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Fate {
+    /// It shows the version already.
+    Unchanged,
+    /// It has no private writes.
+    Switched,
+    Kept,
+    Discarded,
+    Preserved,
+    /// It stays because of its private writes, as it was told.
+    Stays,
+    /// It stays because of a conflict.
+    Conflicts,
+    /// It waits for its next mount.
+    Staged,
+    /// It was removed before.
+    Gone,
+}
+
+impl Fate {
+    /// It shows something else afterwards.
+    pub fn switches(self) -> bool {
+        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved)
+    }
+}
+
+/// A clone that was removed before its wave came.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GoneClone {
+    pub id: ExportId,
+    pub name: Arc<str>,
+}
+
+/// A step of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Advance {
+    pub operation: OperationId,
+    pub at: Time,
+    pub state: OperationState,
+    pub next: Next,
+    /// Of the wave that this step finished.
+    pub outcome: Option<WaveOutcome>,
+}
+
+impl OperationRecord {
+    /// Nothing will happen any more, whatever anybody says.
+    pub fn ended(&self) -> bool {
+        use OperationState::{Aborted, Done, RolledBack};
+        matches!(self.state, Done | Aborted | RolledBack { .. })
+    }
+
+    /// The first wave that is still to come; their number if none is.
+    pub(super) fn first_to_come(&self) -> usize {
+        match self.next {
+            _ if self.ended() => self.plan.waves.len(),
+            Next::Start => 0,
+            Next::Wave(wave) => wave,
+            Next::Gate(wave) => wave + 1,
+            Next::Nothing => self.plan.waves.len(),
+        }
+    }
+
+    /// The clones of all waves.
+    pub fn count_clones(&self) -> usize {
+        self.plan.waves.iter().map(Vec::len).sum()
+    }
+
+    /// Clones of the waves that are done, by what became of them.
+    pub fn count(&self, fates: &[Fate]) -> usize {
+        self.outcomes.iter().map(|wave| wave.count(fates)).sum()
+    }
+
+    /// The clones of the waves that are done, with what became of them.
+    pub fn finished(&self) -> impl Iterator<Item = (ExportId, Fate)> {
+        let waves = self.plan.waves.iter().zip(&self.outcomes);
+        waves.flat_map(|(wave, outcome)| wave.iter().copied().zip(outcome.fates.iter().copied()))
+    }
+
+    /// What comes when a wave is done.
+    pub(super) fn behind_wave(&self, wave: usize) -> (OperationState, Next) {
+        if self.plan.rollout.pauses() { (OperationState::Active, Next::Gate(wave)) } else { self.behind_gate(wave) }
+    }
+
+    /// What comes when the gates behind a wave are passed.
+    pub(super) fn behind_gate(&self, wave: usize) -> (OperationState, Next) {
+        match wave + 1 {
+            next if next < self.plan.waves.len() => (OperationState::Active, Next::Wave(next)),
+            _ => (OperationState::Done, Next::Nothing),
+        }
+    }
+
+    pub(super) fn note_gone(&mut self, clone: GoneClone) {
+        let at = self.gone.partition_point(|gone| gone.id < clone.id);
+        self.gone.insert(at, clone);
+    }
+
+    /// The name of a clone that was removed before its wave came.
+    pub fn gone_name(&self, id: ExportId) -> Option<&Arc<str>> {
+        self.gone.binary_search_by_key(&id, |gone| gone.id).ok().map(|at| &self.gone[at].name)
+    }
+
+    /// What its own step changes it to.
+    pub(super) fn advance(&mut self, advance: &Advance) {
+        self.state = advance.state.clone();
+        self.next = advance.next;
+        self.since = advance.at;
+        self.outcomes.extend(advance.outcome.clone());
+    }
+}
+
+impl WaveOutcome {
+    pub fn count(&self, fates: &[Fate]) -> usize {
+        self.fates.iter().filter(|fate| fates.contains(fate)).count()
+    }
+
+    /// Why a clone of it stays.
+    pub fn why(&self, clone: ExportId) -> Option<&Arc<str>> {
+        self.whys.iter().find(|(id, _)| *id == clone).map(|(_, why)| why)
+    }
+}
+
+/// As much of `why` as a record keeps.
+pub(super) fn shortened(why: &str) -> Arc<str> {
+    why[..why.floor_char_boundary(MAX_WHY)].into()
+}

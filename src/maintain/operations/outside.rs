@@ -1,0 +1,49 @@
+//! The world outside, as the daemon has it: commands, HTTP servers, clients that read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+
+use super::{Outside, Question, command, http};
+use crate::error::{Error, ErrorKind, Result};
+use crate::image::{Fleet, Gate, OperationId, Readers};
+
+/// The machine that the daemon runs on.
+pub struct Machine {
+    /// `None`: nobody counts them.
+    pub readers: Option<Arc<dyn Readers>>,
+}
+
+impl Machine {
+    fn count_readers(&self, question: &Question<'_>, wanted: u64) -> Result<(), String> {
+        let Some(readers) = &self.readers else { return Err("this daemon does not count readers".into()) };
+        match readers.readers_since(question.clones, question.since) as u64 {
+            seen if seen >= wanted => Ok(()),
+            seen => Err(format!("{seen} of {wanted} clients were seen reading")),
+        }
+    }
+}
+
+impl Outside for Machine {
+    fn ask<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<(), String>> {
+        async move {
+            match question.gate {
+                Gate::Command(line) => command::run(line, &question).await,
+                Gate::Url(url) => http::get(url, question.limit).await,
+                Gate::Clients(wanted) => self.count_readers(&question, *wanted),
+            }
+        }
+        .boxed()
+    }
+
+    fn pause(&self, time: Duration) -> BoxFuture<'_, ()> {
+        tokio::time::sleep(time).boxed()
+    }
+
+    fn roll_back<'a>(&'a self, _fleet: &'a Fleet, operation: OperationId) -> BoxFuture<'a, Result<()>> {
+        let what = format!("operation {operation} cannot be rolled back by this daemon");
+        std::future::ready(Err(Error::new(ErrorKind::Unavailable, what))).boxed()
+    }
+}
