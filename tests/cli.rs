@@ -13,6 +13,8 @@ mod data_dir;
 mod fsck;
 #[path = "cli/life.rs"]
 mod life;
+#[path = "cli/operations.rs"]
+mod operations;
 #[path = "cli/private.rs"]
 mod private;
 #[path = "cli/refusals.rs"]

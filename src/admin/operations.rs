@@ -15,10 +15,10 @@ use tokio::sync::watch;
 
 use self::words::{operation_clone, operation_info, rollout};
 use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
-use super::types::{OperationBody, OperationInfo, OperationList};
+use super::types::{LeftClone, OperationBody, OperationInfo, RollbackBody, RollbackInfo};
 use super::views::image_of;
 use super::{Context, Peer, repoint};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::image::{ExportId, NewOperation, OperationId, OperationRecord, OperationState, Rev, WaveSpec};
 
 pub(super) async fn start(
@@ -26,6 +26,11 @@ pub(super) async fn start(
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(body): Body<OperationBody>,
 ) -> Answer<OperationInfo> {
+    if body.repoint.dry_run {
+        return Err(Error::invalid("a dry run in waves")
+            .remedy("ask POST /v1/repoint, which tells of all clones")
+            .into());
+    }
     let waves = body.waves.iter().map(|spec| spec.parse()).collect::<Result<Vec<WaveSpec>>>()?;
     let at = body.at.map(|at| time::parse(&at, cx.env.clock.now())).transpose()?;
     let new = NewOperation { repoint: repoint::plan(body.repoint)?, waves, rollout: rollout(&body.rollout)?, at };
@@ -34,10 +39,11 @@ pub(super) async fn start(
     shown(&cx, &operation)
 }
 
-pub(super) async fn list(State(cx): State<Arc<Context>>) -> Json<OperationList> {
+/// An `OperationList`, made while it is sent.
+pub(super) async fn list(State(cx): State<Arc<Context>>) -> Response {
     let state = cx.catalog.state();
-    let operations = state.operations().rev().map(|operation| operation_info(&state, operation)).collect();
-    Json(OperationList { operations })
+    let operations = state.operations().rev().cloned().collect();
+    streamed("operations", operations, move |operation: &Arc<OperationRecord>| operation_info(&state, operation))
 }
 
 pub(super) async fn show(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {
@@ -79,6 +85,24 @@ fn shown(cx: &Context, operation: &OperationRecord) -> Answer<OperationInfo> {
 
 fn find(cx: &Context, id: &str) -> Result<Arc<OperationRecord>> {
     cx.catalog.state().find_operation(id.parse()?).cloned()
+}
+
+pub(super) async fn roll_back(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Path(id): Path<String>,
+    Body(body): Body<RollbackBody>,
+) -> Answer<RollbackInfo> {
+    let done = cx.fleet.on_behalf_of(&peer.who()).rollback(id.parse()?, body.max_failures).await?;
+    tracing::info!("{}: {} clones are as they were before {id}", done.operation, done.restored.len());
+    let left = done.left.into_iter().map(|(name, why)| LeftClone { name: name.to_string(), why });
+    Ok(Json(RollbackInfo {
+        operation: done.operation.to_string(),
+        rollback_of: done.of.to_string(),
+        clones: done.restored.len() as u64,
+        snapshot: done.operation.snapshot_name(),
+        left: left.collect(),
+    }))
 }
 
 /// An `OperationInfo` a line, one for each step from now on; the last one when it neither goes on nor is

@@ -44,6 +44,7 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/operations/{id}/pause", post(operations::pause))
         .route("/v1/operations/{id}/resume", post(operations::resume))
         .route("/v1/operations/{id}/abort", post(operations::abort))
+        .route("/v1/operations/{id}/rollback", post(operations::roll_back))
         .route("/v1/pins", get(pins::list).delete(pins::drop_pins))
         .route("/v1/activations", post(activations::activate).delete(activations::withdraw))
         .route("/v1/audit", get(audit::entries))

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser as Name;
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 
 use super::activation;
@@ -89,7 +89,12 @@ impl From<Which> for Remove {
     }
 }
 
+/// What `clone set` sets; one of them at least.
+const EDITS: [&str; 10] =
+    ["allow", "ro", "rw", "squash", "privileged_port", "quota", "default", "writes", "conflict", "activate"];
+
 #[derive(Args)]
+#[command(group(ArgGroup::new("edits").args(EDITS).required(true).multiple(true)))]
 pub(super) struct Set {
     #[command(flatten)]
     which: Which,
@@ -98,7 +103,7 @@ pub(super) struct Set {
 }
 
 #[derive(Args)]
-#[group(required = true, multiple = true)]
+#[group(skip)]
 struct Policy {
     /// Network (or address) whose machines may use the clones, in place of the configured ones; may be repeated
     #[arg(long, value_name = "NET", value_parser = Name::new())]

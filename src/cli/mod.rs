@@ -72,6 +72,8 @@ enum Command {
     Repoint(repoint::Repoint),
     /// List operations, show one, pause, resume or abort it
     Ops(operations::Ops),
+    /// Let the clones of an operation show again what they showed before it
+    Rollback(operations::Rollback),
     /// List the former views of clones that stay readable, or drop them
     Pins(pins::Pins),
     /// Show who changed what, when and from where
@@ -120,6 +122,7 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
             Command::Image(command) => image::run(command, &mut client, output).await,
             Command::Clone(command) => clone::run(command, &mut client, output).await,
             Command::Repoint(command) => repoint::run(command, &mut client, output).await,
+            Command::Rollback(rollback) => operations::roll_back(rollback, &mut client, output).await,
             Command::Ops(command) => operations::run(command, &mut client, output).await,
             Command::Pins(command) => pins::run(command, &mut client, output).await,
             Command::Audit(command) => audit::run(command, &mut client, output).await,

@@ -10,7 +10,7 @@ use super::output::{Output, count, fields, local, table, words};
 use super::repoint::switch_policy;
 use crate::admin::types::{
     OperationBody, OperationClone, OperationClones, OperationDetail, OperationInfo, OperationList, OutcomeCounts,
-    RepointBody, RolloutWords, WaveInfo,
+    RepointBody, RollbackBody, RollbackInfo, RolloutWords, WaveInfo,
 };
 
 /// Clones that `ops show` lists for people.
@@ -147,6 +147,33 @@ pub(super) async fn run(ops: Ops, client: &mut Client, output: &mut Output) -> R
     };
     let info: OperationInfo = client.send(Method::POST, &path(&operation, verb), &()).await?;
     output.show(&info, in_a_line)
+}
+
+#[derive(Args)]
+pub(super) struct Rollback {
+    /// The operation that is undone
+    #[arg(value_name = "op-N", value_parser = Text::new())]
+    operation: String,
+    /// So many clones may stay as they are, because something else has switched them since; with more,
+    /// nothing is rolled back
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    max_failures: usize,
+}
+
+pub(super) async fn roll_back(rollback: Rollback, client: &mut Client, output: &mut Output) -> Result<()> {
+    let Rollback { operation, max_failures } = rollback;
+    let body = RollbackBody { max_failures };
+    let done: RollbackInfo = client.send(Method::POST, &path(&operation, "/rollback"), &body).await?;
+    output.show(&done, |done| {
+        let left: Vec<_> =
+            done.left.iter().map(|left| format!("\n{} stays as it is: {}", left.name, left.why)).collect();
+        let RollbackInfo { operation, rollback_of, clones, .. } = done;
+        let clones = count(*clones, "clone");
+        format!(
+            "{operation}: {clones} as before {rollback_of}; to undo that: mimeo rollback {operation}{}",
+            left.concat()
+        )
+    })
 }
 
 async fn show(operation: &str, client: &mut Client, output: &mut Output) -> Result<()> {

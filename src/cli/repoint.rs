@@ -50,7 +50,7 @@ pub(super) struct SwitchArgs {
     #[arg(long, value_parser = ["keep", "discard", "preserve", "stay", "default"])]
     writes: Option<String>,
     /// A path to preserve, with what is below it
-    #[arg(long = "path", value_name = "PATH", num_args = 1.., value_parser = Name::new())]
+    #[arg(long = "path", value_name = "PATH", num_args = 1.., requires = "writes", value_parser = Name::new())]
     paths: Vec<String>,
     /// Where a clone and the version changed the same: stop switches nothing; clone-wins keeps the clone's;
     /// image-wins shows the version's and saves the clone's beside it [default: as above, else stop]

@@ -250,9 +250,9 @@ mod tests {
 
     #[test]
     fn every_contradiction_is_told_at_once() {
-        let config = "nfs.max_connections = 0\ncache.bytes = 1\nstore.zstd_level = 40\nexports.allow = []";
+        let config = "nfs.max_connections = 0\ncache.bytes = 1\nstore.zstd_level = 40\nexports.allow = []\noperations.keep = 4097";
         let error = Config::parse(config, "test").unwrap().validate().unwrap_err().to_string();
-        for key in ["nfs.max_connections", "cache.bytes", "store.zstd_level", "exports.allow"] {
+        for key in ["nfs.max_connections", "cache.bytes", "store.zstd_level", "exports.allow", "operations.keep"] {
             assert!(error.contains(key), "{key} in {error}");
         }
     }

@@ -22,6 +22,7 @@ mod operations;
 mod pins;
 mod repoint;
 mod retention;
+mod rollback;
 mod snapshots;
 #[cfg(test)]
 mod tests;
@@ -34,6 +35,7 @@ pub use operations::NewOperation;
 pub use pins::{EndedPin, PinnedViews};
 pub use repoint::{CloneOutcome, Prediction, RepointDone, RepointOutcome, RepointPlan};
 pub use retention::Retention;
+pub use rollback::RollbackDone;
 pub use snapshots::{NewSnapshot, RestoreDone, SnapshotTarget, TakenSnapshot};
 
 use std::future::ready;

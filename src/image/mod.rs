@@ -35,7 +35,7 @@ pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
     Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fleet, Look, NewFork, NewOperation,
     NewSnapshot, PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention,
-    SnapshotTarget, TakenSnapshot,
+    RollbackDone, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};

@@ -179,6 +179,8 @@ pub struct WaveOutcome {
     pub at: Time,
     /// One for each clone of the wave, in its order.
     pub fates: Vec<Fate>,
+    /// The version that each of them showed before; 0 for one that is gone.
+    pub from: Vec<VersionNumber>,
     /// Why clones stay: the first [`MAX_WHYS`].
     pub whys: Vec<(ExportId, Arc<str>)>,
 }
@@ -201,12 +203,14 @@ pub enum Fate {
     Staged,
     /// It was removed before.
     Gone,
+    /// It shows again what it showed once.
+    Restored,
 }
 
 impl Fate {
     /// It shows something else afterwards.
     pub fn switches(self) -> bool {
-        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved)
+        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved | Self::Restored)
     }
 }
 
@@ -258,8 +262,16 @@ impl OperationRecord {
 
     /// The clones of the waves that are done, with what became of them.
     pub fn finished(&self) -> impl Iterator<Item = (ExportId, Fate)> {
+        self.outcomes_of_clones().map(|(id, fate, _)| (id, fate))
+    }
+
+    /// The same, with the version that each showed before.
+    pub(super) fn outcomes_of_clones(&self) -> impl Iterator<Item = (ExportId, Fate, VersionNumber)> {
         let waves = self.plan.waves.iter().zip(&self.outcomes);
-        waves.flat_map(|(wave, outcome)| wave.iter().copied().zip(outcome.fates.iter().copied()))
+        waves.flat_map(|(wave, outcome)| {
+            let fates = outcome.fates.iter().copied().zip(outcome.from.iter().copied());
+            wave.iter().copied().zip(fates).map(|(id, (fate, from))| (id, fate, from))
+        })
     }
 
     /// What comes when a wave is done.
@@ -307,5 +319,32 @@ impl WaveOutcome {
 
 /// As much of `why` as a record keeps.
 pub(super) fn shortened(why: &str) -> Arc<str> {
-    why[..why.floor_char_boundary(MAX_WHY)].into()
+    let end = (0..=why.len().min(MAX_WHY)).rfind(|at| why.is_char_boundary(*at));
+    why[..end.unwrap_or(0)].into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_of_a_reason_is_whole_characters() {
+        assert_eq!(&*shortened("why"), "why");
+        let long = format!("x{}", "\u{e9}".repeat(MAX_WHY));
+        assert_eq!(shortened(&long).len(), MAX_WHY - 1);
+        assert!(long.starts_with(&*shortened(&long)));
+    }
+
+    #[test]
+    fn waits_have_bounds() {
+        let check = |rollout: Rollout| rollout.check().is_ok();
+        let usual = Rollout::default;
+        assert!(check(usual()));
+        assert!(!check(Rollout { gate_timeout_secs: 0, ..usual() }));
+        assert!(!check(Rollout { gate_timeout_secs: MAX_WAIT_SECS + 1, ..usual() }));
+        assert!(!check(Rollout { soak_secs: MAX_WAIT_SECS + 1, ..usual() }));
+        assert!(!check(Rollout { gate_interval_secs: 0, ..usual() }));
+        assert!(!check(Rollout { gate_interval_secs: MAX_INTERVAL_SECS + 1, ..usual() }));
+        assert!(!check(Rollout { gates: vec![Gate::Clients(1); MAX_GATES + 1], ..usual() }));
+    }
 }

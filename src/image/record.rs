@@ -128,6 +128,8 @@ pub struct View {
     pub layers: Vec<Layer>,
     /// Other versions that objects in the layers have their base data from, ascending.
     pub bases: Vec<VersionNumber>,
+    /// What made it; `None`: the clone was made with it.
+    pub operation: Option<OperationId>,
     /// The overlay above them, which takes the writes into this view and no other.
     pub top: OverlayId,
 }
@@ -140,7 +142,7 @@ impl View {
 
     pub fn showing(number: u64, content: Content, top: OverlayId) -> Self {
         let Content { version, layers, bases } = content;
-        Self { number, version, layers, bases, top }
+        Self { number, version, layers, bases, operation: None, top }
     }
 
     /// What its sealed layers hold in private.

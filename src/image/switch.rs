@@ -157,7 +157,8 @@ impl CloneRecord {
         for pin in &mut self.pins {
             pin.sealed = switch.sealed.layer(pin.view.top).or(pin.sealed);
         }
-        let view = View::showing(self.view.number + 1, content, top);
+        let operation = Some(switch.operation);
+        let view = View { operation, ..View::showing(self.view.number + 1, content, top) };
         self.switched = switch.at.max(self.switched.next());
         let former = std::mem::replace(&mut self.view, view);
         self.turns.extend(turn);

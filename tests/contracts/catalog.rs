@@ -2,6 +2,7 @@
 //! catalog makes of it: group commit, crashes at every write, reopening.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
@@ -10,8 +11,8 @@ use mimeo::env::{Env, ManualClock, RealDisk, SeededRng, SimDisk, Time};
 use mimeo::error::Result;
 use mimeo::image::{
     CATALOG_TABLES, Catalog, CatalogLog, Change, ChangeSet, CloneTarget, Fleet, KvCatalogLog, LabelEdits, Labels,
-    MemoryCatalogLog, NewClones, NewFork, NewSnapshot, NewVersion, Outcome, PolicyEdits, RepointPlan, Rev,
-    SnapshotTarget, State, VersionRef, WatchError, Writes,
+    MemoryCatalogLog, NewClones, NewFork, NewOperation, NewSnapshot, NewVersion, Next, Outcome, PolicyEdits,
+    RepointPlan, Retention, Rev, Rollout, SnapshotTarget, State, VersionRef, WatchError, Writes,
 };
 use mimeo::meta::{Batch, Durability, KvStore, MemoryKv, RocksKv, RocksOptions};
 use mimeo::overlay::log::{LocalLog, LogOptions};
@@ -398,11 +399,11 @@ async fn a_damaged_store_is_told_by_the_name_of_what_is_damaged() {
     let log_key = |rev: u64| rev.to_be_bytes().to_vec();
     for (batch, named) in [
         (damage("log", log_key(22), None), "change set 22 is missing"),
-        (damage("log", log_key(22), Some(vec![2, 0xff])), "change set 22 cannot be read"),
+        (damage("log", log_key(22), Some(vec![3, 0xff])), "change set 22 cannot be read"),
         (damage("log", log_key(22), Some(vec![1])), "has format 1"),
         (damage("meta", b"applied".to_vec(), Some(vec![])), "checkpoint is empty"),
-        (damage("records", vec![4, 0, 7], Some(vec![2])), "record 040007"),
-        (damage("records", vec![77], Some(vec![2])), "record 4d is of no known kind"),
+        (damage("records", vec![4, 0, 7], Some(vec![3])), "record 040007"),
+        (damage("records", vec![77], Some(vec![3])), "record 4d is of no known kind"),
     ] {
         let kv = Arc::new(MemoryKv::new());
         assert_eq!(run(&kv).await.len(), STEPS + 2);
@@ -436,7 +437,40 @@ async fn random_histories_survive_reopening() {
             }
             let live = world.catalog.state();
             kv.crash_keeping(rng.random_range(0..3));
-            assert_eq!(KvCatalogLog::open(kv.clone()).unwrap().checkpoint().await.unwrap(), *live, "seed {seed}");
+            let found = KvCatalogLog::open(kv.clone()).unwrap().checkpoint().await.unwrap();
+            assert_eq!(found, *live, "seed {seed}");
+            let planned = |state: &State| state.clones().map(|clone| state.planned(clone.id)).collect::<Vec<_>>();
+            assert_eq!(planned(&found), planned(&live), "seed {seed}");
+        }
+    }
+}
+
+/// An operation begins, or one that is there takes a step, whether that makes sense or not.
+async fn operation_step(world: &World, to: VersionRef, target: CloneTarget, rng: &mut SmallRng) -> Result<()> {
+    let (fleet, state) = (&world.fleet, world.catalog.state());
+    let known: Vec<_> = state.operations().cloned().collect();
+    let step = rng.random_range(0..10);
+    if known.is_empty() || step < 2 {
+        let image = to.image.clone();
+        let (gates, at) =
+            (vec!["true".parse()?; rng.random_range(0..2)], rng.random::<bool>().then_some(Time::new(9, 9)));
+        let rollout = Rollout { gates, ..Rollout::default() };
+        let repoint = RepointPlan::new(&image, to, target).with(Writes::Stay);
+        return fleet.start(NewOperation { repoint, waves: vec!["1".parse()?], rollout, at }).await.map(drop);
+    }
+    let operation = &known[rng.random_range(0..known.len())];
+    let (id, next) = (operation.id, operation.next);
+    match (step, next) {
+        (2..6, Next::Start) => fleet.begin(id).await,
+        (2..6, Next::Wave(wave)) => fleet.switch_wave(id, wave).await,
+        (2..6, Next::Gate(wave)) => fleet.pass_gate(id, wave).await,
+        (6, _) => fleet.fail(id, next, "as told").await,
+        (7, _) => fleet.pause(id).await.map(drop),
+        (8, _) => fleet.resume(id).await.map(drop),
+        (9, _) if rng.random() => fleet.abort(id).await.map(drop),
+        _ => {
+            let keep = Retention { operations: 2, age: Duration::ZERO, window: Duration::ZERO };
+            fleet.forget_operations(keep).await.map(drop)
         }
     }
 }
@@ -449,7 +483,7 @@ async fn random_step(world: &World, rng: &mut SmallRng) -> Result<()> {
     let some: Vec<_> = (first..first + rng.random_range(1..3)).map(|i: u64| format!("c{i}")).collect();
     let (clone, names) = (some[0].clone(), CloneTarget::Names(some));
     let snapshot = format!("s{}", rng.random_range(0..3));
-    match rng.random_range(0..18) {
+    match rng.random_range(0..24) {
         0 => world.create_image(image).await,
         1 | 2 => world.add_version(image).await,
         3 | 4 => world.create_clones(&version.to_string(), first..first + 3).await,
@@ -471,6 +505,7 @@ async fn random_step(world: &World, rng: &mut SmallRng) -> Result<()> {
         }
         15 => fleet.remove_snapshots(&clone, SnapshotTarget::Names(vec![snapshot])).await.map(drop),
         16 => catalog.set_clones(names, policy()).await.map(drop),
+        17..23 => operation_step(world, version, names, rng).await,
         _ if rng.random() => catalog.remove_image(image).await.map(drop),
         _ => catalog.tag(version, "stable").await.map(drop),
     }

@@ -11,11 +11,11 @@ use std::sync::Arc;
 
 use mimeo::chunk::blob::{BlobStore, MemoryBlobs};
 use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, ChunkStore, ChunkStoreOptions, MemoryChunks};
-use mimeo::env::{Env, ManualClock, SeededRng, SimDisk};
+use mimeo::env::{Env, ManualClock, SeededRng, SimDisk, Time};
 use mimeo::image::{
-    CATALOG_TABLES, Catalog, Change, CloneTarget, Content, Draft, Fleet, KvCatalogLog, Labels, Lagging, NewClones,
-    NewFork, NewSnapshot, NewVersion, OperationId, PolicyEdits, RepointPlan, Sealed, Shown, Squash, VersionRef,
-    ViewSwitch, Writes,
+    CATALOG_TABLES, Catalog, Change, CloneTarget, Content, Draft, Fate, Fleet, KvCatalogLog, Labels, Lagging,
+    NewClones, NewFork, NewOperation, NewSnapshot, NewVersion, Next, OnFailure, OperationId, OperationState,
+    PolicyEdits, RepointPlan, Rollout, Sealed, Shown, Squash, VersionRef, ViewSwitch, WaveSpec, Writes,
 };
 use mimeo::meta::{Batch, Durability, KvStore, MemoryKv, Table};
 use mimeo::overlay::log::{LocalLog, LogOptions};
@@ -122,6 +122,31 @@ async fn history(catalog: &Arc<Catalog>) {
     fleet.snapshot(new).await.unwrap();
     let fork = NewFork { source: "a@nightly".parse().unwrap(), name: "c".into(), labels: Labels::new() };
     fleet.fork(fork).await.unwrap();
+    operations(&fleet).await;
+}
+
+/// A halted operation of which a clone is gone, and one that waits for its time.
+async fn operations(fleet: &Fleet) {
+    let gates = ["true", "http://up/", "clients:3"].map(|gate| gate.parse().unwrap()).to_vec();
+    let rollout = Rollout { gates, on_failure: OnFailure::Halt, ..Rollout::default() };
+    let clones = NewClones {
+        version: VersionRef::number("os", 1),
+        names: ["d", "e", "f"].map(str::to_owned).to_vec(),
+        labels: Labels::new(),
+    };
+    fleet.catalog().create_clones(clones).await.unwrap();
+    let to = |names: &[&str]| {
+        let names = CloneTarget::Names(names.iter().map(|&name| name.to_owned()).collect());
+        RepointPlan::new("os", VersionRef::number("os", 2), names)
+    };
+    let waves = vec![WaveSpec::Count(1)];
+    let new = NewOperation { repoint: to(&["d", "e"]), waves: waves.clone(), rollout: rollout.clone(), at: None };
+    let id = fleet.start(new).await.unwrap().id;
+    fleet.switch_wave(id, 0).await.unwrap();
+    fleet.fail(id, Next::Gate(0), "nobody reads").await.unwrap();
+    fleet.remove_clones(CloneTarget::Names(vec!["e".into()])).await.unwrap();
+    let at = Some(Time::new(1_900_000_000, 0));
+    fleet.start(NewOperation { repoint: to(&["f"]), waves, rollout, at }).await.unwrap();
 }
 
 /// Clone `a` as if it had been written, restored, and left behind.
@@ -167,6 +192,12 @@ fn assert_history(catalog: &Catalog) {
     let stable = state.find_version(&"os@stable".parse().unwrap()).unwrap();
     assert_eq!((stable.number, stable.manifest), (1, ChunkId([0x11; 32])));
     assert_eq!(state.store().unwrap().handle_keys.len(), 1);
+    let operations: Vec<_> = state.operations().collect();
+    let [whole, halted, scheduled] = operations[..] else { panic!("{operations:?}") };
+    assert_eq!((&whole.state, whole.count(&[Fate::Switched])), (&OperationState::Done, 1));
+    assert_eq!((halted.next, halted.count(&[Fate::Switched]), &*halted.gone[0].name), (Next::Gate(0), 1, "e"));
+    let f = state.clone_named("f").unwrap();
+    assert_eq!((state.planned(f.id), f.staged.as_ref().unwrap().at), (Some(scheduled.id), scheduled.plan.at));
 }
 
 #[tokio::test]

@@ -64,7 +64,7 @@ pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> Oper
         why: why.map(ToString::to_string),
         wave: wave_number(operation),
         clones: operation.count_clones() as u64,
-        outcome: counts(|fates| operation.count(fates)),
+        outcome: counts(operation.finished().map(|(_, fate)| fate)),
         waves: waves.map(|(at, clones)| wave_info(at, clones, operation.outcomes.get(at))).collect(),
         who: operation.who.to_string(),
         created: rfc3339(operation.created),
@@ -106,23 +106,27 @@ fn wave_info(at: usize, clones: &[ExportId], done: Option<&WaveOutcome>) -> Wave
         wave: at as u64 + 1,
         clones: clones.len() as u64,
         switched_at: done.map(|done| rfc3339(done.at)),
-        outcome: counts(|fates| done.map_or(0, |done| done.count(fates))),
+        outcome: counts(done.iter().flat_map(|done| done.fates.iter().copied())),
     }
 }
 
-fn counts(count: impl Fn(&[Fate]) -> usize) -> OutcomeCounts {
-    let count = |fates: &[Fate]| count(fates) as u64;
-    OutcomeCounts {
-        switched: count(&[Fate::Switched, Fate::Kept, Fate::Preserved, Fate::Discarded]),
-        kept: count(&[Fate::Kept]),
-        preserved: count(&[Fate::Preserved]),
-        discarded: count(&[Fate::Discarded]),
-        staged: count(&[Fate::Staged]),
-        unchanged: count(&[Fate::Unchanged]),
-        lagging: count(&[Fate::Stays]),
-        failed: count(&[Fate::Conflicts]),
-        gone: count(&[Fate::Gone]),
+fn counts(fates: impl Iterator<Item = Fate>) -> OutcomeCounts {
+    let mut counts = OutcomeCounts::default();
+    for fate in fates {
+        counts.switched += u64::from(fate.switches());
+        match fate {
+            Fate::Switched | Fate::Restored => {}
+            Fate::Kept => counts.kept += 1,
+            Fate::Preserved => counts.preserved += 1,
+            Fate::Discarded => counts.discarded += 1,
+            Fate::Staged => counts.staged += 1,
+            Fate::Unchanged => counts.unchanged += 1,
+            Fate::Stays => counts.lagging += 1,
+            Fate::Conflicts => counts.failed += 1,
+            Fate::Gone => counts.gone += 1,
+        }
     }
+    counts
 }
 
 /// The clone number `at` of wave `wave`.
@@ -163,6 +167,7 @@ fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord
         (Fate::Kept, _) => "kept",
         (Fate::Preserved, _) => "preserved",
         (Fate::Discarded, _) => "discarded",
+        (Fate::Restored, _) => "restored",
         (Fate::Unchanged, _) => "unchanged",
         (Fate::Stays, _) => "lagging",
         (Fate::Conflicts, _) => FAILED,

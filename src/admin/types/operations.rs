@@ -89,6 +89,35 @@ pub struct OutcomeCounts {
     pub gone: u64,
 }
 
+/// What a rollback is told.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RollbackBody {
+    /// Clones that may stay as they are, because something else switched them since.
+    #[serde(default)]
+    pub max_failures: usize,
+}
+
+/// What a rollback did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RollbackInfo {
+    pub operation: String,
+    pub rollback_of: String,
+    /// Clones that show again what they showed before.
+    pub clones: u64,
+    /// The snapshot of what those with private writes showed until now.
+    pub snapshot: String,
+    /// Clones that stay as they are.
+    pub left: Vec<LeftClone>,
+}
+
+/// A clone that a rollback left alone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeftClone {
+    pub name: String,
+    pub why: String,
+}
+
 /// One wave of an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WaveInfo {
@@ -113,7 +142,7 @@ pub struct OperationClone {
     pub name: String,
     /// Counts from 1.
     pub wave: u64,
-    /// `waiting`; `switched`, and with private writes `kept`, `preserved` or `discarded`; `staged`, `withdrawn`,
+    /// `waiting`; `switched`, and with private writes `kept`, `preserved` or `discarded`; `restored`, `staged`, `withdrawn`,
     /// `unchanged`, `lagging`, `failed` or `gone`.
     pub state: String,
     /// What it shows now; nothing if it was removed.

@@ -24,7 +24,7 @@ use crate::image::operation::{
     OperationState, Rollout, WaveOutcome, WaveSpec, shortened, split,
 };
 use crate::image::policy::{Activation, SwitchPolicy};
-use crate::image::record::{CloneRecord, ExportId, OperationId, Staged, VersionRecord};
+use crate::image::record::{CloneRecord, ExportId, ImageId, OperationId, Staged, VersionNumber, VersionRecord};
 use crate::image::state::State;
 
 /// A repoint in waves, or one that begins later.
@@ -340,22 +340,44 @@ impl<'a> Step<'a> {
         plan: &RepointPlan,
         outcome: &RepointOutcome,
     ) -> Result<()> {
-        let (at, wave): (_, Vec<_>) = (draft.now(), outcome.clones.iter().map(|clone| clone.id).collect());
-        let outcomes = vec![wave_outcome(at, &wave, outcome)];
+        let wave: Vec<_> = outcome.clones.iter().map(|clone| clone.id).collect();
+        let done = wave_outcome(draft.now(), &wave, outcome);
         let (policy, max_failures) = (plan.policy.clone(), plan.max_failures);
-        let plan = OperationPlan { policy, max_failures, waves: vec![wave], ..OperationPlan::default() };
-        draft.apply(Change::PutOperation(OperationRecord {
-            id: self.operation,
+        let whole = Whole {
             kind: OperationKind::Repoint,
             image: outcome.version.image,
             version: Some(outcome.version.number),
             who: who.clone(),
-            created: at,
+            plan: OperationPlan { policy, max_failures, waves: vec![wave], ..OperationPlan::default() },
+        };
+        whole.record(draft, self.operation, done)
+    }
+}
+
+/// An operation of one wave, which is recorded with the switch that does all of it.
+pub(super) struct Whole {
+    pub kind: OperationKind,
+    pub image: ImageId,
+    pub version: Option<VersionNumber>,
+    pub who: Arc<str>,
+    pub plan: OperationPlan,
+}
+
+impl Whole {
+    pub fn record(self, draft: &mut Draft, id: OperationId, done: WaveOutcome) -> Result<()> {
+        let Self { kind, image, version, who, plan } = self;
+        draft.apply(Change::PutOperation(OperationRecord {
+            id,
+            kind,
+            image,
+            version,
+            who,
+            created: done.at,
             plan: Arc::new(plan),
             state: OperationState::Done,
             next: Next::Nothing,
-            since: at,
-            outcomes,
+            since: done.at,
+            outcomes: vec![done],
             gone: Vec::new(),
         }))
     }
@@ -371,12 +393,13 @@ fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, outcome: 
 
 /// What became of the clones of a wave, and why those stay that conflict.
 fn wave_outcome(at: Time, wave: &[ExportId], outcome: &RepointOutcome) -> WaveOutcome {
-    let fates: HashMap<_, _> = outcome.clones.iter().map(|clone| (clone.id, clone.fate)).collect();
+    let clones: HashMap<_, _> = outcome.clones.iter().map(|clone| (clone.id, clone)).collect();
     let conflict = outcome.clones.iter().filter(|clone| clone.fate == Fate::Conflicts).take(MAX_WHYS);
     let why = |clone: &CloneOutcome| (clone.id, shortened(&clone.first_conflict().unwrap_or_default()));
     WaveOutcome {
         at,
-        fates: wave.iter().map(|id| fates.get(id).copied().unwrap_or(Fate::Gone)).collect(),
+        fates: wave.iter().map(|id| clones.get(id).map_or(Fate::Gone, |clone| clone.fate)).collect(),
+        from: wave.iter().map(|id| clones.get(id).map_or(0, |clone| clone.from)).collect(),
         whys: conflict.map(why).collect(),
     }
 }

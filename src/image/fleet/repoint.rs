@@ -290,17 +290,22 @@ fn outcome(
     Ok(RepointOutcome { version: version.clone(), clones: clones.iter().map(one).collect::<Result<_>>()? })
 }
 
+/// The first of a list of clones, and how many more there are.
+pub(super) fn listed<T>(clones: &[T], told: impl Fn(&T) -> String) -> String {
+    let names: Vec<_> = clones.iter().take(MAX_NAMED).map(told).collect();
+    match clones.len().saturating_sub(MAX_NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} clones more", names.join(", ")),
+    }
+}
+
 fn conflicts(clones: &[&CloneOutcome]) -> Error {
     let told = |clone: &&CloneOutcome| match clone.first_conflict() {
         Some(first) => format!("{:?} ({first})", clone.name),
         None => format!("{:?}", clone.name),
     };
-    let names: Vec<_> = clones.iter().take(MAX_NAMED).map(told).collect();
-    let more = match clones.len().saturating_sub(MAX_NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} clones more"),
-    };
-    let what = format!("nothing was switched: private writes conflict in {}{more}", names.join(", "));
+    let names = listed(clones, told);
+    let what = format!("nothing was switched: private writes conflict in {names}");
     Error::new(ErrorKind::Conflict, what).remedy(
         "see them all with --dry-run; let a side win (--conflict clone-wins or image-wins), discard the writes after an \
          automatic snapshot (--writes discard), or leave these clones as they are (--writes stay)",

@@ -3,9 +3,11 @@
 //! same steps as the front end.
 
 mod all_or_none;
+mod concurrent;
 mod ending;
 mod going_on;
 mod operations;
+mod rollback;
 mod world;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -216,7 +218,7 @@ async fn conflicts_refuse_a_repoint_by_name() {
     let before = world.catalog.state();
     let error = world.repoint(2, CloneTarget::All, Writes::Keep).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict);
-    for word in ["\"d1\"", "\"d5\"", "2 more"] {
+    for word in ["\"d1\"", "\"d5\"", "and 2 clones more"] {
         assert!(error.what().contains(word), "{error}");
     }
     assert!(error.what().contains("/b: changed in the clone, changed in the image"), "{error}");

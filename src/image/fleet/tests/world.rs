@@ -51,10 +51,10 @@ pub(super) fn manifest(chunks: &MemoryChunks, files: [(&str, Ino, u64); 2]) -> M
         let mut content = ContentBuilder::new(chunks);
         content.push(Extent { offset: 0, len: 8, chunk }).unwrap();
         let content = content.finish(8).unwrap();
-        let inode =
-            Inode { size: 8, used: content.used, content: content.content, ..test_inode(FileKind::Regular, 0o644) };
-        builder.add_inode(ino, &inode).unwrap();
         let cookie = SEED.choose_cookie(name.as_bytes(), |_| false).unwrap();
+        let (used, content) = (content.used, content.content);
+        let file = test_inode(FileKind::Regular, 0o644);
+        builder.add_inode(ino, &Inode { size: 8, used, content, parent_cookie: cookie, ..file }).unwrap();
         entries.push(Entry { name: Bytes::copy_from_slice(name.as_bytes()), cookie, ino, kind: FileKind::Regular });
         stored.push(chunk);
     }
