@@ -38,12 +38,19 @@ pub struct RepointPlan {
     pub policy: SwitchPolicy,
     /// Clones that may stay because of conflicts, marked as lagging. If there are more, nothing is switched.
     pub max_failures: usize,
+    /// Only clones for which the switch that this operation staged still waits.
+    pub staged_by: Option<OperationId>,
 }
 
 impl RepointPlan {
     /// With nothing decided for all clones; one conflict and nothing is switched.
     pub fn new(image: &str, to: VersionRef, target: CloneTarget) -> Self {
-        Self { image: image.to_owned(), to, target, policy: SwitchPolicy::default(), max_failures: 0 }
+        Self { image: image.to_owned(), to, target, policy: SwitchPolicy::default(), max_failures: 0, staged_by: None }
+    }
+
+    fn means(&self, clone: &CloneRecord) -> bool {
+        let by = || clone.staged.as_ref().map(|staged| staged.operation);
+        self.staged_by.is_none() || self.staged_by == by()
     }
 
     #[must_use]
@@ -232,7 +239,7 @@ pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneR
     }
     state.find_version(&plan.to)?;
     let of_image = || state.clones_of(image.id);
-    let chosen: Vec<_> = match &plan.target {
+    let mut chosen: Vec<_> = match &plan.target {
         CloneTarget::All => of_image().cloned().collect(),
         CloneTarget::Select(selector) => of_image().filter(|c| selector.matches(&c.labels)).cloned().collect(),
         CloneTarget::Names(_) => plan.target.choose(state)?,
@@ -250,6 +257,7 @@ pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneR
             Error::not_found(format!("image {:?} has no clone{which}", image.name)).remedy("see `mimeo clone ls`")
         );
     }
+    chosen.retain(|clone| plan.means(clone));
     Ok(chosen)
 }
 
@@ -326,12 +334,13 @@ fn run(
     kept: &Kept,
 ) -> Result<RepointDone> {
     let version = draft.find_version(&plan.to)?.clone();
-    let outcome = outcome(draft, plan, &version, clones, sealed, kept)?;
+    let clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
+    let outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
     outcome.check(plan)?;
-    let step = Step::begin(draft, part, plan, &version, clones)?;
+    let step = Step::begin(draft, part, plan, &clones)?;
     let (operation, at) = (step.operation, draft.now());
     let with = |fates: &[Fate]| -> Vec<&Arc<CloneRecord>> {
-        let meant = outcome.clones.iter().zip(clones).filter(|(clone, _)| fates.contains(&clone.fate));
+        let meant = outcome.clones.iter().zip(&clones).filter(|(clone, _)| fates.contains(&clone.fate));
         meant.map(|(_, clone)| clone).collect()
     };
     snapshot_before(draft, operation, &with(&[Fate::Kept, Fate::Discarded, Fate::Preserved]), sealed)?;
