@@ -20,7 +20,7 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The format of the data directory that this program writes, and the only one that it reads: there
 /// was no release with an older one.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 const FORMAT_FILE: &str = "FORMAT";
 const FORMAT_DRAFT: &str = "FORMAT.new";

@@ -21,7 +21,7 @@ fn the_ready_line_names_both_addresses() {
     assert!(daemon.ready.ends_with(&format!(", admin on unix:{}\n", socket.display())), "{}", daemon.ready);
     assert_eq!(daemon.stop(), 0);
     assert!(!socket.exists());
-    assert!(std::fs::read_to_string(data.join("FORMAT")).unwrap().starts_with("mimeo store\nformat = 2\nid = "));
+    assert!(std::fs::read_to_string(data.join("FORMAT")).unwrap().starts_with("mimeo store\nformat = 3\nid = "));
 }
 
 #[test]
