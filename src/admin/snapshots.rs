@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{ConnectInfo, Path, Query, State};
 
-use super::Context;
 use super::reply::{Answer, Body};
 use super::selection::{Selection, target};
 use super::types::{
@@ -13,6 +12,7 @@ use super::types::{
     TakeSnapshots,
 };
 use super::views::{clone_info, snapshot_info, version_of};
+use super::{Context, Peer};
 use crate::error::Error;
 use crate::image::{LabelEdits, Labels, NewFork, NewSnapshot, SnapshotTarget};
 
@@ -65,10 +65,11 @@ pub(super) async fn label(
 
 pub(super) async fn restore(
     State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     Path(clone): Path<String>,
     Body(body): Body<RestoreBody>,
 ) -> Answer<RestoreInfo> {
-    let done = cx.fleet.restore(&clone, &body.snapshot).await?;
+    let done = cx.fleet.on_behalf_of(&peer.who()).restore(&clone, &body.snapshot).await?;
     tracing::info!("{}: clone {clone} shows its snapshot {}", done.operation, body.snapshot);
     Ok(Json(RestoreInfo {
         operation: done.operation.to_string(),

@@ -156,6 +156,8 @@ pub enum OperationState {
     },
     RolledBack {
         by: OperationId,
+        /// What had failed, if that was the reason.
+        why: Option<Arc<str>>,
     },
     Done,
     Aborted,
@@ -247,6 +249,16 @@ impl OperationRecord {
             Next::Wave(wave) => wave,
             Next::Gate(wave) => wave + 1,
             Next::Nothing => self.plan.waves.len(),
+        }
+    }
+
+    /// What failed last, if it was not tried again since.
+    pub fn why(&self) -> Option<&Arc<str>> {
+        use OperationState::{Halted, RolledBack, RollingBack};
+        match &self.state {
+            Halted { why } | RollingBack { why } => Some(why),
+            RolledBack { why, .. } => why.as_ref(),
+            _ => None,
         }
     }
 

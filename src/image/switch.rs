@@ -108,6 +108,8 @@ pub enum Shown {
     },
     /// Each what stands here for it, in the order of the clones.
     Each(Vec<Content>),
+    /// The same; and what the layers hold is a part of what the clone held.
+    Preserved(Vec<Content>),
 }
 
 /// A switch of any number of clones: one key in the log.
@@ -129,7 +131,9 @@ impl ViewSwitch {
         match &self.shown {
             Shown::Same(content) => content.clone(),
             // A switch that says less than it has clones is damaged: what it does not name stays.
-            Shown::Each(contents) => contents.get(at).cloned().unwrap_or_else(|| self.sealed.content(&clone.view)),
+            Shown::Each(contents) | Shown::Preserved(contents) => {
+                contents.get(at).cloned().unwrap_or_else(|| self.sealed.content(&clone.view))
+            }
             Shown::Kept { version, fitted } => {
                 let mut content = Content { version: *version, ..self.sealed.content(&clone.view) };
                 if let Ok(at) = fitted.binary_search_by_key(&clone.id, |fitting| fitting.clone) {
@@ -225,7 +229,11 @@ impl CloneRecord {
         if all {
             layers.clear();
         }
-        Some(Turn { view: self.view.number + 1, all, layers })
+        let except = match switch.shown {
+            Shown::Preserved(_) if !all => new.to_vec(),
+            _ => Vec::new(),
+        };
+        Some(Turn { view: self.view.number + 1, all, layers, except })
     }
 
     /// Forget the turns before one for all objects that no view is older than.

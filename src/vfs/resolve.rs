@@ -17,7 +17,7 @@ use crate::env::Time;
 use crate::error::Error;
 use crate::image::{CloneRecord, Export, ExportId, State, View};
 use crate::manifest::{Ino, Manifest, ManifestId};
-use crate::overlay::{Node, Tree};
+use crate::overlay::{Layer, Node, Tree};
 
 /// Why a run of a verb ended without an answer.
 #[derive(Debug)]
@@ -278,13 +278,21 @@ impl<'s> Run<'s, '_> {
             if turn.all {
                 return Ok(turn.view);
             }
-            for layer in &turn.layers {
-                if self.vfs.overlays().touched(self.fetch, layer, ino)? {
-                    return Ok(turn.view);
-                }
+            if self.touched(&turn.layers, ino)? && !self.touched(&turn.except, ino)? {
+                return Ok(turn.view);
             }
         }
         Ok(0)
+    }
+
+    /// Whether one of the layers has private state of the object.
+    fn touched(&mut self, layers: &[Layer], ino: Ino) -> Step<bool> {
+        for layer in layers {
+            if self.vfs.overlays().touched(self.fetch, layer, ino)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

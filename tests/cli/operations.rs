@@ -129,6 +129,29 @@ fn a_gate_that_fails_halts_and_is_tried_again_on_resume() {
     world.run(&["ops", "abort", &operation]).refused(1, &[&operation, "ended"]);
 }
 
+#[test]
+fn a_gate_that_fails_rolls_back_by_itself_if_that_was_chosen() {
+    let world = world();
+    let waves = ["--wave", "1", "50%", "--on-failure", "rollback"];
+    let back = world.repoint(&[&waves[..], &["--gate", "test $MIMEO_WAVE -lt 2", "--gate-timeout", "1"]].concat());
+    assert_eq!((back.code, back.stdout.as_str()), (1, ""), "{back:?}");
+    for word in ["wave 1/3: 1 switched", "wave 2/3: 2 switched", "is rolled-back", "after wave 2", "-lt 2"] {
+        assert!(back.stderr.contains(word), "{word}: {back:?}");
+    }
+    assert_eq!(world.versions(), ["v1"; 6]);
+    let list = world.json(&["ops"]);
+    let (rollback, failed) = (&list["operations"][0], &list["operations"][1]);
+    assert_eq!((&rollback["kind"], &rollback["rollback_of"]), (&json!("rollback"), &failed["operation"]));
+    assert_eq!((&failed["state"], &failed["rolled_back_by"]), (&json!("rolled-back"), &rollback["operation"]));
+    assert_eq!(
+        column(&world.json(&["ops", "show", rollback["operation"].as_str().unwrap()])["clone_states"], "state"),
+        ["restored"; 3]
+    );
+    world.run(&["rollback", rollback["operation"].as_str().unwrap()]).ok();
+    assert_eq!(world.versions(), ["v2", "v2", "v2", "v1", "v1", "v1"], "a rollback can be undone");
+    world.repoint(&[]).ok();
+}
+
 /// A server on the loopback that is not ready at first.
 #[test]
 fn a_server_is_asked_until_it_is_ready() {

@@ -192,13 +192,14 @@ fn a_clone_is_promoted_to_a_version_that_others_are_made_of() {
 #[test]
 fn a_repoint_says_what_becomes_of_private_writes() {
     let world = world();
-    world.write("more", "x");
+    world.write("etc/hostname", "second\n");
     world.import().ok();
     let mut client = Client::of(&world, "desk");
     client.write("mine..\n");
     let all = ["repoint", "base", "--to", "base@v2"];
-    world.run(&all).refused(1, &["\"desk\"", "--writes discard", "--writes stay"]);
-    world.run(&[&all[..], &["--writes", "keep"]].concat()).refused(1, &["\"keep\"", "--writes discard"]);
+    for args in [&all[..], &[&all[..], &["--writes", "keep"]].concat()] {
+        world.run(args).refused(1, &["\"desk\"", "/etc/hostname", "--writes discard", "--writes stay"]);
+    }
     let stay = world.json(&[&all[..], &["--writes", "stay"]].concat());
     assert_eq!((&stay["clones"], &stay["lagging"], &stay["discarded"]), (&json!(1), &json!(1), &json!(0)));
     assert_eq!(
@@ -213,7 +214,7 @@ fn a_repoint_says_what_becomes_of_private_writes() {
         (&desk["lagging"], &desk["version"], &desk["bytes_private"]),
         (&Value::Null, &json!("base@v2"), &json!(0))
     );
-    assert_eq!((hostname(&world, "desk"), client.read()), (HOSTNAME.to_vec(), b"mine..\n".to_vec()));
+    assert_eq!((hostname(&world, "desk"), client.read()), (b"second\n".to_vec(), b"mine..\n".to_vec()));
     let pins = world.json(&["pins", "--clone", "desk"]);
     assert_eq!(pins["pins"][0]["bytes_private"], 7);
     let snapshot = discard["snapshot"].as_str().unwrap();

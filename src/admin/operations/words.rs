@@ -49,10 +49,9 @@ pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> Oper
         OperationKind::Restore => ("restore", None),
         OperationKind::Rollback { of } => ("rollback", Some(of)),
     };
-    let (why, rolled_back_by) = match &operation.state {
-        OperationState::Halted { why } | OperationState::RollingBack { why } => (Some(why), None),
-        OperationState::RolledBack { by } => (None, Some(by)),
-        _ => (None, None),
+    let rolled_back_by = match &operation.state {
+        OperationState::RolledBack { by, .. } => Some(by.to_string()),
+        _ => None,
     };
     let waves = operation.plan.waves.iter().enumerate();
     OperationInfo {
@@ -61,7 +60,7 @@ pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> Oper
         version: operation.version.map(|number| version_name(&image, number)),
         image,
         state: state_word(operation).into(),
-        why: why.map(ToString::to_string),
+        why: operation.why().map(ToString::to_string),
         wave: wave_number(operation),
         clones: operation.count_clones() as u64,
         outcome: counts(operation.finished().map(|(_, fate)| fate)),
@@ -70,7 +69,7 @@ pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> Oper
         created: rfc3339(operation.created),
         since: rfc3339(operation.since),
         at: operation.plan.at.map(rfc3339),
-        rolled_back_by: rolled_back_by.map(ToString::to_string),
+        rolled_back_by,
         rollback_of: rollback_of.map(|of| of.to_string()),
         max_failures: operation.plan.max_failures as u64,
         rollout: rollout_words(&operation.plan.rollout),

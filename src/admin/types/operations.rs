@@ -44,7 +44,7 @@ pub struct OperationInfo {
     /// `scheduled`, `running`, `waiting` (at a gate), `paused`, `halted`, `rolling-back`, `rolled-back`, `done` or
     /// `aborted`.
     pub state: String,
-    /// Why it is halted or rolled back.
+    /// What failed, where it is halted or rolled back because of that.
     pub why: Option<String>,
     /// The wave that comes next, is under way, or waits at its gate; counts from 1.
     pub wave: Option<u64>,

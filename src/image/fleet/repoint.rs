@@ -193,12 +193,20 @@ impl Ready {
         let version = state.find_version(&plan.to)?.clone();
         let keeps = |clone: &&Arc<CloneRecord>| {
             let policy = policy_of(&state, plan, clone);
-            let goes_along = matches!(policy.writes(), Writes::Keep | Writes::Preserve(_));
-            clone.view.version != version.number && goes_along && policy.activation() == Activation::Live
+            let goes_along = match policy.writes() {
+                Writes::Keep => clone.view.version != version.number,
+                Writes::Preserve(_) => true,
+                Writes::Discard | Writes::Stay => false,
+            };
+            goes_along && policy.activation() == Activation::Live
         };
-        let keep = |clone: &Arc<CloneRecord>| ToKeep {
-            clone: clone.clone(),
-            conflict: policy_of(&state, plan, clone).conflict(),
+        let keep = |clone: &Arc<CloneRecord>| {
+            let policy = policy_of(&state, plan, clone);
+            let preserve = match policy.writes() {
+                Writes::Preserve(paths) => Some(paths),
+                _ => None,
+            };
+            ToKeep { clone: clone.clone(), conflict: policy.conflict(), preserve }
         };
         let keep: Vec<_> = clones.iter().filter(keeps).map(keep).collect();
         let kept = Kept::rounds(fleet, &state, &version, &keep, purpose).await?;
@@ -210,6 +218,11 @@ impl Ready {
 fn policy_of(state: &State, plan: &RepointPlan, clone: &CloneRecord) -> SwitchPolicy {
     let of_clone = plan.policy.or(&clone.policy);
     state.image(clone.image).map_or(of_clone.clone(), |image| of_clone.or(&image.policy))
+}
+
+/// Whether private writes go, also where the version is shown already.
+fn drops(writes: &Writes) -> bool {
+    matches!(writes, Writes::Discard | Writes::Preserve(_))
 }
 
 /// Whether a clone of which this counts is switched only when it is mounted.
@@ -263,16 +276,16 @@ fn outcome(
         let stops = known.is_some_and(|known| known.stops(policy.conflict()));
         let shown = clone.view.version == version.number;
         let fate = match (sealed.is_private(&clone.view), policy.writes()) {
-            (private, ref writes) if waits(&policy, shown && !(private && *writes == Writes::Discard)) => Fate::Staged,
+            (private, ref writes) if waits(&policy, shown && !(private && drops(writes))) => Fate::Staged,
             (true, Writes::Discard) => Fate::Discarded,
+            (true, Writes::Preserve(_)) if !stops => Fate::Preserved,
             (_, _) if shown => Fate::Unchanged,
             (false, _) => Fate::Switched,
             (true, Writes::Stay) => Fate::Stays,
             (true, _) if stops => Fate::Conflicts,
-            (true, Writes::Keep) => Fate::Kept,
-            (true, Writes::Preserve(_)) => Fate::Preserved,
+            (true, _) => Fate::Kept,
         };
-        if fate == Fate::Kept && known.is_none() {
+        if matches!(fate, Fate::Kept | Fate::Preserved) && known.is_none() {
             return Err(Error::internal(format!("clone {:?} was not looked at", clone.name)));
         }
         let conflicts = known.map_or((Vec::new(), 0), |known| (known.fit.conflicts.clone(), known.fit.conflicts_total));
@@ -336,6 +349,10 @@ fn run(
     let keeping = with(&[Fate::Kept]);
     let fitted = kept.fittings(keeping.iter().copied());
     switch(draft, &keeping, Shown::Kept { version: version.number, fitted }, operation, sealed)?;
+    let preserving = with(&[Fate::Preserved]);
+    let content = |clone: &&Arc<CloneRecord>| kept.get(clone.id).and_then(|known| known.preserved(clone.id));
+    let contents: Vec<_> = preserving.iter().filter_map(content).collect();
+    switch(draft, &preserving, Shown::Preserved(contents), operation, sealed)?;
     let settled = clones.iter().filter(|clone| clone.lagging.is_some() && clone.view.version == version.number);
     set_lagging(draft, settled.map(|clone| clone.id).collect(), None)?;
     let lagging = Lagging { version: version.number, since: at, operation };

@@ -63,7 +63,7 @@ fn check(operation: &OperationRecord) -> Result<()> {
     let id = operation.id;
     let (what, remedy) = match &operation.state {
         OperationState::Active => ("goes on".to_owned(), format!("pause it first: mimeo ops pause {id}")),
-        OperationState::RolledBack { by } => {
+        OperationState::RolledBack { by, .. } => {
             (format!("was rolled back by {by}"), format!("to undo that, roll {by} back: mimeo rollback {by}"))
         }
         _ => return Ok(()),
@@ -115,6 +115,9 @@ fn before(
     if clone.view.operation != Some(of) {
         let by = clone.view.operation.map_or("something else".into(), |by| by.to_string());
         return Err(format!("{by} has switched it since"));
+    }
+    if let Some(other) = state.planned(clone.id) {
+        return Err(format!("it is in a wave still to come of {other}"));
     }
     if let Some(snapshot) = state.snapshot(clone.id, of.snapshot_name().into()) {
         return Ok(snapshot.content());
@@ -179,7 +182,7 @@ fn record(
     draft.apply(Change::Advance(Advance {
         operation: of.id,
         at: draft.now(),
-        state: OperationState::RolledBack { by: operation },
+        state: OperationState::RolledBack { by: operation, why: of.why().cloned() },
         next: Next::Nothing,
         outcome: None,
     }))

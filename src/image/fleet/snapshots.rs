@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use super::operations::Whole;
 use super::repoint::switch;
 use super::{Fleet, Freeze};
 use crate::error::{Error, Result};
@@ -15,6 +16,7 @@ use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::labels::{LabelEdits, Labels, Selector};
 use crate::image::names::{CloneRef, check_snapshot_name};
+use crate::image::operation::{Fate, OperationKind, OperationPlan, WaveOutcome};
 use crate::image::record::{CloneRecord, OperationId, SnapshotId, SnapshotRecord};
 use crate::image::state::State;
 use crate::image::switch::{Content, Sealed, Shown};
@@ -72,9 +74,10 @@ impl Fleet {
     pub async fn restore(&self, clone: &str, snapshot: &str) -> Result<RestoreDone> {
         let (clone, snapshot) = (clone.to_owned(), snapshot.to_owned());
         let choose = move |state: &State| Ok(vec![state.find_clone(&clone)?.clone()]);
+        let who = self.who.clone();
         let run = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
             let clone = clones.first().ok_or_else(|| Error::internal("a restore of no clone"))?;
-            restore(draft, clone, &snapshot, sealed)
+            restore(draft, clone, &snapshot, sealed, &who)
         };
         self.at_one_instant("restore a snapshot", Freeze::ViewsAndPins, choose, run).await
     }
@@ -188,11 +191,26 @@ fn put_snapshot(
     taken.ok_or_else(|| Error::internal(format!("snapshot {name:?} is not there")))
 }
 
-fn restore(draft: &mut Draft, clone: &Arc<CloneRecord>, snapshot: &str, sealed: &Sealed) -> Result<RestoreDone> {
+fn restore(
+    draft: &mut Draft,
+    clone: &Arc<CloneRecord>,
+    snapshot: &str,
+    sealed: &Sealed,
+    who: &Arc<str>,
+) -> Result<RestoreDone> {
     let snapshot = draft.find_snapshot(clone, snapshot)?.clone();
     let operation = OperationId(draft.new_id()?);
     let mut before = snapshot_before(draft, operation, &[clone], sealed)?;
     switch(draft, &[clone], Shown::Same(snapshot.content()), operation, sealed)?;
     let before = before.pop().ok_or_else(|| Error::internal("the snapshot before a restore is not there"))?;
+    let whole = Whole {
+        kind: OperationKind::Restore,
+        image: clone.image,
+        version: Some(snapshot.version),
+        who: who.clone(),
+        plan: OperationPlan { waves: vec![vec![clone.id]], ..OperationPlan::default() },
+    };
+    let (at, fates, from) = (draft.now(), vec![Fate::Restored], vec![clone.view.version]);
+    whole.record(draft, operation, WaveOutcome { at, fates, from, whys: Vec::new() })?;
     Ok(RestoreDone { operation, clone: draft.find_clone(&clone.name)?.clone(), before })
 }

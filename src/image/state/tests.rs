@@ -123,17 +123,22 @@ fn pinned(state: &State) -> Vec<(u64, u32)> {
     desk(state).pins.iter().map(|pin| (pin.view.number, pin.view.version)).collect()
 }
 
+/// A view that a switch of [`switch_of`] made.
+fn switched(number: u64, version: u32, top: u64) -> View {
+    View { operation: Some(OperationId(9)), ..View::of(number, version, OverlayId(top)) }
+}
+
 #[test]
 fn a_switch_pins_the_former_view_and_never_pins_the_same_content_twice() {
     let mut state = sample();
     state.apply(&switch(2, 10)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(2, 2, OverlayId(1010)), vec![(1, 1)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (switched(2, 2, 1010), vec![(1, 1)]));
     state.apply(&switch(1, 20)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(3, 1, OverlayId(1020)), vec![(2, 2)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (switched(3, 1, 1020), vec![(2, 2)]));
     state.apply(&switch(3, 30)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(4, 3, OverlayId(1030)), vec![(3, 1), (2, 2)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (switched(4, 3, 1030), vec![(3, 1), (2, 2)]));
     state.apply(&switch(2, 40)).unwrap();
-    assert_eq!((desk(&state).view.clone(), pinned(&state)), (View::of(5, 2, OverlayId(1040)), vec![(4, 3), (3, 1)]));
+    assert_eq!((desk(&state).view.clone(), pinned(&state)), (switched(5, 2, 1040), vec![(4, 3), (3, 1)]));
 }
 
 #[test]
@@ -278,7 +283,7 @@ fn the_former_view_keeps_what_its_top_held_and_a_turn_names_both_sides() {
 }
 
 fn turn(view: u64, layers: Vec<Layer>) -> Turn {
-    Turn { view, all: false, layers }
+    Turn { view, all: false, layers, except: Vec::new() }
 }
 
 #[test]

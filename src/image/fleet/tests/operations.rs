@@ -9,7 +9,8 @@ use crate::env::Time;
 use crate::image::log::Fault;
 use crate::image::policy::{Activation, SwitchPolicy};
 use crate::image::{
-    Fate, Gate, Next, OnFailure, OperationId, OperationRecord, OperationState, RepointPlan, Rollout, Writes,
+    Fate, Gate, Next, OnFailure, OperationId, OperationKind, OperationRecord, OperationState, RepointPlan, Rollout,
+    Writes,
 };
 
 const SIX: [&str; 6] = ["c0", "c1", "c2", "c3", "c4", "c5"];
@@ -322,6 +323,33 @@ async fn each_clone_waits_for_its_mount_if_it_or_its_image_says_so() {
     let plan = RepointPlan { policy: live, ..to("os", 2, CloneTarget::All, Writes::Keep) };
     assert_eq!(world.fleet.repoint(plan).await.unwrap().outcome.switched(), 1, "the operation has the first word");
     assert!(world.get("c3").staged.is_none());
+}
+
+#[tokio::test]
+async fn a_restore_is_an_operation_and_can_be_undone() {
+    let mut world = World::six().await;
+    world.snapshot("c0", "clean").await.unwrap();
+    world.write("c0", A, 100).await;
+    let done = world.fleet.on_behalf_of("uid 7").restore("c0", "clean").await.unwrap();
+    world.crash().await;
+    let operation = world.operation(done.operation);
+    assert_eq!((operation.kind, &*operation.who), (OperationKind::Restore, "uid 7"));
+    assert_eq!(operation.finished().collect::<Vec<_>>(), [(done.clone.id, Fate::Restored)]);
+    assert_eq!(world.read("c0", A).await, 1);
+    world.fleet.rollback(done.operation, 0).await.unwrap();
+    assert_eq!(world.read("c0", A).await, 100);
+}
+
+#[tokio::test]
+async fn a_rollback_leaves_what_another_operation_is_to_switch() {
+    let world = World::six().await;
+    let first = world.repoint(2, names(&["c0", "c1"]), Writes::Keep).await.unwrap().operation;
+    let repoint = to("os", 1, names(&["c1"]), Writes::Keep);
+    let planned = world.start(NewOperation { repoint, ..gated(&[]) }).await;
+    let refused = world.fleet.rollback(first, 0).await.unwrap_err();
+    assert!(refused.what().contains("\"c1\"") && refused.what().contains(&planned.to_string()), "{refused}");
+    let done = world.fleet.rollback(first, 1).await.unwrap();
+    assert_eq!((done.restored.len(), done.left.len(), world.versions()), (1, 1, vec![1, 2, 1, 1, 1, 1]));
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ async fn a_rollback_brings_private_writes_back_and_can_be_undone() {
         assert_eq!(shown(&world, "clean").await, (1, 1, 2));
         assert_eq!(world.snapshot_of("dirty", "newer").version, 2, "newer snapshots are untouched");
         let record = world.catalog.state().find_operation(op).unwrap().clone();
-        assert_eq!(record.state, OperationState::RolledBack { by: done.operation });
+        assert_eq!(record.state, OperationState::RolledBack { by: done.operation, why: None });
         assert!(world.fleet.rollback(op, 0).await.unwrap_err().what().contains("rolled back by"));
 
         world.crash().await;
