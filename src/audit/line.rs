@@ -22,7 +22,7 @@ pub struct Actor {
     /// `uid N`, or `mimeo` for what it does of its own accord.
     pub who: String,
     pub pid: Option<u32>,
-    /// The socket that it came in by, or the cause: `mount by ADDRESS`, `idle`.
+    /// The socket that it came in by, or the cause: `mount by ADDRESS`, `op-N`, `idle`.
     pub from: String,
 }
 

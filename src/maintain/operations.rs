@@ -27,11 +27,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::task::{Id, JoinHandle, JoinSet};
 
+use crate::audit::{Actor, Deed, Outcome};
 use crate::env::{Clock, Time};
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::{ExportId, Fleet, Gate, Next, OperationId, OperationRecord, OperationState, State};
 
 /// Pause after a step that could not even fail.
@@ -149,7 +151,9 @@ impl Runner {
     async fn take_step(&self, operation: &OperationRecord) -> Result<()> {
         let id = operation.id;
         if let OperationState::RollingBack { why } = &operation.state {
-            return match self.outside.roll_back(&self.fleet, id).await {
+            let (fleet, outside) = (self.fleet.clone(), self.outside.clone());
+            let roll_back = async move { outside.roll_back(&fleet, id).await };
+            return match self.audited(id, "roll back", json!({ "why": why }), roll_back).await {
                 Ok(()) => Ok(()),
                 Err(error) => self.fleet.fail_rollback(id, &format!("{why}; the rollback failed: {error}")).await,
             };
@@ -160,16 +164,44 @@ impl Runner {
                 self.wait_until(operation.plan.at.unwrap_or_default()).await;
                 self.fleet.begin(id).await
             }
-            Next::Wave(wave) => match self.fleet.switch_wave(id, wave).await {
-                Ok(()) => Ok(()),
-                Err(error) => self.fleet.fail(id, next, &format!("wave {}: {error}", wave + 1)).await,
-            },
+            Next::Wave(wave) => {
+                let fleet = self.fleet.clone();
+                let clones = operation.plan.waves.get(wave).map_or(0, Vec::len);
+                let request = json!({ "wave": wave + 1, "clones": clones, "version": operation.version });
+                let switch = async move { fleet.switch_wave(id, wave).await };
+                match self.audited(id, "switch a wave", request, switch).await {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.fleet.fail(id, next, &format!("wave {}: {error}", wave + 1)).await,
+                }
+            }
             Next::Gate(wave) => match self.pass(operation, wave).await {
                 Ok(()) => self.fleet.pass_gate(id, wave).await,
                 Err(why) => self.fleet.fail(id, next, &format!("after wave {}: {why}", wave + 1)).await,
             },
             Next::Nothing => Ok(()),
         }
+    }
+
+    /// Do what changes clones, and note it in the audit log. It goes to its end there although the operation
+    /// is seen to have moved before: it is this that moves it.
+    async fn audited(
+        &self,
+        id: OperationId,
+        action: &str,
+        request: Value,
+        work: impl Future<Output = Result<()>> + Send + 'static,
+    ) -> Result<()> {
+        let audit = self.fleet.audit().clone();
+        let (actor, before) = (Actor::mimeo(id.to_string()), Value::Null);
+        let deed = Deed { actor, action: action.into(), request, before };
+        let noted = tokio::spawn(async move {
+            let asked = audit.ask(deed).await?;
+            let done = work.await;
+            let outcome = done.as_ref().map_or_else(Outcome::failed, |()| Outcome::done(Value::Null));
+            asked.done(outcome.by(Some(id))).await?;
+            done
+        });
+        noted.await.map_err(|e| Error::internal(format!("{action} of operation {id} died")).because(e))?
     }
 
     async fn wait_until(&self, time: Time) {
