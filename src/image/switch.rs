@@ -218,7 +218,9 @@ impl CloneRecord {
     fn turn_for(&self, switch: &ViewSwitch, new: &[Layer]) -> Option<Turn> {
         let former = switch.sealed.stack(&self.view);
         let common = former.iter().zip(new).take_while(|(a, b)| a == b).count();
-        let mut layers: Vec<_> = former[common..].iter().chain(&new[common..]).chain(&self.loose).copied().collect();
+        // What makes kept writes fit says nothing of any object's content.
+        let new = if matches!(switch.shown, Shown::Kept { .. }) { &[] } else { &new[common..] };
+        let mut layers: Vec<_> = former[common..].iter().chain(new).chain(&self.loose).copied().collect();
         layers.extend(written_pins(&self.pins, &switch.sealed));
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();

@@ -4,8 +4,10 @@
 
 use std::fs;
 
+use mimeo::error::{Error, ErrorKind};
 use mimeo::image::{
-    CloneTarget, Labels, NewFork, NewSnapshot, PinnedViews, RepointPlan, SnapshotTarget, VersionRef, Writes,
+    CloneTarget, Fate, Labels, NewFork, NewSnapshot, OnConflict, PinnedViews, RepointPlan, SnapshotTarget,
+    SwitchPolicy, VersionRef, Writes,
 };
 use mimeo::maintain::fsck::Checked;
 use mimeo::vfs::{
@@ -23,7 +25,8 @@ const STEPS: usize = 1500;
 async fn a_store_stays_in_order() {
     let seed = std::env::var("MIMEO_SEED").ok().and_then(|s| s.parse().ok()).unwrap_or_else(|| rand::rng().random());
     println!("seed {seed}: MIMEO_SEED={seed} repeats it");
-    let mut run = Run { world: two_versions().await, rng: SmallRng::seed_from_u64(seed), held: Vec::new(), made: 0 };
+    let mut run =
+        Run { world: two_versions().await, rng: SmallRng::seed_from_u64(seed), held: Vec::new(), made: 0, kept: 0 };
     run.assert_clean(0).await;
     for step in 1..=STEPS {
         match run.rng.random_range(0..100) {
@@ -38,6 +41,7 @@ async fn a_store_stays_in_order() {
             run.assert_clean(step).await;
         }
     }
+    println!("{} times private writes went along", run.kept);
 }
 
 /// Image `os`, of which v1 and v2 differ in a few files, and the clones, on v1.
@@ -67,6 +71,8 @@ struct Run {
     held: Vec<Object>,
     /// Names that were thought of.
     made: u32,
+    /// Clones whose private writes went along to another version.
+    kept: usize,
 }
 
 /// What a verb did, unless the object was gone or the name not free, or the like.
@@ -75,6 +81,13 @@ fn settled<T>(outcome: Result<T, Refused>) -> Option<T> {
         Ok(done) => Some(done),
         Err(refused) if refused.why == Refusal::Later => panic!("{refused:?}"),
         Err(_) => None,
+    }
+}
+
+/// Nothing but a conflict may keep clones from being switched.
+fn refused_or_done<T>(outcome: Result<T, Error>) {
+    if let Err(error) = outcome {
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
     }
 }
 
@@ -216,6 +229,26 @@ impl Run {
         settled(self.world.run(|vfs, rq| vfs.link(rq, object, to)).await);
     }
 
+    /// Switch clones to another version, or undo such a switch. Some are refused, for good reasons.
+    async fn repoint(&mut self, target: CloneTarget) {
+        if self.rng.random_range(0..4) == 0 {
+            let operations: Vec<_> = self.world.catalog.state().operations().map(|operation| operation.id).collect();
+            if let Some(operation) = self.pick(&operations) {
+                refused_or_done(self.world.fleet.rollback(*operation, 0).await);
+            }
+            return;
+        }
+        let paths = ["etc/deep".to_owned(), self.name()];
+        let writes = [Writes::Keep, Writes::Keep, Writes::Discard, Writes::parse("preserve", &paths).unwrap()];
+        let conflicts = [OnConflict::Stop, OnConflict::CloneWins, OnConflict::ImageWins];
+        let (writes, conflict) = (self.pick(&writes).cloned(), self.pick(&conflicts).copied());
+        let to = VersionRef::number("os", self.rng.random_range(1..=2));
+        let plan = RepointPlan::new("os", to, target).with(SwitchPolicy { writes, conflict, activation: None });
+        refused_or_done(
+            self.world.fleet.repoint(plan).await.map(|done| self.kept += done.outcome.count(&[Fate::Kept])),
+        );
+    }
+
     /// One operation on clones as such. Some are refused, for good reasons.
     async fn operate(&mut self) {
         let clone = self.clone();
@@ -237,11 +270,7 @@ impl Run {
             }
             (50..60, Some(snapshot)) => self.fork(&format!("{clone}@{snapshot}")).await,
             (60..68, _) => self.fork(&clone).await,
-            (68..76, _) => {
-                let to = VersionRef::number("os", self.rng.random_range(1..=2));
-                let plan = RepointPlan::new("os", to, one()).with(Writes::Discard);
-                drop(fleet.repoint(plan).await);
-            }
+            (68..76, _) => self.repoint(one()).await,
             (76..79, _) => drop(fleet.drop_pins(one()).await.unwrap()),
             (79..84, _) => {
                 let pins: Vec<_> = record.pins.iter().map(|pin| pin.view.number).collect();
