@@ -16,7 +16,7 @@ use super::Node;
 use super::changes::{Private, PrivateName, PrivateObject};
 use super::paths::{Paths, SealedView, joined};
 use crate::error::{Error, Result};
-use crate::manifest::{Change, ChangeKind, Content, Entry, FileKind, Ino, Inode, Xattrs};
+use crate::manifest::{Change, ChangeKind, Content, Entry, FileKind, Ino, Inode, Manifest, Xattrs};
 
 /// One path that differs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +63,8 @@ struct Shown {
     node: Node,
     /// The image's, if that has one of this number.
     image: Option<Inode>,
+    /// The one under its private data: the image's, or that of the version that it keeps as its base.
+    base: Option<Inode>,
     private: Option<PrivateObject>,
 }
 
@@ -107,7 +109,8 @@ impl Diff<'_, '_> {
     fn object(&mut self, object: &PrivateObject) -> Result<ControlFlow<()>> {
         let Some(node) = &object.node else { return Ok(ControlFlow::Continue(())) };
         let Some(image) = self.view.image_inode(object.ino)? else { return Ok(ControlFlow::Continue(())) };
-        let shown = Shown { node: node.clone(), image: Some(image.clone()), private: Some(object.clone()) };
+        let base = Some(image.clone());
+        let shown = Shown { node: node.clone(), image: base.clone(), base, private: Some(object.clone()) };
         if kind_of_change(&image, &shown).is_none() {
             return Ok(ControlFlow::Continue(()));
         }
@@ -159,7 +162,12 @@ impl Diff<'_, '_> {
     fn shown(&self, ino: Ino) -> Result<Shown> {
         let private = self.private.object(ino)?;
         let node = self.view.node(ino)?.ok_or_else(|| missing(ino))?;
-        Ok(Shown { node, image: self.view.image_inode(ino)?, private })
+        let image = self.view.image_inode(ino)?;
+        let base = match node.base {
+            Some(id) => self.view.ask(|_, fetch| Manifest::open(fetch, &id)?.inode(fetch, ino))?,
+            None => image.clone(),
+        };
+        Ok(Shown { node, image, base, private })
     }
 }
 
@@ -178,11 +186,10 @@ impl Shown {
     }
 
     fn has_other_bytes(&self, was: &Inode) -> bool {
-        // Whichever version it keeps as its base: the same number is the same data.
-        let Some(image) = &self.image else { return true };
+        let Some(base) = &self.base else { return true };
         let private = self.private.as_ref();
-        private.is_some_and(|private| private.bytes_private > 0 || private.shows_image_upto < image.size)
-            || image.digest != was.digest
+        private.is_some_and(|private| private.bytes_private > 0 || private.shows_image_upto < base.size)
+            || base.digest != was.digest
     }
 
     fn has_other_attrs(&self, was: &Inode) -> bool {
