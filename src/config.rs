@@ -34,7 +34,9 @@ pub struct Config {
     pub store: StoreConfig,
     pub import: ImportConfig,
     pub clones: ClonesConfig,
+    pub pins: PinsConfig,
     pub admin: AdminConfig,
+    pub audit: AuditConfig,
     pub maintenance: MaintenanceConfig,
     pub operations: OperationsConfig,
     pub log: LogConfig,
@@ -196,6 +198,38 @@ pub struct ClonesConfig {
 impl Default for ClonesConfig {
     fn default() -> Self {
         Self { max_fork_depth: 8 }
+    }
+}
+
+/// Former views of clones, kept because handles into them may be in use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PinsConfig {
+    /// One ends when nothing was resolved in it for so long, in seconds.
+    pub idle_secs: u64,
+    /// And so long after all clients that used it have mounted the clone anew or unmounted it, in seconds.
+    pub unmounted_secs: u64,
+}
+
+impl Default for PinsConfig {
+    fn default() -> Self {
+        Self { idle_secs: 7 * 24 * 3600, unmounted_secs: 3600 }
+    }
+}
+
+/// The audit log.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct AuditConfig {
+    /// A file is followed by the next when it is so long.
+    pub file_bytes: u64,
+    /// Files that are kept.
+    pub files: usize,
+}
+
+impl Default for AuditConfig {
+    fn default() -> Self {
+        Self { file_bytes: 16 * MIB, files: 16 }
     }
 }
 

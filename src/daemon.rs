@@ -28,6 +28,7 @@ pub use data_dir::{DataDir, FORMAT};
 pub use stores::{Stores, open_private_index};
 
 use crate::admin;
+use crate::audit::{self, AuditLog};
 use crate::config::{Config, Squash};
 use crate::env::Env;
 use crate::error::{Error, Result};
@@ -35,7 +36,7 @@ use crate::image::Fleet;
 use crate::maintain;
 use crate::metrics::ImportCounters;
 use crate::nfs;
-use crate::vfs::{self, ExportPolicy, ImageVfs};
+use crate::vfs::{self, ExportPolicy, ImageVfs, Vfs};
 
 /// Open files beside the clients' connections: RocksDB's, packs, sockets.
 const OTHER_FILES: u64 = 2048;
@@ -84,33 +85,37 @@ impl Servers {
         let data_dir = dir.path().to_owned();
         let policy = export_policy(config);
         let (catalog, chunks) = (stores.catalog.clone(), stores.chunks.clone());
+        let audit = open_audit(config, env, data_dir.join("audit")).await?;
+        let fleet = Fleet::new(stores.catalog.clone(), stores.overlays.clone()).with_audit(audit);
+        let fleet = Arc::new(fleet.with_fork_depth(config.clones.max_fork_depth));
         let vfs = ImageVfs::new(catalog, chunks, stores.overlays.clone(), policy, env.clone(), data_dir.clone());
+        let vfs = vfs.activating(Fleet::clone(&fleet));
+        let activity = vfs.activity().clone();
         let nfs = nfs::Server::bind(Arc::new(vfs), nfs_options(config))?;
         let addrs = nfs.local_addrs();
         let socket = config.admin_socket(dir.path());
         let admin = admin::Server::bind(&socket, &config.admin.allow_uids).await?;
         let (stop, stopped) = watch::channel(false);
-        let fleet = Fleet::new(stores.catalog.clone(), stores.overlays.clone());
-        let fleet = Arc::new(fleet.with_fork_depth(config.clones.max_fork_depth));
-        let background = maintain::spawn(
-            fleet.clone(),
-            stores.overlays.clone(),
-            stores.chunks.clone(),
-            env,
-            config,
-            stopped.clone(),
-        );
-        let outside = Arc::new(maintain::operations::Machine { readers: None });
+        let parts = maintain::Parts {
+            fleet: fleet.clone(),
+            overlays: stores.overlays.clone(),
+            chunks: stores.chunks.clone(),
+            uses: activity.clone(),
+        };
+        let background = maintain::spawn(parts, env, config, stopped.clone());
+        let outside = Arc::new(maintain::operations::Machine { readers: Some(activity.clone()) });
         let operations = maintain::operations::spawn(fleet.clone(), env.clock.clone(), outside, stopped.clone());
         let context = admin::Context {
             catalog: stores.catalog.clone(),
             fleet,
+            activity,
             chunks: stores.chunks.clone(),
             env: env.clone(),
             data_dir,
             import_threads: or_cores(config.import.threads),
             imports: ImportCounters::default(),
             running_imports: Arc::default(),
+            socket: socket.clone(),
             nfs: addrs.clone(),
             stop: stopped,
         };
@@ -183,6 +188,13 @@ fn raise_file_limit(wanted: usize) {
             "the limit of open files is too low for nfs.max_connections; raise it (ulimit -n)"
         );
     }
+}
+
+async fn open_audit(config: &Config, env: &Env, dir: PathBuf) -> Result<Arc<AuditLog>> {
+    let bounds = audit::Bounds { file_bytes: config.audit.file_bytes, files: config.audit.files };
+    let env = env.clone();
+    let open = tokio::task::spawn_blocking(move || AuditLog::open(&env, dir, bounds));
+    open.await.map_err(|e| Error::internal("opening the audit log").because(e))?
 }
 
 fn export_policy(config: &Config) -> ExportPolicy {

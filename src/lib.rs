@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`error`], [`config`], [`metrics`], [`env`](mod@env) | what every layer uses |
 //! | [`meta`] | ordered keys and values (RocksDB) |
+//! | [`audit`] | the audit log: who changed what |
 //! | [`chunk`] | the content-addressed chunk store and its cache |
 //! | [`manifest`] | immutable trees as pages in the chunk store |
 //! | [`overlay`] | private writes of clones: the log |
@@ -17,6 +18,7 @@
 //! | [`cli`] | the command line |
 
 pub mod admin;
+pub mod audit;
 pub mod chunk;
 pub mod cli;
 pub mod config;

@@ -1,6 +1,10 @@
 //! Goal: the command line is the contract that scripts rely on: names, flags, exit codes, `--json`.
 //! Method: run the real program against the real daemon, on a directory of its own per test.
 
+#[path = "cli/activation.rs"]
+mod activation;
+#[path = "cli/audit.rs"]
+mod audit;
 #[path = "common/mod.rs"]
 mod common;
 #[path = "cli/data_dir.rs"]

@@ -16,6 +16,11 @@ use super::views::{clone_info, switch_edits, version_name};
 use crate::error::{Error, Result};
 use crate::image::{CloneNames, CloneRecord, LabelEdits, Labels, NewClones, PolicyEdits, Squash};
 
+use crate::vfs::{QUIET, Seen};
+
+/// Clients that are named as being in the way of a switch.
+const MAX_BLOCKERS: usize = 16;
+
 /// A `CloneList`.
 pub(super) async fn list(
     State(cx): State<Arc<Context>>,
@@ -29,7 +34,24 @@ pub(super) async fn list(
 pub(super) async fn show(State(cx): State<Arc<Context>>, Path(name): Path<String>) -> Answer<CloneInfo> {
     let state = cx.catalog.state();
     let clone = state.find_clone(&name)?;
-    Ok(Json(clone_info(&cx.fleet, &state, clone)))
+    Ok(Json(CloneInfo { blocked_by: blockers(&cx, clone), ..clone_info(&cx.fleet, &state, clone) }))
+}
+
+/// What keeps the next mount of a clone from setting off the switch that waits for it.
+fn blockers(cx: &Context, clone: &CloneRecord) -> Vec<String> {
+    let now = cx.env.clock.uptime();
+    if !clone.waits_for_mount() || cx.activity.is_quiet(clone.id, now) {
+        return Vec::new();
+    }
+    let users = cx.activity.users(clone.id, now, MAX_BLOCKERS);
+    let blocker = |seen: &Seen| match seen.connected {
+        true => format!("{} is connected", seen.client),
+        false => format!("{} used it less than {} s ago", seen.client, QUIET.as_secs() + 1),
+    };
+    match users.is_empty() {
+        true => vec![format!("who used it in the last {} s is not known", QUIET.as_secs())],
+        false => users.iter().map(blocker).collect(),
+    }
 }
 
 pub(super) async fn create(State(cx): State<Arc<Context>>, Body(body): Body<CreateClones>) -> Answer<ClonesCreated> {

@@ -10,16 +10,19 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use axum::body::{Body as HttpBody, Bytes};
-use axum::extract::{ConnectInfo, Path, State};
+use axum::extract::{ConnectInfo, Extension, Path, State};
 use axum::response::Response;
 use futures_util::stream;
+use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
+use super::audit::Ticket;
 use super::reply::{Body, Refused, error_info, line, lines};
 use super::types::{ImportBody, ImportInfo, ImportLine, ImportProgress, PromoteBody};
 use super::{Context, Peer, views};
+use crate::audit::{Asked, Outcome};
 use crate::error::{Error, Result};
 use crate::image::import::{ImportContext, ImportDone, ImportRequest, Progress, run_import};
 use crate::image::promote::{PromoteRequest, run_promote};
@@ -32,6 +35,7 @@ const CONSISTENCIES: [&str; 3] = ["application", "crash", "unknown"];
 pub(super) async fn import(
     State(cx): State<Arc<Context>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(ticket): Extension<Ticket>,
     Path(image): Path<String>,
     Body(body): Body<ImportBody>,
 ) -> Result<Response, Refused> {
@@ -39,13 +43,14 @@ pub(super) async fn import(
     tracing::info!("importing {} as image {}", request.source.display(), request.image);
     let image = request.image.clone();
     let run = |context, progress| async move { run_import(&context, request, progress).await };
-    Ok(Running::start(&cx, image, run).answer())
+    Ok(Running::start(&cx, image, ticket, run).answer())
 }
 
 /// A version from what a clone shows.
 pub(super) async fn promote(
     State(cx): State<Arc<Context>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(ticket): Extension<Ticket>,
     Body(body): Body<PromoteBody>,
 ) -> Result<Response, Refused> {
     check_name("image", &body.image)?;
@@ -54,7 +59,7 @@ pub(super) async fn promote(
     let request = PromoteRequest { source, image: body.image.clone(), labels, author: author(peer) };
     let fleet = cx.fleet.clone();
     let run = |context, progress| async move { run_promote(&context, &fleet, request, progress).await };
-    Ok(Running::start(&cx, body.image, run).answer())
+    Ok(Running::start(&cx, body.image, ticket, run).answer())
 }
 
 fn author(peer: Peer) -> String {
@@ -94,6 +99,7 @@ impl Running {
     fn start<F: Future<Output = Result<ImportDone>> + Send + 'static>(
         cx: &Arc<Context>,
         image: String,
+        ticket: Ticket,
         work: impl FnOnce(ImportContext, Arc<Progress>) -> F,
     ) -> Self {
         let progress = Arc::new(Progress::default());
@@ -103,7 +109,7 @@ impl Running {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             cx: cx.clone(),
-            task: tokio::spawn(count(cx.clone(), image, work)),
+            task: tokio::spawn(count(cx.clone(), image, ticket.take(), work)),
             progress,
             tick,
             stop: cx.stop.clone(),
@@ -164,14 +170,33 @@ fn import_context(cx: &Context) -> ImportContext {
     }
 }
 
-async fn count(cx: Arc<Context>, image: String, work: impl Future<Output = Result<ImportDone>>) -> Result<ImportDone> {
+async fn count(
+    cx: Arc<Context>,
+    image: String,
+    asked: Option<Asked>,
+    work: impl Future<Output = Result<ImportDone>>,
+) -> Result<ImportDone> {
     let outcome = work.await;
     // Here, since nobody may be left to read the last line.
     if let Err(error) = &outcome {
         tracing::warn!("no new version of image {image}: {error}");
     }
     cx.imports.count(outcome.is_ok());
+    if let Some(asked) = asked {
+        asked.done(noted(&outcome)).await?;
+    }
     outcome
+}
+
+fn noted(outcome: &Result<ImportDone>) -> Outcome {
+    match outcome {
+        Ok(done) => Outcome::done(json!({
+            "version": views::version_name(&done.image, done.version.number),
+            "inodes": done.version.inodes,
+            "bytes_added": done.version.bytes_added,
+        })),
+        Err(error) => Outcome::failed(error),
+    }
 }
 
 type Line = Result<Bytes, std::convert::Infallible>;

@@ -4,10 +4,11 @@
 //! |---|---|
 //! | `types` | the documents, shared with the command line |
 //! | `router` | which path and method means which handler; limits; who may call |
-//! | `images`, `clones`, `snapshots`, `repoint`, `operations`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
+//! | `images`, `clones`, `snapshots`, `repoint`, `operations`, `activations`, `pins`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
 //! | `import`, `diff` | the two answers that are streams of lines |
 //! | `selection` | which objects a request means |
 //! | `views` | catalog records as documents |
+//! | `audit` | notes every change in the audit log; reads it |
 //! | `reply` | errors and bodies |
 //!
 //! Invariants: only root, the daemon's own user and the users in `admin.allow_uids` are answered
@@ -16,11 +17,14 @@
 //! Failure story: every refusal is a JSON document with the error, its kind and the remedy; a client
 //! that goes away cancels its import, and nothing of it is left.
 
+mod activations;
+mod audit;
 mod clones;
 mod diff;
 mod images;
 mod import;
 mod operations;
+mod pins;
 mod reply;
 mod repoint;
 mod router;
@@ -46,11 +50,14 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::import::Running as RunningImports;
 use crate::image::{Catalog, Fleet};
 use crate::metrics::ImportCounters;
+use crate::vfs::Activity;
 
 /// What the handlers work with.
 pub struct Context {
     pub catalog: Arc<Catalog>,
     pub fleet: Arc<Fleet>,
+    /// Who uses which clone.
+    pub activity: Arc<Activity>,
     pub chunks: Arc<ChunkStore>,
     pub env: Env,
     pub data_dir: PathBuf,
@@ -58,6 +65,8 @@ pub struct Context {
     pub import_threads: usize,
     pub imports: ImportCounters,
     pub running_imports: Arc<RunningImports>,
+    /// Where the API is served.
+    pub socket: PathBuf,
     /// Where NFS is served.
     pub nfs: Vec<SocketAddr>,
     /// Becomes true when the daemon stops; imports under way are then cancelled.
@@ -68,6 +77,7 @@ pub struct Context {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Peer {
     uid: Option<u32>,
+    pid: Option<u32>,
 }
 
 impl Peer {
@@ -79,7 +89,9 @@ impl Peer {
 
 impl Connected<IncomingStream<'_, UnixListener>> for Peer {
     fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self { uid: stream.io().peer_cred().ok().map(|peer| peer.uid()) }
+        let peer = stream.io().peer_cred().ok();
+        let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+        Self { uid: peer.map(|peer| peer.uid()), pid }
     }
 }
 

@@ -1,17 +1,17 @@
-//! The view switch, and the former views that it leaves.
+//! The view switch.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{ConnectInfo, Query, State};
+use axum::extract::{ConnectInfo, State};
 
 use super::diff::escaped;
 use super::reply::{Answer, Body};
-use super::selection::{Selection, target};
-use super::types::{ConflictInfo, DropPinsBody, PinList, PinsDropped, RepointBody, RepointInfo};
-use super::views::{pin_infos, switch_policy, version_name};
+use super::selection::target;
+use super::types::{ConflictInfo, RepointBody, RepointInfo};
+use super::views::{switch_policy, version_name};
 use super::{Context, Peer};
 use crate::error::Result;
 use crate::image::{CloneOutcome, Fate, OnConflict, Prediction, RepointOutcome, RepointPlan, VersionNumber};
@@ -44,13 +44,9 @@ pub(super) async fn repoint(
 }
 
 pub(super) fn plan(body: RepointBody) -> Result<RepointPlan> {
-    Ok(RepointPlan {
-        to: body.to.parse()?,
-        target: target(body.clones, body.select)?,
-        policy: switch_policy(&body.policy)?,
-        image: body.image,
-        max_failures: body.max_failures,
-    })
+    let target = target(body.clones, body.select)?;
+    let plan = RepointPlan::new(&body.image, body.to.parse()?, target).with(switch_policy(&body.policy)?);
+    Ok(RepointPlan { max_failures: body.max_failures, ..plan })
 }
 
 async fn predict(cx: &Context, plan: &RepointPlan) -> Answer<RepointInfo> {
@@ -126,17 +122,4 @@ fn ended(clone: &CloneOutcome) -> &'static str {
         (_, OnConflict::CloneWins) => "clone-wins",
         (_, OnConflict::ImageWins) => "image-wins",
     }
-}
-
-pub(super) async fn pins(State(cx): State<Arc<Context>>, Query(selection): Query<Selection>) -> Answer<PinList> {
-    let state = cx.catalog.state();
-    let selector = selection.selector()?;
-    let clones = state.select(&selector);
-    Ok(Json(PinList { pins: clones.flat_map(|clone| pin_infos(&cx.fleet, &state, clone)).collect() }))
-}
-
-pub(super) async fn drop_pins(State(cx): State<Arc<Context>>, Body(body): Body<DropPinsBody>) -> Answer<PinsDropped> {
-    let pins = cx.fleet.drop_pins(target(body.clones, body.select)?).await?;
-    tracing::info!("dropped {pins} pins");
-    Ok(Json(PinsDropped { pins: pins as u64 }))
 }

@@ -10,10 +10,12 @@ use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 
 use super::types::ErrorInfo;
-use super::{Context, Peer, clones, diff, images, import, operations, repoint, snapshots, status};
+use super::{
+    Context, Peer, activations, audit, clones, diff, images, import, operations, pins, repoint, snapshots, status,
+};
 
 /// Largest request body, in bytes: 100,000 names of the longest kind, and room.
-const MAX_BODY: usize = 32 << 20;
+pub(super) const MAX_BODY: usize = 32 << 20;
 
 /// All endpoints. `allow_uids` are the users who may call besides root and our own.
 pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
@@ -43,12 +45,15 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/operations/{id}/resume", post(operations::resume))
         .route("/v1/operations/{id}/abort", post(operations::abort))
         .route("/v1/operations/{id}/rollback", post(operations::roll_back))
-        .route("/v1/pins", get(repoint::pins).delete(repoint::drop_pins))
+        .route("/v1/pins", get(pins::list).delete(pins::drop_pins))
+        .route("/v1/activations", post(activations::activate).delete(activations::withdraw))
+        .route("/v1/audit", get(audit::entries))
         .route("/v1/df", get(status::usage))
         .route("/v1/status", get(status::status))
         .route("/metrics", get(status::metrics))
         .fallback(no_such_endpoint)
         .layer(DefaultBodyLimit::max(MAX_BODY))
+        .layer(middleware::from_fn_with_state(context.clone(), audit::audit))
         .layer(middleware::from_fn_with_state(allowed, admit))
         .with_state(context)
 }
@@ -100,9 +105,9 @@ mod tests {
     fn root_ourselves_and_the_listed_are_admitted() {
         let allowed = Allowed { own: 7, more: vec![1000] };
         for uid in [0, 7, 1000] {
-            assert!(allowed.admits(Peer { uid: Some(uid) }), "{uid}");
+            assert!(allowed.admits(Peer { uid: Some(uid), pid: None }), "{uid}");
         }
-        assert!(!allowed.admits(Peer { uid: Some(8) }));
-        assert!(!allowed.admits(Peer { uid: None }));
+        assert!(!allowed.admits(Peer { uid: Some(8), pid: None }));
+        assert!(!allowed.admits(Peer { uid: None, pid: None }));
     }
 }

@@ -12,6 +12,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use crate::audit::Entry as AuditEntry;
+
 /// Labels as they are written.
 pub type LabelMap = BTreeMap<String, String>;
 
@@ -252,6 +254,8 @@ pub struct CloneInfo {
     pub lagging_since: Option<String>,
     /// The switch that waits for it.
     pub staged: Option<StagedInfo>,
+    /// Where a switch waits for the next mount: why a mount would not set it off now.
+    pub blocked_by: Vec<String>,
     pub policy: PolicyInfo,
     /// How it is switched.
     pub switch: SwitchWords,
@@ -528,8 +532,17 @@ pub struct PinInfo {
     pub since: String,
     /// The operation that did.
     pub operation: String,
-    /// What the view had of its own.
+    /// The version was removed by name, and is read by this pin, if by nothing else.
+    pub version_removed: bool,
+    /// Addresses of machines that may hold handles into it: they used the clone and have not mounted it anew
+    /// or unmounted it since. As far as is known since the daemon's start.
+    pub clients: Vec<String>,
+    /// When something was last resolved in it, as far as is known since the daemon's start; else `since`.
+    pub idle_since: String,
+    /// What the view has of its own, its layers included.
     pub bytes_private: u64,
+    /// Of these, what nothing but this pin needs.
+    pub bytes_held: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -545,11 +558,46 @@ pub struct DropPinsBody {
     pub select: Option<String>,
     #[serde(default)]
     pub clones: Vec<String>,
+    /// Only that of this view, of the one clone that is named.
+    #[serde(default)]
+    pub view: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinsDropped {
     pub pins: u64,
+    /// `CLONE view N` each.
+    #[serde(default)]
+    pub names: Vec<String>,
+}
+
+/// What became of the switch that waited for a clone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivatedInfo {
+    /// The clone.
+    pub name: String,
+    /// The version that it shows now.
+    pub version: String,
+    pub view: u64,
+    /// A switch waits still, or again.
+    pub staged: bool,
+    /// The operation that staged it.
+    pub staged_by: String,
+    /// The operation that made the switch.
+    pub operation: Option<String>,
+    /// Why it was not made.
+    pub error: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ActivationList {
+    pub clones: Vec<ActivatedInfo>,
+}
+
+/// What was changed, by whom: oldest first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AuditList {
+    pub entries: Vec<AuditEntry>,
 }
 
 /// Space: of the store, of its filesystem, of the cache.

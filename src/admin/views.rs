@@ -2,23 +2,17 @@
 
 use std::collections::HashMap;
 
-use jiff::Timestamp;
-
-use super::types::{
-    CloneInfo, ImageInfo, LabelMap, PinInfo, PolicyInfo, SnapshotInfo, StagedInfo, SwitchWords, VersionInfo,
-};
+use super::types::{CloneInfo, ImageInfo, LabelMap, PolicyInfo, SnapshotInfo, StagedInfo, SwitchWords, VersionInfo};
 use crate::env::Time;
 use crate::error::{Error, Result};
 use crate::image::{
-    CloneRecord, ExportOverrides, Fleet, ImageId, ImageRecord, Labels, Pin, SnapshotRecord, Squash, Staged, State,
+    CloneRecord, ExportOverrides, Fleet, ImageId, ImageRecord, Labels, SnapshotRecord, Squash, Staged, State,
     SwitchEdits, SwitchPolicy, VersionNumber, VersionRecord, Writes,
 };
 
 /// RFC 3339 in UTC, to the millisecond.
 pub(super) fn rfc3339(time: Time) -> String {
-    let nanos = i32::try_from(time.nanos).unwrap_or(0) / 1_000_000 * 1_000_000;
-    // What no calendar has (beyond the year 9999) is shown as seconds.
-    Timestamp::new(time.secs, nanos).map_or_else(|_| time.secs.to_string(), |t| format!("{t:.3}"))
+    time.rfc3339()
 }
 
 pub(super) fn label_map(labels: &Labels) -> LabelMap {
@@ -117,6 +111,7 @@ pub(super) fn clone_info(fleet: &Fleet, state: &State, clone: &CloneRecord) -> C
         lagging: clone.lagging.map(|lagging| version_name(&image, lagging.version)),
         lagging_since: clone.lagging.map(|lagging| rfc3339(lagging.since)),
         staged: clone.staged.as_ref().map(|staged| staged_info(&image, staged)),
+        blocked_by: Vec::new(),
         image,
         view: clone.view.number,
         labels: label_map(&clone.labels),
@@ -211,31 +206,5 @@ pub(super) fn snapshot_info(state: &State, clone: &CloneRecord, snapshot: &Snaps
         layers: snapshot.layers.len() as u64,
         auto: snapshot.auto(),
         operation: snapshot.operation.map(|operation| operation.to_string()),
-    }
-}
-
-/// The pins of a clone, newest first.
-pub(super) fn pin_infos(fleet: &Fleet, state: &State, clone: &CloneRecord) -> Vec<PinInfo> {
-    let image = image_of(state, clone.image);
-    let info = |pin: &Pin| PinInfo {
-        name: clone.name.to_string(),
-        version: version_name(&image, pin.view.version),
-        view: pin.view.number,
-        since: rfc3339(pin.since),
-        operation: pin.operation.to_string(),
-        bytes_private: fleet.counts(&pin.view).bytes,
-    };
-    clone.pins.iter().map(info).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_utc_to_the_millisecond() {
-        assert_eq!(rfc3339(Time::new(0, 0)), "1970-01-01T00:00:00.000Z");
-        assert_eq!(rfc3339(Time::new(1_784_600_000, 123_999_999)), "2026-07-21T02:13:20.123Z");
-        assert_eq!(rfc3339(Time::new(i64::MAX, 0)), i64::MAX.to_string());
     }
 }

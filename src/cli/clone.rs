@@ -5,6 +5,7 @@ use clap::builder::NonEmptyStringValueParser as Name;
 use clap::{ArgGroup, Args, Subcommand};
 use hyper::Method;
 
+use super::activation;
 use super::client::{Client, escape, selecting};
 use super::diff;
 use super::output::{Output, count, fields, labels, local, size, table};
@@ -51,6 +52,10 @@ pub(super) enum CloneCommand {
     },
     /// Remove clones with their snapshots: all of them or none
     Rm(Which),
+    /// Make the switch that waits for clones (for their mount, or a time) now, under live mounts
+    Activate(Which),
+    /// Withdraw the switch that waits for clones
+    Unstage(Which),
     /// Set labels of clones or of a snapshot (k=v), or remove them (k-)
     #[command(override_usage = "mimeo clone label <CLONE[@SNAPSHOT]> <k=v|k->...\n       \
                                 mimeo clone label --select <SELECTOR> <k=v|k->...")]
@@ -76,6 +81,12 @@ pub(super) struct Which {
     /// Those whose labels match: k=v, k!=v, k, !k, separated by commas
     #[arg(long, value_name = "SELECTOR", conflicts_with = "clones")]
     select: Option<String>,
+}
+
+impl From<Which> for Remove {
+    fn from(Which { clones, select }: Which) -> Self {
+        Self { names: clones, select }
+    }
 }
 
 /// What `clone set` sets; one of them at least.
@@ -168,9 +179,10 @@ pub(super) async fn run(command: CloneCommand, client: &mut Client, output: &mut
         CloneCommand::Diff { clone } => {
             diff::show(client, output, &format!("/v1/clones/{}/diff", escape(&clone))).await
         }
-        CloneCommand::Rm(Which { clones, select }) => {
-            let body = Remove { names: clones, select };
-            let removed: Removed = client.send(Method::DELETE, "/v1/clones", &body).await?;
+        CloneCommand::Activate(which) => activation::activate(which.into(), client, output).await,
+        CloneCommand::Unstage(which) => activation::unstage(which.into(), client, output).await,
+        CloneCommand::Rm(which) => {
+            let removed: Removed = client.send(Method::DELETE, "/v1/clones", &Remove::from(which)).await?;
             output.show(&removed, |removed| format!("removed {}", count(removed.names.len() as u64, "clone")))
         }
         CloneCommand::Label { select, arguments } => label(select, arguments, client, output).await,
@@ -253,6 +265,7 @@ pub(super) fn show(clone: &CloneInfo) -> String {
         ("version", clone.version.clone()),
         ("lagging behind", clone.lagging.clone().unwrap_or_default()),
         ("staged", clone.staged.as_ref().map_or(String::new(), staged)),
+        ("blocked by", clone.blocked_by.join(", ")),
         ("view", clone.view.to_string()),
         ("private", format!("{}{quota} in {}", size(clone.bytes_private), count(clone.inodes_private, "object"))),
         ("layers", clone.layers.to_string()),

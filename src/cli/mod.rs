@@ -9,6 +9,8 @@
 //!
 //! Failure story: one line that says what was wrong, with which object, and what to do.
 
+mod activation;
+mod audit;
 mod client;
 mod clone;
 mod diff;
@@ -16,6 +18,7 @@ mod fsck;
 mod image;
 mod operations;
 mod output;
+mod pins;
 mod progress;
 mod repoint;
 mod serve;
@@ -72,7 +75,9 @@ enum Command {
     /// Let the clones of an operation show again what they showed before it
     Rollback(operations::Rollback),
     /// List the former views of clones that stay readable, or drop them
-    Pins(repoint::Pins),
+    Pins(pins::Pins),
+    /// Show who changed what, when and from where
+    Audit(audit::Audit),
     /// Show what the store, its disk and the cache hold
     Df,
     /// Check the store in the data directory, while no daemon runs on it
@@ -119,7 +124,8 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
             Command::Repoint(command) => repoint::run(command, &mut client, output).await,
             Command::Rollback(rollback) => operations::roll_back(rollback, &mut client, output).await,
             Command::Ops(command) => operations::run(command, &mut client, output).await,
-            Command::Pins(command) => repoint::pins(command, &mut client, output).await,
+            Command::Pins(command) => pins::run(command, &mut client, output).await,
+            Command::Audit(command) => audit::run(command, &mut client, output).await,
             Command::Df => status::df(&mut client, output).await,
         }
     })

@@ -1,4 +1,4 @@
-//! `mimeo repoint` and `mimeo pins`.
+//! `mimeo repoint`.
 
 use std::path::{Path, PathBuf};
 
@@ -7,12 +7,10 @@ use clap::Args;
 use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 
-use super::client::{Client, selecting};
+use super::client::Client;
 use super::operations::{self, RolloutArgs};
-use super::output::{Output, count, local, size, table, words};
-use crate::admin::types::{
-    ConflictInfo, DropPinsBody, PinInfo, PinList, PinsDropped, RepointBody, RepointInfo, SwitchWords,
-};
+use super::output::{Output, count, size, table, words};
+use crate::admin::types::{ConflictInfo, RepointBody, RepointInfo, SwitchWords};
 
 #[derive(Args)]
 pub(super) struct Repoint {
@@ -140,43 +138,4 @@ pub(super) fn switch_policy(switch: &SwitchWords) -> String {
     let paths = switch.paths.iter().map(|path| format!("--path /{path}")).collect::<Vec<_>>().join(" ");
     let (writes, conflict) = (word("--writes", &switch.writes), word("--conflict", &switch.conflict));
     words(&[writes, paths, conflict, word("--activate", &switch.activate)])
-}
-
-#[derive(Args)]
-pub(super) struct Pins {
-    /// Only of clones whose labels match: k=v, k!=v, k, !k, separated by commas
-    #[arg(long, value_name = "SELECTOR", conflicts_with = "clones")]
-    select: Option<String>,
-    /// Only of these clones
-    #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
-    clones: Vec<String>,
-    /// Drop them: files that clients hold open in these views become stale
-    #[arg(long)]
-    drop: bool,
-}
-
-pub(super) async fn pins(pins: Pins, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Pins { select, clones, drop } = pins;
-    if drop {
-        let body = DropPinsBody { select, clones };
-        let dropped: PinsDropped = client.send(Method::DELETE, "/v1/pins", &body).await?;
-        return output.show(&dropped, |dropped| format!("dropped {}", count(dropped.pins, "pin")));
-    }
-    let mut list: PinList = client.get(&selecting("/v1/pins", select.as_deref())).await?;
-    list.pins.retain(|pin| clones.is_empty() || clones.contains(&pin.name));
-    output.show(&list, show_pins)
-}
-
-fn show_pins(list: &PinList) -> String {
-    let row = |pin: &PinInfo| {
-        vec![
-            pin.name.clone(),
-            pin.version.clone(),
-            pin.view.to_string(),
-            size(pin.bytes_private),
-            local(&pin.since),
-            pin.operation.clone(),
-        ]
-    };
-    table(&["CLONE", "VERSION", ">VIEW", ">PRIVATE", "SINCE", "OPERATION"], list.pins.iter().map(row))
 }

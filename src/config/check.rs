@@ -18,6 +18,10 @@ const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 0..=19;
 const MAX_THREADS: usize = 1024;
 const MAX_DRAIN_SECS: u64 = 3600;
 const MAX_FORK_DEPTH: u32 = 1024;
+const AUDIT_FILE_BYTES: std::ops::RangeInclusive<u64> = MIB..=1024 * MIB;
+const AUDIT_FILES: std::ops::RangeInclusive<usize> = 2..=10_000;
+/// Clients cache attributes for up to a minute, and look again.
+const MIN_PIN_SECS: u64 = 60;
 const MAX_OPERATIONS: usize = 4096;
 
 /// Whether the daemon may start in spite of it.
@@ -71,6 +75,8 @@ impl Config {
         self.check_store(&mut found);
         self.check_maintenance(&mut found);
         self.check_clones(&mut found);
+        self.check_pins(&mut found);
+        self.check_audit(&mut found);
         self.check_operations(&mut found);
         self.check_log(&mut found);
         found.0
@@ -189,6 +195,24 @@ impl Config {
             self.clones.max_fork_depth > MAX_FORK_DEPTH,
             format!("clones.max_fork_depth is {}", self.clones.max_fork_depth),
             "set at most 1024",
+        );
+    }
+
+    fn check_pins(&self, found: &mut Findings) {
+        let pins = &self.pins;
+        found.error(
+            pins.unmounted_secs < MIN_PIN_SECS || pins.idle_secs < pins.unmounted_secs,
+            format!("pins.idle_secs is {} and pins.unmounted_secs {}", pins.idle_secs, pins.unmounted_secs),
+            "set pins.unmounted_secs to 60 or more, and pins.idle_secs to that or more",
+        );
+    }
+
+    fn check_audit(&self, found: &mut Findings) {
+        let audit = &self.audit;
+        found.error(
+            !AUDIT_FILE_BYTES.contains(&audit.file_bytes) || !AUDIT_FILES.contains(&audit.files),
+            format!("audit.file_bytes is {} and audit.files {}", audit.file_bytes, audit.files),
+            "set audit.file_bytes between 1048576 (1 MiB) and 1073741824 (1 GiB), and audit.files between 2 and 10000",
         );
     }
 

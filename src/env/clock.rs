@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 /// A point in wall time: seconds since 1970 (negative before it) and nanoseconds below a second.
@@ -25,6 +26,13 @@ impl Time {
         } else {
             Self { secs: self.secs + 1, nanos: 0 }
         }
+    }
+
+    /// RFC 3339 in UTC, to the millisecond.
+    pub fn rfc3339(self) -> String {
+        let nanos = i32::try_from(self.nanos).unwrap_or(0) / 1_000_000 * 1_000_000;
+        // What no calendar has (beyond the year 9999) is shown as seconds.
+        Timestamp::new(self.secs, nanos).map_or_else(|_| self.secs.to_string(), |t| format!("{t:.3}"))
     }
 
     /// Milliseconds since 1970, 0 before.
@@ -97,5 +105,17 @@ impl Clock for ManualClock {
 
     fn uptime(&self) -> Duration {
         Duration::from_nanos(self.nanos.load(Ordering::SeqCst))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_written_in_utc_to_the_millisecond() {
+        assert_eq!(Time::new(0, 0).rfc3339(), "1970-01-01T00:00:00.000Z");
+        assert_eq!(Time::new(1_784_600_000, 123_999_999).rfc3339(), "2026-07-21T02:13:20.123Z");
+        assert_eq!(Time::new(i64::MAX, 0).rfc3339(), i64::MAX.to_string());
     }
 }

@@ -88,6 +88,13 @@ pub enum Change {
     /// A step of an operation: small, whatever its plan holds.
     Advance(Advance),
     RemoveOperation(OperationId),
+    /// Of each of these clones the former views with these numbers end. `sealed`: what the tops of all its
+    /// former views held then.
+    DropViews {
+        clones: Vec<ExportId>,
+        views: Vec<Vec<u64>>,
+        sealed: Sealed,
+    },
 }
 
 impl Change {
@@ -99,6 +106,7 @@ impl Change {
             Self::Switch(switch) => &switch.clones,
             Self::LabelClones { clones, .. }
             | Self::DropPins { clones, .. }
+            | Self::DropViews { clones, .. }
             | Self::SetPolicy { clones, .. }
             | Self::SetSwitchPolicy { clones, .. }
             | Self::Stage { clones, .. }

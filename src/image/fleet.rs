@@ -12,12 +12,14 @@
 //! Failure story: before the commit nothing has changed but a few marks too many; a crash after it
 //! finds all marks in the catalog at the next start.
 
+mod activate;
 mod flatten;
 mod fork;
 mod keep;
 mod look;
 mod marks;
 mod operations;
+mod pins;
 mod repoint;
 mod retention;
 mod rollback;
@@ -25,10 +27,12 @@ mod snapshots;
 #[cfg(test)]
 mod tests;
 
+pub use activate::Activated;
 pub use flatten::FLATTEN_ABOVE;
 pub use fork::{DEFAULT_FORK_DEPTH, NewFork};
 pub use look::Look;
 pub use operations::NewOperation;
+pub use pins::{EndedPin, PinnedViews};
 pub use repoint::{CloneOutcome, Prediction, RepointDone, RepointOutcome, RepointPlan};
 pub use retention::Retention;
 pub use rollback::RollbackDone;
@@ -49,6 +53,7 @@ use super::names::CloneRef;
 use super::record::{CloneRecord, View};
 use super::state::State;
 use super::switch::{Sealed, check_layers};
+use crate::audit::AuditLog;
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::{Counts, Frozen, OverlayId, OverlayStore};
 
@@ -64,6 +69,7 @@ pub struct Fleet {
     max_fork_depth: u32,
     /// On whose behalf operations are made.
     who: Arc<str>,
+    audit: Arc<AuditLog>,
 }
 
 /// Which overlays of the chosen clones stand still.
@@ -103,7 +109,7 @@ impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
         let (max_fork_depth, who) = (DEFAULT_FORK_DEPTH, "mimeo".into());
-        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth, who }
+        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth, who, audit: AuditLog::none() }
     }
 
     /// Let forks of forks be at most this deep.
@@ -116,6 +122,16 @@ impl Fleet {
     #[must_use]
     pub fn on_behalf_of(&self, who: &str) -> Self {
         Self { who: who.into(), ..self.clone() }
+    }
+
+    /// Tell this log what is done of mimeo's own accord.
+    #[must_use]
+    pub fn with_audit(self, audit: Arc<AuditLog>) -> Self {
+        Self { audit, ..self }
+    }
+
+    pub fn audit(&self) -> &Arc<AuditLog> {
+        &self.audit
     }
 
     pub(super) fn overlays(&self) -> &Arc<OverlayStore> {
@@ -153,25 +169,6 @@ impl Fleet {
         let (clones, layers) = removed.await?;
         self.release(layers.iter());
         Ok(clones)
-    }
-
-    /// Drop the pins of clones; answers how many there were. Handles into the former views that the
-    /// clone no longer shows are dead from then on. `All` and `Select` take clones of every image.
-    pub async fn drop_pins(&self, target: CloneTarget) -> Result<usize> {
-        let pinned = move |state: &State| {
-            let mut clones = target.choose(state)?;
-            clones.retain(|clone| !clone.pins.is_empty());
-            Ok(clones)
-        };
-        let drop = |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
-            let pinned: Vec<_> = clones.iter().filter(|clone| !clone.pins.is_empty()).collect();
-            if !pinned.is_empty() {
-                let clones = pinned.iter().map(|clone| clone.id).collect();
-                draft.apply(Change::DropPins { clones, sealed: sealed.clone() })?;
-            }
-            Ok(pinned.iter().map(|clone| clone.pins.len()).sum())
-        };
-        self.at_one_instant("drop pins", Freeze::ViewsAndPins, pinned, drop).await
     }
 
     /// Run `work` on clones while the overlays stand still, and commit what it changes. `choose` runs

@@ -33,8 +33,9 @@ pub use catalog::{Catalog, Draft, IdRange, MAX_ID_RANGE};
 pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
-    CloneOutcome, DEFAULT_FORK_DEPTH, FLATTEN_ABOVE, Fleet, Look, NewFork, NewOperation, NewSnapshot, Prediction,
-    RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention, RollbackDone, SnapshotTarget, TakenSnapshot,
+    Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fleet, Look, NewFork, NewOperation,
+    NewSnapshot, PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention,
+    RollbackDone, SnapshotTarget, TakenSnapshot,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};
@@ -53,7 +54,7 @@ pub use operation::{
 pub use policy::{
     Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,
 };
-pub use readers::Readers;
+pub use readers::{Readers, ViewUses};
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
     SnapshotId, SnapshotRecord, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,

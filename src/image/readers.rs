@@ -1,11 +1,30 @@
-//! Who reads, as far as an operation wants to know.
+//! What the catalog's operations want to know of clients. The file service sees them; here are only the
+//! questions, so that what lies beside it may ask.
 
 use std::time::Duration;
 
 use super::record::ExportId;
 
-/// Counts clients, by what they were seen doing since this daemon started.
+/// Who reads clones.
 pub trait Readers: Send + Sync + 'static {
-    /// Clients that read from any of these clones at or after `since`, an uptime of the daemon's clock.
+    /// How many clients were seen reading one of `clones` at or after the moment `since` of the clock's
+    /// uptime: each address once for each clone. Reads within one second count as one, at its first.
     fn readers_since(&self, clones: &[ExportId], since: Duration) -> usize;
+}
+
+/// Who may still hold handles into former views of clones.
+pub trait ViewUses: Send + Sync + 'static {
+    /// From this uptime on nothing that clients did is missing here: the start at first.
+    fn complete_since(&self) -> Duration;
+
+    /// When something was last resolved in a former view of a clone; `None`: never since
+    /// [`complete_since`](Self::complete_since).
+    fn last_resolved(&self, clone: ExportId, view: u64) -> Option<Duration>;
+
+    /// When the last of the clients that used the clone while it showed `view`, or an earlier view, mounted
+    /// it anew or unmounted it; `None` if one has not. If there were no such clients: zero.
+    fn left_since(&self, clone: ExportId, view: u64) -> Option<Duration>;
+
+    /// Forget all clones, and all former views, that are not there any more.
+    fn keep_only(&self, is_there: &dyn Fn(ExportId, Option<u64>) -> bool);
 }

@@ -171,6 +171,8 @@ pub struct Turn {
     pub all: bool,
     /// None where `all` is set.
     pub layers: Vec<Layer>,
+    /// What has private state in one of these went along, and keeps its generation.
+    pub except: Vec<Layer>,
 }
 
 /// How a caller's user id is mapped before permissions are looked at.
@@ -273,7 +275,7 @@ impl CloneRecord {
     /// Every sealed layer that the record names, some of them several times.
     pub fn layers_named(&self) -> impl Iterator<Item = &Layer> {
         let pinned = self.pins.iter().flat_map(|pin| pin.view.layers.iter().chain(&pin.sealed));
-        let turned = self.turns.iter().flat_map(|turn| &turn.layers);
+        let turned = self.turns.iter().flat_map(|turn| turn.layers.iter().chain(&turn.except));
         self.view.layers.iter().chain(pinned).chain(turned).chain(&self.loose)
     }
 }

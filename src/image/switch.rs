@@ -2,11 +2,13 @@
 //!
 //! Owns what a switch makes of one clone's record: the new view under a new number with an overlay of
 //! its own, the former view as a pin, and the turn that gives everything with private state a new
-//! generation. A pure function of the record and the switch, replayed from the log as it is.
+//! generation; and what the end of pins makes of it. Pure functions of the record and the change, replayed
+//! from the log as they are.
 //!
 //! Invariants: a handle that resolved before resolves afterwards, to the same line of content; so a
 //! pin goes only if the new view serves all that it has under the same generations. A turn goes only
-//! when no view that is left resolves anything by it. View numbers and switch times grow strictly.
+//! when no view that is left resolves anything by it. A pin with private writes never goes before an older
+//! one, where its handles would find other bytes. View numbers and switch times grow strictly.
 //!
 //! Failure story: none of its own; whether the clone may be switched is checked before.
 
@@ -106,6 +108,8 @@ pub enum Shown {
     },
     /// Each what stands here for it, in the order of the clones.
     Each(Vec<Content>),
+    /// The same; and what the layers hold is a part of what the clone held.
+    Preserved(Vec<Content>),
 }
 
 /// A switch of any number of clones: one key in the log.
@@ -127,7 +131,9 @@ impl ViewSwitch {
         match &self.shown {
             Shown::Same(content) => content.clone(),
             // A switch that says less than it has clones is damaged: what it does not name stays.
-            Shown::Each(contents) => contents.get(at).cloned().unwrap_or_else(|| self.sealed.content(&clone.view)),
+            Shown::Each(contents) | Shown::Preserved(contents) => {
+                contents.get(at).cloned().unwrap_or_else(|| self.sealed.content(&clone.view))
+            }
             Shown::Kept { version, fitted } => {
                 let mut content = Content { version: *version, ..self.sealed.content(&clone.view) };
                 if let Ok(at) = fitted.binary_search_by_key(&clone.id, |fitting| fitting.clone) {
@@ -186,19 +192,24 @@ impl CloneRecord {
             .remedy(format!("drop pins that no client needs any more: mimeo pins --drop --clone {name}")))
     }
 
-    /// Drop the former views, whose tops hold what `sealed` says; `false` if there are none.
-    pub(super) fn drop_pins(&mut self, sealed: &Sealed) -> bool {
-        let written: Vec<_> = self.written_pins(sealed).collect();
-        self.loose.extend(written);
-        let any = !std::mem::take(&mut self.pins).is_empty();
+    /// Drop the former views that `goes` names, and whose tops hold what `sealed` says; `false` if there are
+    /// none.
+    pub(super) fn drop_pins(&mut self, sealed: &Sealed, goes: impl Fn(u64) -> bool) -> bool {
+        let (dropped, kept): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.pins).into_iter().partition(|pin| goes(pin.view.number));
+        self.loose.extend(written_pins(&dropped, sealed));
+        self.pins = kept;
         self.forget_turns();
-        any
+        !dropped.is_empty()
     }
 
-    /// What the tops of pins hold that were written since the last switch.
-    fn written_pins(&self, sealed: &Sealed) -> impl Iterator<Item = Layer> {
-        let written = |pin: &Pin| sealed.layer(pin.view.top).filter(|now| pin.sealed != Some(*now));
-        self.pins.iter().filter_map(written)
+    /// The oldest former view that has to go before this one, or together with it: a handle into this one
+    /// would find another state of its object there, where this one has private writes.
+    pub(super) fn held_back_by(&self, view: u64, sealed: &Sealed, goes: impl Fn(u64) -> bool) -> Option<u64> {
+        let pin = self.pins.iter().find(|pin| pin.view.number == view)?;
+        let is_private = pin.sealed.is_some() || sealed.is_private(&pin.view);
+        let older = self.pins.iter().map(|pin| pin.view.number).filter(|other| *other < view && !goes(*other));
+        older.min().filter(|_| is_private)
     }
 
     /// The turn that a switch to `layers` makes: what has private state in layers that only one side of it
@@ -208,7 +219,7 @@ impl CloneRecord {
         let former = switch.sealed.stack(&self.view);
         let common = former.iter().zip(new).take_while(|(a, b)| a == b).count();
         let mut layers: Vec<_> = former[common..].iter().chain(&new[common..]).chain(&self.loose).copied().collect();
-        layers.extend(self.written_pins(&switch.sealed));
+        layers.extend(written_pins(&self.pins, &switch.sealed));
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();
         if layers.is_empty() {
@@ -218,7 +229,11 @@ impl CloneRecord {
         if all {
             layers.clear();
         }
-        Some(Turn { view: self.view.number + 1, all, layers })
+        let except = match switch.shown {
+            Shown::Preserved(_) if !all => new.to_vec(),
+            _ => Vec::new(),
+        };
+        Some(Turn { view: self.view.number + 1, all, layers, except })
     }
 
     /// Forget the turns before one for all objects that no view is older than.
@@ -229,6 +244,12 @@ impl CloneRecord {
             self.turns.drain(..last);
         }
     }
+}
+
+/// What the tops of pins hold that were written since the last switch.
+fn written_pins(pins: &[Pin], sealed: &Sealed) -> impl Iterator<Item = Layer> {
+    let written = |pin: &Pin| sealed.layer(pin.view.top).filter(|now| pin.sealed != Some(*now));
+    pins.iter().filter_map(written)
 }
 
 /// Refuse more sealed layers than a view may have. `what` is to get them.

@@ -122,9 +122,10 @@ impl<V: Vfs> Connection<V> {
     pub fn new(core: Arc<Core<V>>, peer: SocketAddr, port: u16, stream: TcpStream) -> Self {
         let presence = core.drc.connect(peer);
         let input_charge = Charge::none(&core.input);
+        let footprint = core.vfs.activity().connect(peer.ip());
         Self {
             core,
-            origin: Origin { peer, port },
+            origin: Origin { peer, port, footprint },
             presence,
             stream,
             input: RecordBuffer::new(),
@@ -166,6 +167,7 @@ impl<V: Vfs> Connection<V> {
 
     /// Run every complete record in the input, as far as the bounds let it.
     fn answer_received(&mut self) -> Result<Progress, End> {
+        self.origin.footprint.tick(self.core.vfs.uptime());
         loop {
             if self.is_busy() {
                 return Ok(Progress::Busy);
@@ -180,7 +182,7 @@ impl<V: Vfs> Connection<V> {
                 Outcome::Slow(claim) => {
                     let weight = dispatch::weight(record);
                     self.crowded = !self.core.slow.has_room();
-                    let finished = finish(Arc::clone(&self.core), self.origin, record.into(), claim, weight);
+                    let finished = finish(Arc::clone(&self.core), self.origin.clone(), record.into(), claim, weight);
                     self.put_aside(weight, finished.boxed());
                 }
                 Outcome::Held(held) => {

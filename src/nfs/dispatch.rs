@@ -30,7 +30,7 @@ use super::status::{self, Failure};
 use super::xdr::Garbage;
 use crate::error::Error;
 use crate::vfs::{
-    Changed, Durable, MAX_READ, Object, ReceiptKey, ReceiptMaker, Refusal, Refused, Request, Stop, Verb, Vfs,
+    Changed, Durable, Footprint, MAX_READ, Object, ReceiptKey, ReceiptMaker, Refusal, Refused, Request, Stop, Verb, Vfs,
 };
 
 /// Bytes of directory and inode pages that a slow request may hold, about.
@@ -73,11 +73,13 @@ impl<V: Vfs> Core<V> {
 }
 
 /// Where a call came in.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone)]
 pub struct Origin {
     pub peer: SocketAddr,
     /// Our port of the connection.
     pub port: u16,
+    /// What the connection has used.
+    pub footprint: Arc<Footprint>,
 }
 
 /// What became of a record.
@@ -233,7 +235,7 @@ pub fn answer<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8], out: &mut 
         Some(Turn::Again(answer)) => return repeat(core, origin, &call, answer, out),
     };
     let caller = call.caller(origin.peer);
-    let mut request = core.vfs.begin(&caller);
+    let mut request = core.vfs.begin(&caller).on(&origin.footprint);
     match attempt(core, origin, &call, claim.as_ref(), &mut request, None, out) {
         Ok(done) => settle(core, &call, claim, done, out),
         Err(Missing) => Outcome::Slow(claim),
@@ -267,7 +269,7 @@ async fn run_slow<V: Vfs>(
     // Only now: a call that waits for another to end must not keep the other from its room.
     let _charge = Charge::in_turn(&core.slow, call_weight(call)).await;
     let caller = call.caller(origin.peer);
-    let mut request = core.vfs.begin(&caller);
+    let mut request = core.vfs.begin(&caller).on(&origin.footprint);
     let mut broken = None;
     let mut rounds = 0;
     loop {

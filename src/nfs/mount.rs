@@ -1,7 +1,7 @@
 //! MOUNT version 3 (RFC 1813 appendix I), and the list of who mounted what.
 //!
 //! Owns the mount table, which is what DUMP shows: a courtesy of at most [`MAX_MOUNTS`] entries, in
-//! memory only, oldest dropped. Nothing depends on it; access is decided per request.
+//! memory only, oldest dropped. Access is decided per request; UMNTALL means the exports that are listed here.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -84,12 +84,16 @@ fn dump<V: Vfs>(cx: &Context<'_, '_, V>, (): (), out: &mut Replies) {
     head.put_bool(false);
 }
 
-fn umnt<V: Vfs>(cx: &Context<'_, '_, V>, Path(path): Path<'_>) {
+fn umnt<V: Vfs>(cx: &mut Context<'_, '_, V>, Path(path): Path<'_>) {
     cx.core.mounts.remove(cx.origin.peer.ip(), path);
+    let (vfs, request) = cx.request();
+    vfs.unmount(request, path);
 }
 
-fn umntall<V: Vfs>(cx: &Context<'_, '_, V>, (): ()) {
-    cx.core.mounts.remove_all(cx.origin.peer.ip());
+fn umntall<V: Vfs>(cx: &mut Context<'_, '_, V>, (): ()) {
+    let paths = cx.core.mounts.remove_all(cx.origin.peer.ip());
+    let (vfs, request) = cx.request();
+    paths.iter().for_each(|path| vfs.unmount(request, path));
 }
 
 fn export<V: Vfs>(cx: &mut Context<'_, '_, V>, (): (), out: &mut Replies) {
@@ -143,10 +147,12 @@ impl MountTable {
         self.0.lock().remove(&(client, Box::from(path)));
     }
 
-    pub fn remove_all(&self, client: IpAddr) {
+    /// Take all entries of a client out; answers their paths.
+    pub fn remove_all(&self, client: IpAddr) -> Vec<Box<[u8]>> {
         let mut mounts = self.0.lock();
         mounts.by_age.retain(|_, (of, _)| *of != client);
-        mounts.ages.retain(|(of, _), _| *of != client);
+        let removed = mounts.ages.extract_if(|(of, _), _| *of == client);
+        removed.map(|((_, path), _)| path).collect()
     }
 
     /// Show every entry, until `show` says false.
@@ -193,7 +199,9 @@ mod tests {
         table.remove(B, b"/x");
         table.remove(B, b"/never");
         assert_eq!(shown(&table), [(A, b"/y".to_vec()), (A, b"/x".to_vec())]);
-        table.remove_all(A);
+        let mut removed = table.remove_all(A);
+        removed.sort();
+        assert_eq!(removed, [Box::from(&b"/x"[..]), Box::from(&b"/y"[..])]);
         assert_eq!(shown(&table), []);
     }
 

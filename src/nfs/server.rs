@@ -38,6 +38,10 @@ use crate::vfs::Vfs;
 const BACKLOG: i32 = 4096;
 /// Silence after which a peer is asked whether it is still there.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+/// Between questions that are not answered, and after how many of them it is taken for dead: a machine that
+/// lost its power is seen to be gone in the time in which its clone would count as unused.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+const KEEPALIVE_RETRIES: u32 = 3;
 /// Pause after a failed accept, which means that we are out of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time beyond the drain after which a worker that does not end is left behind.
@@ -327,7 +331,9 @@ impl Worker {
     /// Hand a connection over.
     fn give(&self, stream: TcpStream, peer: SocketAddr, address: AddressSeat) -> io::Result<()> {
         stream.set_nodelay(true)?;
-        SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
+        let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+        let keepalive = keepalive.with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         let port = stream.local_addr()?.port();
         let seats = (Seat::take(&self.load), address);
         let incoming = Incoming { stream: stream.into_std()?, peer, port, seats };

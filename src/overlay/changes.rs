@@ -174,8 +174,10 @@ impl Rows {
 
     /// The value of `key` in this layer, if that is the next key.
     fn take(&mut self, index: &Index, key: Key) -> Result<Option<Version>> {
-        let is_next = self.page.front().is_some_and(|(next, _)| *next == key);
-        let Some((_, newest)) = is_next.then(|| self.page.pop_front()).flatten() else { return Ok(None) };
+        if self.page.front().is_none_or(|(next, _)| *next != key) {
+            return Ok(None);
+        }
+        let Some((_, newest)) = self.page.pop_front() else { return Ok(None) };
         let Layer { overlay, upto, .. } = self.layer;
         if newest.position <= upto { Ok(Some(newest)) } else { index.at(overlay, &key, upto) }
     }

@@ -10,6 +10,7 @@
 //! | `sight` | reading the three sides, and paths |
 //! | `survey` | the look at each private key: what of it needs a decision |
 //! | `fit` | the decisions, and the rows that make them so |
+//! | `preserve` | the part of a view that lies below some paths, as a layer of its own |
 //! | `resolve` | decisions on conflicts, where a side is to win |
 //!
 //! The cost grows with the private changes, never with the tree. A survey is made while the view is
@@ -21,11 +22,13 @@
 //! counts are exact. Only the index is written, and nothing that a view shows already.
 
 mod fit;
+mod preserve;
 mod resolve;
 mod sight;
 mod survey;
 
 pub use fit::Fit;
+pub(super) use preserve::Choice;
 pub use survey::Survey;
 
 use std::fmt;
@@ -120,6 +123,21 @@ impl OverlayStore {
             surveys.iter().map(|(survey, layers)| survey.again(store, layers)).collect()
         })
         .await
+    }
+
+    /// Make the fresh overlay `into` hold what of the layers lies at or below `paths`, and nothing else: over
+    /// the version before it shows that, with the clone's changes there. To be named before the second
+    /// answer goes.
+    pub async fn preserve(
+        self: &Arc<Self>,
+        rebase: Rebase,
+        paths: Vec<String>,
+        into: OverlayId,
+    ) -> Result<(Layer, Held)> {
+        self.flush(Durability::Buffered).await?;
+        let layers = rebase.layers.clone();
+        let choice = self.blocking("choosing what is preserved", move |store| preserve::choose(store, &rebase, &paths));
+        self.flatten_choice(layers, Some(choice.await?), into).await
     }
 
     /// Decide what the survey found.

@@ -6,6 +6,8 @@
 //! | `serve` | the service itself: exports, and the verbs by name |
 //! | `resolve` | from an object to its node: views, pins, generations, fileids |
 //! | `read`, `change/` | the verbs that read; those that change something |
+//! | `mount` | MNT and UMNT, and the switch that a MNT sets off |
+//! | `activity` | who uses which clone |
 //! | `access`, `policy` | permission bits; who may use an export, and as whom |
 //! | `inodes`, `quota`, `reserve` | numbers for new objects; what a clone may hold; what must stay free on the disk |
 //!
@@ -19,8 +21,10 @@
 //! is on stable storage. Nothing is undone, because nothing takes effect before its commit.
 
 mod access;
+mod activity;
 mod change;
 mod inodes;
+mod mount;
 mod policy;
 mod quota;
 mod read;
@@ -29,6 +33,7 @@ mod resolve;
 mod serve;
 mod types;
 
+pub use activity::{Activity, Footprint, QUIET, Seen};
 pub use policy::{ExportPolicy, Squash};
 pub use serve::ImageVfs;
 pub use types::{
@@ -54,14 +59,24 @@ pub use crate::manifest::FileKind;
 /// One request: the catalog revision that it runs on and the chunks that it loaded.
 pub struct Request<'a> {
     pub caller: &'a Caller,
+    /// Of the connection that it came on, if its uses are noted.
+    footprint: Option<&'a Footprint>,
     state: Arc<State>,
     fetch: Fetch<'a>,
     receipt: Option<ReceiptMaker>,
+    /// A switch that waited for this MNT has been tried.
+    activated: bool,
 }
 
 impl<'a> Request<'a> {
     pub fn new(caller: &'a Caller, state: Arc<State>, fetch: Fetch<'a>) -> Self {
-        Self { caller, state, fetch, receipt: None }
+        Self { caller, footprint: None, state, fetch, receipt: None, activated: false }
+    }
+
+    /// Note what it uses as done by this connection.
+    #[must_use]
+    pub fn on(self, footprint: &'a Footprint) -> Self {
+        Self { footprint: Some(footprint), ..self }
     }
 
     pub fn fetch(&mut self) -> &mut Fetch<'a> {
@@ -88,7 +103,10 @@ pub trait Vfs: Send + Sync + 'static {
 
     /// The root of the export at `path` (`/clones/NAME`, `/images/NAME@vN`), for a caller that its
     /// policy admits.
+    /// A switch that waits for this, if nobody uses the clone, is made before it is answered.
     fn mount(&self, rq: &mut Request<'_>, path: &[u8]) -> Verb<Object>;
+    /// The caller does not use the export at `path` any more, as he says.
+    fn unmount(&self, rq: &Request<'_>, path: &[u8]);
     /// Exports that admit the caller, at most `limit`.
     fn exports(&self, rq: &mut Request<'_>, limit: usize) -> Vec<ExportLine>;
 
@@ -123,6 +141,8 @@ pub trait Vfs: Send + Sync + 'static {
     fn durable(&self, upto: Durable) -> Option<BoxFuture<'static, Result<(), Error>>>;
     /// What WRITE and COMMIT answer as write verifier; changes with every start.
     fn write_verifier(&self) -> [u8; 8];
+    /// Who uses what.
+    fn activity(&self) -> &Arc<Activity>;
     /// Whether the export's policy lets the caller in; of one that is not there, the default's.
     fn admits(&self, rq: &Request<'_>, export: ExportId) -> bool;
     /// Time since some fixed start; never steps back.

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use super::activity::Use;
 use super::quota::Allowance;
 use super::resolve::{Ended, Found, Run};
 use super::{
@@ -103,6 +104,7 @@ impl<'s> Run<'s, '_> {
         let start = offset.min(attr.size);
         let end = start.saturating_add(u64::from(len.min(MAX_READ))).min(attr.size);
         let slices = tree.read(self.fetch, found.ino, &found.node, start, end)?;
+        self.note(&found.scope, Use::Read);
         let len = u32::try_from(end - start).map_err(|_| Error::internal("a READ beyond its bound"))?;
         Ok(ReadData { attr, slices, len, eof: end == attr.size })
     }

@@ -9,6 +9,7 @@
 //! (its layers, the layers of turns up to its view) is of older overlays only: nobody waits in a
 //! circle. Before a newer view is opened, the tree goes.
 
+use super::activity::{Footprint, Use};
 use super::policy::{Identity, Rules};
 use super::{Attr, Caller, FileKind, ImageVfs, Object, ReceiptMaker, Refusal, Refused, Verb};
 use crate::chunk::{Fetch, Step, Stop};
@@ -16,7 +17,7 @@ use crate::env::Time;
 use crate::error::Error;
 use crate::image::{CloneRecord, Export, ExportId, State, View};
 use crate::manifest::{Ino, Manifest, ManifestId};
-use crate::overlay::{Node, Tree};
+use crate::overlay::{Layer, Node, Tree};
 
 /// Why a run of a verb ended without an answer.
 #[derive(Debug)]
@@ -68,6 +69,7 @@ pub(super) struct Run<'s, 'f> {
     pub vfs: &'s ImageVfs,
     pub state: &'s State,
     pub caller: &'s Caller,
+    pub footprint: Option<&'s Footprint>,
     pub fetch: &'s mut Fetch<'f>,
     pub receipt: Option<&'s ReceiptMaker>,
 }
@@ -197,7 +199,18 @@ impl<'s> Run<'s, '_> {
                 Scope { export, floor: clone.switched, rules, shown: Some((clone, &clone.view)) }
             }
         };
-        if scope.rules.admits(self.caller) { Ok(scope) } else { Err(Refusal::Access.into()) }
+        if !scope.rules.admits(self.caller) {
+            return Err(Refusal::Access.into());
+        }
+        self.note(&scope, Use::Request);
+        Ok(scope)
+    }
+
+    /// Note a use of the clone, if it is one.
+    pub fn note(&self, scope: &Scope<'s>, what: Use) {
+        if let (Some(footprint), Some(_)) = (self.footprint, scope.shown) {
+            footprint.note(scope.export, what);
+        }
     }
 
     fn find_in(&mut self, scope: Scope<'s>, object: Object, why: Purpose) -> Ended<(Tree<'s>, Found<'s>)> {
@@ -207,6 +220,9 @@ impl<'s> Run<'s, '_> {
         for view in std::iter::once(&clone.view).chain(clone.pins.iter().map(|pin| &pin.view)) {
             let scope = Scope { shown: Some((clone, view)), ..scope };
             if let Some(found) = self.find_in_view(scope, object, why)? {
+                if !scope.is_current() {
+                    self.note(&scope, Use::View(view.number));
+                }
                 return Ok(found);
             }
         }
@@ -262,13 +278,21 @@ impl<'s> Run<'s, '_> {
             if turn.all {
                 return Ok(turn.view);
             }
-            for layer in &turn.layers {
-                if self.vfs.overlays().touched(self.fetch, layer, ino)? {
-                    return Ok(turn.view);
-                }
+            if self.touched(&turn.layers, ino)? && !self.touched(&turn.except, ino)? {
+                return Ok(turn.view);
             }
         }
         Ok(0)
+    }
+
+    /// Whether one of the layers has private state of the object.
+    fn touched(&mut self, layers: &[Layer], ino: Ino) -> Step<bool> {
+        for layer in layers {
+            if self.vfs.overlays().touched(self.fetch, layer, ino)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -279,7 +303,7 @@ pub(super) fn fileid(ino: Ino, generation: u64) -> u64 {
 }
 
 /// The finalizer of SplitMix64, which is a bijection.
-fn mixed(word: u64) -> u64 {
+pub(super) fn mixed(word: u64) -> u64 {
     let word = word.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

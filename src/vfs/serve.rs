@@ -9,19 +9,19 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::activity::Activity;
 use super::inodes::Inodes;
 use super::policy::{ExportPolicy, Rules};
 use super::reserve::Reserve;
 use super::resolve::{Run, settle};
 use super::{
     Attr, Caller, Changed, CreateHow, Durable, ExportLine, FsStat, LinkTarget, ListWindow, Listing, Looked, NewAttr,
-    NewObject, Object, Place, ReadData, ReceiptKey, Refusal, Request, Rights, Verb, Vfs,
+    NewObject, Object, Place, ReadData, ReceiptKey, Request, Rights, Verb, Vfs,
 };
 use crate::chunk::{ChunkSource, Fetch};
 use crate::env::{Env, Time};
 use crate::error::{Error, Result};
-use crate::image::{Catalog, CloneRecord, Export, ExportId, State, VersionRef, View};
-use crate::manifest::Ino;
+use crate::image::{Catalog, CloneRecord, Export, ExportId, Fleet, State, View};
 use crate::overlay::OverlayStore;
 
 /// Clones and versions as files.
@@ -33,6 +33,9 @@ pub struct ImageVfs {
     env: Env,
     inodes: Inodes,
     reserve: Reserve,
+    activity: Arc<Activity>,
+    /// Makes switches that wait for a MNT; without one they go on waiting.
+    fleet: Option<Fleet>,
 }
 
 impl ImageVfs {
@@ -47,7 +50,18 @@ impl ImageVfs {
     ) -> Self {
         let inodes = Inodes::new(catalog.clone());
         let reserve = Reserve::new(env.clone(), data_dir);
-        Self { catalog, chunks, overlays, policy, env, inodes, reserve }
+        let activity = Activity::new(env.clock.uptime());
+        Self { catalog, chunks, overlays, policy, env, inodes, reserve, activity, fleet: None }
+    }
+
+    /// Let a MNT set off the switch that waits for it.
+    #[must_use]
+    pub fn activating(self, fleet: Fleet) -> Self {
+        Self { fleet: Some(fleet), ..self }
+    }
+
+    pub(super) fn fleet(&self) -> Option<&Fleet> {
+        self.fleet.as_ref()
     }
 
     pub(super) fn policy(&self) -> &ExportPolicy {
@@ -84,23 +98,12 @@ impl ImageVfs {
 
     /// A run on the revision that the request has.
     pub(super) fn run<'s, 'f>(&'s self, rq: &'s mut Request<'f>) -> Run<'s, 'f> {
-        let Request { caller, state, fetch, receipt } = rq;
-        Run { vfs: self, state, caller, fetch, receipt: receipt.as_ref() }
-    }
-
-    /// The export that a MOUNT path names, and whether it exists.
-    fn export_of(state: &State, path: &[u8]) -> Result<ExportId, Refusal> {
-        let path = std::str::from_utf8(path).map_err(|_| Refusal::NotFound)?.trim_end_matches('/');
-        if let Some(name) = path.strip_prefix("/clones/") {
-            return state.clone_named(name).map(|clone| clone.id).ok_or(Refusal::NotFound);
-        }
-        let name = path.strip_prefix("/images/").ok_or(Refusal::NotFound)?;
-        let version: VersionRef = name.parse().map_err(|_| Refusal::NotFound)?;
-        state.find_version(&version).map(|version| version.export).map_err(|_| Refusal::NotFound)
+        let Request { caller, footprint, state, fetch, receipt, .. } = rq;
+        Run { vfs: self, state, caller, footprint: *footprint, fetch, receipt: receipt.as_ref() }
     }
 
     /// The policy of an export; of one that is not there, the default.
-    fn rules<'a>(&'a self, state: &'a State, export: ExportId) -> Rules<'a> {
+    pub(super) fn rules<'a>(&'a self, state: &'a State, export: ExportId) -> Rules<'a> {
         match state.export(export) {
             Some(Export::Clone(clone)) => self.policy.with(&clone.export),
             _ => self.policy.rules(),
@@ -120,14 +123,11 @@ impl Vfs for ImageVfs {
     }
 
     fn mount(&self, rq: &mut Request<'_>, path: &[u8]) -> Verb<Object> {
-        let export = match Self::export_of(rq.state(), path) {
-            Ok(export) => export,
-            // Who may not mount anything is not told what there is.
-            Err(_) if !self.policy.rules().admits(rq.caller) => return Ok(Err(Refusal::Access.into())),
-            Err(why) => return Ok(Err(why.into())),
-        };
-        let root = Object { export, ino: Ino::ROOT.0, generation: 0 };
-        Ok(self.getattr(rq, root)?.map(|_| root))
+        self.mount_export(rq, path)
+    }
+
+    fn unmount(&self, rq: &Request<'_>, path: &[u8]) {
+        self.unmount_export(rq, path);
     }
 
     fn exports(&self, rq: &mut Request<'_>, limit: usize) -> Vec<ExportLine> {
@@ -212,6 +212,10 @@ impl Vfs for ImageVfs {
 
     fn write_verifier(&self) -> [u8; 8] {
         self.overlays.write_verifier()
+    }
+
+    fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     fn admits(&self, rq: &Request<'_>, export: ExportId) -> bool {

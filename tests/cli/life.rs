@@ -176,8 +176,8 @@ fn a_repoint_leaves_pins_until_they_are_dropped() {
     assert_eq!(column(&pins["pins"], "version"), ["base@v1"; 3]);
     assert_eq!(pins["pins"][0]["operation"], done["operation"]);
     assert_eq!(world.json(&["pins", "--clone", "solo"])["pins"].as_array().unwrap().len(), 1);
-    assert_eq!(world.json(&["pins", "--drop", "--clone", "solo"]), json!({"pins": 1}));
-    assert_eq!(world.json(&["pins", "--drop", "--select", "pool=demo"]), json!({"pins": 2}));
+    assert_eq!(world.json(&["pins", "--drop", "--clone", "solo"]), json!({"pins": 1, "names": ["solo view 1"]}));
+    assert_eq!(world.json(&["pins", "--drop", "--select", "pool=demo"])["pins"], 2);
     assert_eq!(world.json(&["pins"]), json!({"pins": []}));
 }
 

@@ -189,7 +189,7 @@ fn policy() -> PolicyEdits {
     PolicyEdits { read_only: Some(true), quota: Some(Some(4096)), ..PolicyEdits::default() }
 }
 
-const STEPS: usize = 22;
+const STEPS: usize = 23;
 
 impl World {
     async fn open(log: Log, seed: u64) -> Self {
@@ -217,7 +217,10 @@ impl World {
             10 => self.repoint(3, CloneTarget::Select("pool=a".parse()?)).await,
             11 => self.catalog.label_clones(names(&["c2"]), LabelEdits::parse(["pool-", "x=y"])?).await.map(drop),
             12 => self.fleet.remove_clones(names(&["c0", "c7"])).await.map(drop),
-            13 => self.fleet.drop_pins(CloneTarget::All).await.map(drop),
+            13 => {
+                let oldest = self.catalog.state().find_clone("c1")?.pins.last().map_or(0, |pin| pin.view.number);
+                self.fleet.drop_pin("c1", oldest).await.map(drop)
+            }
             14 => self.snapshot(names(&["c1", "c2", "c3"]), "s").await,
             15 => self
                 .fleet
@@ -229,6 +232,7 @@ impl World {
             18 => self.fleet.label_snapshot("c1", "s", LabelEdits::parse(["a=b"])?).await.map(drop),
             19 => self.fleet.remove_snapshots("c3", SnapshotTarget::Names(vec!["s".into()])).await.map(drop),
             20 => self.fleet.remove_clones(names(&["c1"])).await.map(drop),
+            21 => self.fleet.drop_pins(CloneTarget::All).await.map(drop),
             _ => self.create_image("another").await,
         }
     }

@@ -8,6 +8,7 @@ use mimeo::config::Config;
 use mimeo::env::{Env, ManualClock};
 use mimeo::image::{CloneTarget, Fleet};
 use mimeo::maintain;
+use mimeo::vfs::Activity;
 use mimeo::vfs::{Object, Vfs};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -34,7 +35,9 @@ impl Background {
         let (stop, stopped) = watch::channel(false);
         let overlays = world.overlays().clone();
         let fleet = Arc::new(Fleet::new(world.catalog.clone(), overlays.clone()));
-        let running = maintain::spawn(fleet, overlays, world.chunks.clone(), &world.env, &config, stopped);
+        let uses = Activity::new(world.env.clock.uptime());
+        let parts = maintain::Parts { fleet, overlays, chunks: world.chunks.clone(), uses };
+        let running = maintain::spawn(parts, &world.env, &config, stopped);
         Self { stop, running }
     }
 

@@ -4,7 +4,9 @@
 
 use std::fs;
 
-use mimeo::image::{CloneTarget, Labels, NewFork, NewSnapshot, RepointPlan, SnapshotTarget, VersionRef, Writes};
+use mimeo::image::{
+    CloneTarget, Labels, NewFork, NewSnapshot, PinnedViews, RepointPlan, SnapshotTarget, VersionRef, Writes,
+};
 use mimeo::maintain::fsck::Checked;
 use mimeo::vfs::{
     Attr, CreateHow, FileKind, ListEntry, ListWindow, NewAttr, NewObject, Object, Place, Refusal, Refused, Vfs,
@@ -240,7 +242,12 @@ impl Run {
                 let plan = RepointPlan::new("os", to, one()).with(Writes::Discard);
                 drop(fleet.repoint(plan).await);
             }
-            (76..84, _) => drop(fleet.drop_pins(one()).await.unwrap()),
+            (76..79, _) => drop(fleet.drop_pins(one()).await.unwrap()),
+            (79..84, _) => {
+                let pins: Vec<_> = record.pins.iter().map(|pin| pin.view.number).collect();
+                let some = pins.into_iter().filter(|_| self.rng.random()).collect();
+                fleet.expire_pins(PinnedViews::from([(record.id, some)])).await.unwrap();
+            }
             (84..90, _) if self.clones().len() > CLONES.len() => drop(fleet.remove_clones(one()).await.unwrap()),
             (84..94, _) => drop(fleet.flatten(&record).await.unwrap()),
             _ => {

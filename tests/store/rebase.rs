@@ -243,3 +243,107 @@ async fn private_writes_go_along_as_the_table_says() {
     }
     assert_eq!(failed, 0, "rows of the table failed");
 }
+
+/// A clone that was changed as `steps` say, and then switched to v2 with only what lies below `paths`.
+async fn preserve(steps: &[&str], image: &[&str], paths: &[&str]) -> (World, Object, Result<(), mimeo::error::Error>) {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    for step in steps {
+        in_the_clone(&world, root, step).await;
+    }
+    image.iter().for_each(|step| in_the_image(&source, step));
+    world.import("img", &source).await.unwrap();
+    let paths: Vec<_> = paths.iter().map(|&path| path.to_owned()).collect();
+    let plan = RepointPlan::new("img", VersionRef::number("img", 2), CloneTarget::All);
+    let plan = plan.with(Writes::parse("preserve", &paths).unwrap());
+    let predicted = world.fleet.predict(&plan).await;
+    let done = world.fleet.repoint(plan).await;
+    if let Ok(done) = &done {
+        assert_eq!(done.outcome, predicted.unwrap().outcome);
+        clean(&world, 0).await;
+    }
+    (world, root, done.map(drop))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_lies_below_the_paths_is_preserved_and_nothing_else() {
+    let steps = [
+        "write dir/x",
+        "write a",
+        "new dir/n",
+        "rm b",
+        "rm dir/y",
+        "mkdir s",
+        "ln disk.img dir/l",
+        "mv tw1 dir/tw",
+        "new mine",
+    ];
+    let (world, root, done) = preserve(&steps, &["new theirs"], &["/dir"]).await;
+    done.unwrap();
+    let cell = "dir/x=clone dir/n=clone -dir/y dir/l=base disk.img=base dir/tw=base a=base b=base tw1=base tw2=base -s -mine theirs=image";
+    expect(&world, root, cell, 0).await;
+    let world = world.restart().await;
+    clean(&world, 0).await;
+    expect(&world, root, cell, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn folders_above_what_is_preserved_come_along_without_the_rest() {
+    let steps = ["mkdir s", "mkdir s/t", "new s/t/f", "new s/g", "chmod dir", "write dir/x", "mv dir/y empty/y"];
+    let (world, root, done) = preserve(&steps, &["chmod dir", "rm tw2"], &["s/t", "empty/y", "tw1"]).await;
+    done.unwrap();
+    expect(&world, root, "s/t/f=clone -s/g dir:640 dir/x=base empty/y=base dir/y=base -tw2", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_renamed_across_the_border_refuses() {
+    let (_, _, done) = preserve(&["mv dir empty/d"], &["nothing"], &["empty"]).await;
+    let refused = done.unwrap_err();
+    assert!(refused.to_string().contains("/empty/d was renamed to or from what is preserved"), "{refused}");
+    let (world, root, done) = preserve(&["mv dir empty/d"], &["nothing"], &["empty", "dir"]).await;
+    done.unwrap();
+    expect(&world, root, "empty/d/x=base -dir", 0).await;
+    let (world, root, done) = preserve(&["mv dir empty/d"], &["nothing"], &["dir"]).await;
+    done.unwrap();
+    expect(&world, root, "-dir -empty/d empty/", 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn conflicts_of_what_is_preserved_stop_and_of_the_rest_do_not() {
+    let (_, _, done) = preserve(&["write a", "write dir/x"], &["write a", "write dir/x"], &["dir"]).await;
+    let refused = done.unwrap_err().to_string();
+    assert!(refused.contains("/dir/x: changed in the clone") && !refused.contains("/a:"), "{refused}");
+    let (world, root, done) = preserve(&["write a", "write dir/x"], &["write a", "write dir/y"], &["dir"]).await;
+    done.unwrap();
+    expect(&world, root, "a=image dir/x=clone dir/y=image", 0).await;
+}
+
+/// What goes along is the same file for whoever has it open; what does not, is open in the former view.
+#[tokio::test(flavor = "multi_thread")]
+async fn open_files_go_along_or_stay_behind_whole() {
+    for preserved in [false, true] {
+        let world = World::new().await;
+        let source = world.source("img");
+        base(&source);
+        world.import("img", &source).await.unwrap();
+        let root = world.clone_of("img", "desk").await;
+        in_the_clone(&world, root, "write dir/x").await;
+        in_the_clone(&world, root, "write a").await;
+        let (kept, left) = (world.find(root, "dir/x").await.unwrap(), world.find(root, "a").await.unwrap());
+        in_the_image(&source, "write b");
+        world.import("img", &source).await.unwrap();
+        let writes = if preserved { Writes::parse("preserve", &["dir".into()]).unwrap() } else { Writes::Keep };
+        let plan = RepointPlan::new("img", VersionRef::number("img", 2), CloneTarget::All).with(writes);
+        world.fleet.repoint(plan).await.unwrap();
+        assert_eq!(world.find(root, "dir/x").await.unwrap(), kept, "the same handle");
+        put(&world, kept, b"more").await;
+        put(&world, left, b"late").await;
+        assert_eq!(world.read_path(root, "dir/x").await, b"more");
+        assert_eq!(world.read(left).await.unwrap(), b"late");
+        assert_eq!(world.read_path(root, "a").await, if preserved { b"base" } else { b"late" });
+        clean(&world, 0).await;
+    }
+}

@@ -2,6 +2,7 @@
 //! that is wrong with a call. Behind the tests of what only reads is a small tree in memory; behind
 //! those of what changes something (`change/`) the file service itself, on a simulated disk.
 
+mod activation;
 mod attr;
 mod calls;
 mod change;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use mimeo::audit::{AuditLog, Bounds};
 use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, MemoryChunks};
 use mimeo::env::{Disk, DiskFile, Env, ManualClock, SeededRng, SimDisk, Space, Time};
 use mimeo::error::Result;
@@ -25,7 +26,7 @@ use mimeo::meta::MemoryKv;
 use mimeo::nfs::{Server, ServerOptions};
 use mimeo::overlay::log::{LocalLog, LogOptions};
 use mimeo::overlay::{OverlayOptions, OverlayStore};
-use mimeo::vfs::{ExportPolicy, ImageVfs, MAX_LINKS};
+use mimeo::vfs::{Activity, ExportPolicy, ImageVfs, MAX_LINKS, Vfs};
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
@@ -80,7 +81,17 @@ struct Running {
     catalog: Arc<Catalog>,
     overlays: Arc<OverlayStore>,
     fleet: Fleet,
+    activity: Arc<Activity>,
     stop: oneshot::Sender<()>,
+}
+
+/// What a machine opens at its start.
+struct Opened {
+    catalog: Arc<Catalog>,
+    overlays: Arc<OverlayStore>,
+    fleet: Fleet,
+    activity: Arc<Activity>,
+    server: Server<ImageVfs>,
 }
 
 impl World {
@@ -106,11 +117,11 @@ impl World {
     fn start(&mut self) {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();
-        let (catalog, overlays, server) = runtime.block_on(self.machine.open(self.policy.clone()));
+        let opened = runtime.block_on(self.machine.open(self.policy.clone()));
+        let Opened { catalog, overlays, fleet, activity, server } = opened;
         let addr = server.local_addrs()[0];
         runtime.spawn(server.run(async { drop(stopped.await) }));
-        let fleet = Fleet::new(catalog.clone(), overlays.clone());
-        self.running = Some(Running { runtime, addr, catalog, overlays, fleet, stop });
+        self.running = Some(Running { runtime, addr, catalog, overlays, fleet, activity, stop });
     }
 
     /// Power cut, and the next start.
@@ -138,6 +149,11 @@ impl World {
 
     pub fn fleet(&self) -> &Fleet {
         &self.running().fleet
+    }
+
+    /// Who uses which clone.
+    pub fn activity(&self) -> &Arc<Activity> {
+        &self.running().activity
     }
 
     pub fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
@@ -243,7 +259,7 @@ impl Drop for World {
 }
 
 impl Machine {
-    async fn open(&self, policy: ExportPolicy) -> (Arc<Catalog>, Arc<OverlayStore>, Server<ImageVfs>) {
+    async fn open(&self, policy: ExportPolicy) -> Opened {
         let disk = Arc::new(GateDisk { disk: self.disk.clone(), gate: self.gate.clone() });
         let env = Env { disk, clock: self.clock.clone(), rng: Arc::new(SeededRng::new(1)) };
         let catalog = Catalog::open(Arc::new(self.log.clone()), env.clone()).await.unwrap();
@@ -255,10 +271,16 @@ impl Machine {
         let overlays = OverlayStore::open(log, kv, chunks.clone(), epoch, marks, options).await.unwrap();
         let data_dir = PathBuf::from("/log");
         let chunks = Arc::new(TrapChunks { chunks, trap: self.trap.clone() });
+        let bounds = Bounds { file_bytes: 1 << 20, files: 2 };
+        let audit = AuditLog::open(&env, "/audit".into(), bounds).unwrap();
+        let fleet = Fleet::new(catalog.clone(), overlays.clone()).with_audit(audit);
         let vfs = ImageVfs::new(catalog.clone(), chunks, overlays.clone(), policy, env, data_dir);
+        let vfs = vfs.activating(fleet.clone());
+        let activity = vfs.activity().clone();
         let mut options = ServerOptions::new(vec![([127, 0, 0, 1], 0).into()]);
         options.workers = 2;
-        (catalog, overlays, Server::bind(Arc::new(vfs), options).unwrap())
+        let server = Server::bind(Arc::new(vfs), options).unwrap();
+        Opened { catalog, overlays, fleet, activity, server }
     }
 }
 

@@ -15,9 +15,9 @@ use mimeo::env::Time;
 use mimeo::error::Result;
 use mimeo::image::{ExportId, State};
 use mimeo::vfs::{
-    Attr, Caller, Changed, CreateHow, Durable, ExportLine, FileKind, FsStat, LinkTarget, ListEntry, ListWindow,
-    Listing, Looked, NewAttr, NewObject, Object, Place, ReadData, ReceiptKey, Refusal, Refused, Request, Rights, Verb,
-    Vfs,
+    Activity, Attr, Caller, Changed, CreateHow, Durable, ExportLine, FileKind, FsStat, LinkTarget, ListEntry,
+    ListWindow, Listing, Looked, NewAttr, NewObject, Object, Place, ReadData, ReceiptKey, Refusal, Refused, Request,
+    Rights, Verb, Vfs,
 };
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -63,12 +63,13 @@ struct Node {
 pub struct Tree {
     nodes: BTreeMap<u64, Node>,
     gate: Gate,
+    activity: Arc<Activity>,
 }
 
 impl Tree {
     /// Only `SLOW` and `LOST` are cold.
     pub fn new() -> Self {
-        let mut tree = Self { nodes: BTreeMap::new(), gate: Gate::new() };
+        let mut tree = Self { nodes: BTreeMap::new(), gate: Gate::new(), activity: Activity::new(Duration::ZERO) };
         tree.add(ROOT, ROOT, b"", FileKind::Directory, 0o755, b"");
         tree.add(HELLO, ROOT, b"hello", FileKind::Regular, 0o644, HELLO_TEXT);
         let big: Vec<u8> = (0..BIG_LEN).map(big_byte).collect();
@@ -194,6 +195,8 @@ impl Vfs for Tree {
             _ => Ok(Err(Refused { why: Refusal::NotFound, attr: None })),
         }
     }
+
+    fn unmount(&self, _: &Request<'_>, _: &[u8]) {}
 
     fn exports(&self, _: &mut Request<'_>, limit: usize) -> Vec<ExportLine> {
         let networks = vec!["10.0.0.0/8".to_owned(), "127.0.0.1".to_owned()];
@@ -324,6 +327,10 @@ impl Vfs for Tree {
 
     fn write_verifier(&self) -> [u8; 8] {
         [0; 8]
+    }
+
+    fn activity(&self) -> &Arc<Activity> {
+        &self.activity
     }
 
     fn admits(&self, _: &Request<'_>, _: ExportId) -> bool {

@@ -10,10 +10,10 @@ use std::sync::Arc;
 
 use super::{Fleet, Freeze, Instant};
 use crate::error::{Error, Result};
-use crate::image::policy::OnConflict;
+use crate::image::policy::{OnConflict, Preserved};
 use crate::image::record::{CloneRecord, ExportId, VersionNumber, VersionRecord};
 use crate::image::state::State;
-use crate::image::switch::Fitting;
+use crate::image::switch::{Content, Fitting};
 use crate::overlay::rebase::{Fit, Rebase, Survey, Winner};
 use crate::overlay::{Held, Layer, OverlayId};
 
@@ -58,6 +58,8 @@ impl Drop for ReadInstant {
 /// One of them, as of its last look.
 pub(super) struct KeptClone {
     layers: Vec<Layer>,
+    /// What of them is preserved, if that is not all.
+    preserved: Option<Layer>,
     survey: Arc<Survey>,
     pub fit: Arc<Fit>,
     /// Where what the fit needs was written.
@@ -71,6 +73,8 @@ pub(super) struct KeptClone {
 pub(super) struct ToKeep {
     pub clone: Arc<CloneRecord>,
     pub conflict: OnConflict,
+    /// Only what lies at or below these paths; `None`: all.
+    pub preserve: Option<Preserved>,
 }
 
 /// What is done with what is found.
@@ -134,29 +138,57 @@ impl Kept {
         instant: &Instant,
         purpose: Purpose,
     ) -> Result<usize> {
-        let (mut new, mut again) = (Vec::new(), Vec::new());
+        let (mut looks, mut again) = (Vec::new(), Vec::new());
         for keep in keep.iter().filter(|keep| instant.sealed.is_private(&keep.clone.view)) {
             let layers = instant.sealed.stack(&keep.clone.view);
-            match self.clones.get(&keep.clone.id) {
-                Some(known) if known.layers == layers => {}
-                Some(known) if extends(&layers, &known.layers) => again.push((keep, layers, known.survey.clone())),
-                _ => new.push((keep, layers)),
+            let known = self.clones.get(&keep.clone.id);
+            if known.is_some_and(|known| known.layers == layers) {
+                continue;
+            }
+            self.moved.extend(known.map(|_| keep.clone.id));
+            match known {
+                Some(known) if keep.preserve.is_none() && extends(&layers, &known.layers) => {
+                    again.push((known.survey.clone(), layers.clone()));
+                    looks.push(Look { keep, layers, preserved: None, survey: None });
+                }
+                _ => looks.push(self.first_look(fleet, state, to, keep, layers).await?),
             }
         }
-        self.moved.extend(again.iter().map(|(keep, ..)| keep.clone.id));
-        let mut surveyed = Vec::new();
-        for (keep, layers) in new {
-            let from = manifest_of(state, &keep.clone, keep.clone.view.version)?;
-            let rebase = Rebase { from: from.manifest, to: to.manifest, layers: layers.clone() };
-            surveyed.push((keep, layers, fleet.overlays.survey(rebase).await?));
+        let looked = looks.len();
+        let mut surveys = fleet.overlays.survey_again(again).await?.into_iter();
+        let mut surveyed = Vec::with_capacity(looked);
+        for Look { keep, layers, preserved, survey } in looks {
+            let survey = survey.or_else(|| surveys.next());
+            let survey = Arc::new(survey.ok_or_else(|| Error::internal("a clone that nobody looked at"))?);
+            surveyed.push(Surveyed { keep, layers, preserved, survey });
         }
-        let (whose, surveys): (Vec<_>, Vec<_>) =
-            again.into_iter().map(|(keep, layers, survey)| ((keep, layers.clone()), (survey, layers))).unzip();
-        let surveys = fleet.overlays.survey_again(surveys).await?;
-        surveyed.extend(whose.into_iter().zip(surveys).map(|((keep, layers), survey)| (keep, layers, survey)));
-        let looked = surveyed.len();
         self.decide(fleet, to, surveyed, purpose).await?;
         Ok(looked)
+    }
+
+    async fn first_look<'k>(
+        &mut self,
+        fleet: &Fleet,
+        state: &State,
+        to: &VersionRecord,
+        keep: &'k ToKeep,
+        layers: Vec<Layer>,
+    ) -> Result<Look<'k>> {
+        let from = manifest_of(state, &keep.clone, keep.clone.view.version)?.manifest;
+        let told = |e: Error| private_writes_of(&keep.clone, e);
+        let mut preserved = None;
+        if let Some(paths) = &keep.preserve {
+            let mut ids = fleet.catalog.id_range(1).await?;
+            let into = OverlayId(ids.next().ok_or_else(|| Error::internal("an empty range of identifiers"))?);
+            let rebase = Rebase { from, to: from, layers: layers.clone() };
+            let (layer, held) = fleet.overlays.preserve(rebase, paths.paths().to_vec(), into).await.map_err(told)?;
+            self.held.push(held);
+            preserved = Some(layer);
+        }
+        let shown = preserved.map_or_else(|| layers.clone(), |layer| vec![layer]);
+        let rebase = Rebase { from, to: to.manifest, layers: shown };
+        let survey = Some(fleet.overlays.survey(rebase).await.map_err(told)?);
+        Ok(Look { keep, layers, preserved, survey })
     }
 
     /// Decide what surveys found, and write what the clones need to fit.
@@ -164,21 +196,19 @@ impl Kept {
         &mut self,
         fleet: &Fleet,
         to: &VersionRecord,
-        surveyed: Vec<(&ToKeep, Vec<Layer>, Survey)>,
+        surveyed: Vec<Surveyed<'_>>,
         purpose: Purpose,
     ) -> Result<()> {
         let mut to_write = Vec::new();
-        for (keep, layers, survey) in surveyed {
+        for Surveyed { keep, layers, preserved, survey } in surveyed {
             let from = keep.clone.view.version;
-            let survey = Arc::new(survey);
             let fit = fleet.overlays.decide(survey.clone(), winner(keep.conflict, from)).await;
-            let fit = Arc::new(fit.map_err(|e| {
-                Error::new(e.kind(), format!("private writes of clone {:?}", keep.clone.name)).because(e)
-            })?);
+            let fit = Arc::new(fit.map_err(|e| private_writes_of(&keep.clone, e))?);
             if !fit.is_empty() {
                 to_write.push((keep.clone.id, fit.clone()));
             }
-            self.clones.insert(keep.clone.id, KeptClone { layers, survey, fit, layer: None, from, to: to.number });
+            self.clones
+                .insert(keep.clone.id, KeptClone { layers, preserved, survey, fit, layer: None, from, to: to.number });
         }
         if purpose == Purpose::Predict || to_write.is_empty() {
             return Ok(());
@@ -196,7 +226,40 @@ impl Kept {
     }
 }
 
+/// A clone that is looked at; what `again` finds of it has no survey yet.
+struct Look<'k> {
+    keep: &'k ToKeep,
+    layers: Vec<Layer>,
+    preserved: Option<Layer>,
+    survey: Option<Survey>,
+}
+
+struct Surveyed<'k> {
+    keep: &'k ToKeep,
+    layers: Vec<Layer>,
+    preserved: Option<Layer>,
+    survey: Arc<Survey>,
+}
+
+fn private_writes_of(clone: &CloneRecord, why: Error) -> Error {
+    let told = Error::new(why.kind(), format!("private writes of clone {:?}", clone.name));
+    match why.remedy_text().map(str::to_owned) {
+        Some(remedy) => told.because(why).remedy(remedy),
+        None => told.because(why),
+    }
+}
+
 impl KeptClone {
+    /// What a clone shows of which only a part is preserved.
+    pub fn preserved(&self, clone: ExportId) -> Option<Content> {
+        let mut content = Content { layers: vec![self.preserved?], ..Content::of_version(self.to) };
+        if let Some(fitting) = self.fitting(clone) {
+            content.layers.push(fitting.layer);
+            content.bases = fitting.bases;
+        }
+        Some(content)
+    }
+
     fn fitting(&self, clone: ExportId) -> Option<Fitting> {
         let bases = [(self.fit.keeps_from, self.from), (self.fit.keeps_to, self.to)];
         let bases = bases.into_iter().filter(|(keeps, _)| *keeps).map(|(_, number)| number).collect();

@@ -271,7 +271,7 @@ fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
     let number = number.ok_or_else(|| Error::internal(format!("operation {id} has no version to switch to")))?;
     let (to, policy) = (VersionRef::number(image.clone(), number), operation.plan.policy.clone());
     let max_failures = operation.plan.max_failures.saturating_sub(operation.count(&[Fate::Conflicts]));
-    Ok(RepointPlan { image, to, target: CloneTarget::All, policy, max_failures })
+    Ok(RepointPlan { max_failures, ..RepointPlan::new(&image, to, CloneTarget::All).with(policy) })
 }
 
 impl Part {
@@ -301,19 +301,12 @@ pub(super) struct Step<'a> {
 }
 
 impl<'a> Step<'a> {
-    pub fn begin(
-        draft: &mut Draft,
-        part: &'a Part,
-        plan: &RepointPlan,
-        version: &VersionRecord,
-        clones: &[Arc<CloneRecord>],
-    ) -> Result<Self> {
+    pub fn begin(draft: &mut Draft, part: &'a Part, plan: &RepointPlan, clones: &[Arc<CloneRecord>]) -> Result<Self> {
         match part {
             Part::Whole { .. } => {
                 check_unplanned(draft, clones)?;
-                let activated = activated(clones, version, &plan.policy);
-                let operation = activated.map_or_else(|| draft.new_id().map(OperationId), Ok)?;
-                Ok(Self { operation, part, activates: activated.is_some() })
+                let operation = plan.staged_by.map_or_else(|| draft.new_id().map(OperationId), Ok)?;
+                Ok(Self { operation, part, activates: plan.staged_by.is_some() })
             }
             Part::Wave { operation, wave } => {
                 at(draft, *operation, Next::Wave(*wave))?;
@@ -409,12 +402,4 @@ fn wave_outcome(at: Time, wave: &[ExportId], outcome: &RepointOutcome) -> WaveOu
         from: wave.iter().map(|id| clones.get(id).map_or(0, |clone| clone.from)).collect(),
         whys: conflict.map(why).collect(),
     }
-}
-
-/// The operation that staged exactly this for all of these clones.
-fn activated(clones: &[Arc<CloneRecord>], version: &VersionRecord, policy: &SwitchPolicy) -> Option<OperationId> {
-    let first = clones.first()?.staged.clone()?;
-    let ours = first.version == version.number && first.policy == *policy && first.at.is_none();
-    let all = clones.iter().all(|clone| clone.staged.as_ref() == Some(&first));
-    (ours && all).then_some(first.operation)
 }

@@ -38,12 +38,19 @@ pub struct RepointPlan {
     pub policy: SwitchPolicy,
     /// Clones that may stay because of conflicts, marked as lagging. If there are more, nothing is switched.
     pub max_failures: usize,
+    /// Only clones for which the switch that this operation staged still waits.
+    pub staged_by: Option<OperationId>,
 }
 
 impl RepointPlan {
     /// With nothing decided for all clones; one conflict and nothing is switched.
     pub fn new(image: &str, to: VersionRef, target: CloneTarget) -> Self {
-        Self { image: image.to_owned(), to, target, policy: SwitchPolicy::default(), max_failures: 0 }
+        Self { image: image.to_owned(), to, target, policy: SwitchPolicy::default(), max_failures: 0, staged_by: None }
+    }
+
+    fn means(&self, clone: &CloneRecord) -> bool {
+        let by = || clone.staged.as_ref().map(|staged| staged.operation);
+        self.staged_by.is_none() || self.staged_by == by()
     }
 
     #[must_use]
@@ -186,12 +193,20 @@ impl Ready {
         let version = state.find_version(&plan.to)?.clone();
         let keeps = |clone: &&Arc<CloneRecord>| {
             let policy = policy_of(&state, plan, clone);
-            let goes_along = matches!(policy.writes(), Writes::Keep | Writes::Preserve(_));
-            clone.view.version != version.number && goes_along && policy.activation() == Activation::Live
+            let goes_along = match policy.writes() {
+                Writes::Keep => clone.view.version != version.number,
+                Writes::Preserve(_) => true,
+                Writes::Discard | Writes::Stay => false,
+            };
+            goes_along && policy.activation() == Activation::Live
         };
-        let keep = |clone: &Arc<CloneRecord>| ToKeep {
-            clone: clone.clone(),
-            conflict: policy_of(&state, plan, clone).conflict(),
+        let keep = |clone: &Arc<CloneRecord>| {
+            let policy = policy_of(&state, plan, clone);
+            let preserve = match policy.writes() {
+                Writes::Preserve(paths) => Some(paths),
+                _ => None,
+            };
+            ToKeep { clone: clone.clone(), conflict: policy.conflict(), preserve }
         };
         let keep: Vec<_> = clones.iter().filter(keeps).map(keep).collect();
         let kept = Kept::rounds(fleet, &state, &version, &keep, purpose).await?;
@@ -203,6 +218,11 @@ impl Ready {
 fn policy_of(state: &State, plan: &RepointPlan, clone: &CloneRecord) -> SwitchPolicy {
     let of_clone = plan.policy.or(&clone.policy);
     state.image(clone.image).map_or(of_clone.clone(), |image| of_clone.or(&image.policy))
+}
+
+/// Whether private writes go, also where the version is shown already.
+fn drops(writes: &Writes) -> bool {
+    matches!(writes, Writes::Discard | Writes::Preserve(_))
 }
 
 /// Whether a clone of which this counts is switched only when it is mounted.
@@ -219,7 +239,7 @@ pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneR
     }
     state.find_version(&plan.to)?;
     let of_image = || state.clones_of(image.id);
-    let chosen: Vec<_> = match &plan.target {
+    let mut chosen: Vec<_> = match &plan.target {
         CloneTarget::All => of_image().cloned().collect(),
         CloneTarget::Select(selector) => of_image().filter(|c| selector.matches(&c.labels)).cloned().collect(),
         CloneTarget::Names(_) => plan.target.choose(state)?,
@@ -237,6 +257,7 @@ pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneR
             Error::not_found(format!("image {:?} has no clone{which}", image.name)).remedy("see `mimeo clone ls`")
         );
     }
+    chosen.retain(|clone| plan.means(clone));
     Ok(chosen)
 }
 
@@ -255,16 +276,16 @@ fn outcome(
         let stops = known.is_some_and(|known| known.stops(policy.conflict()));
         let shown = clone.view.version == version.number;
         let fate = match (sealed.is_private(&clone.view), policy.writes()) {
-            (private, ref writes) if waits(&policy, shown && !(private && *writes == Writes::Discard)) => Fate::Staged,
+            (private, ref writes) if waits(&policy, shown && !(private && drops(writes))) => Fate::Staged,
             (true, Writes::Discard) => Fate::Discarded,
+            (true, Writes::Preserve(_)) if !stops => Fate::Preserved,
             (_, _) if shown => Fate::Unchanged,
             (false, _) => Fate::Switched,
             (true, Writes::Stay) => Fate::Stays,
             (true, _) if stops => Fate::Conflicts,
-            (true, Writes::Keep) => Fate::Kept,
-            (true, Writes::Preserve(_)) => Fate::Preserved,
+            (true, _) => Fate::Kept,
         };
-        if fate == Fate::Kept && known.is_none() {
+        if matches!(fate, Fate::Kept | Fate::Preserved) && known.is_none() {
             return Err(Error::internal(format!("clone {:?} was not looked at", clone.name)));
         }
         let conflicts = known.map_or((Vec::new(), 0), |known| (known.fit.conflicts.clone(), known.fit.conflicts_total));
@@ -313,12 +334,13 @@ fn run(
     kept: &Kept,
 ) -> Result<RepointDone> {
     let version = draft.find_version(&plan.to)?.clone();
-    let outcome = outcome(draft, plan, &version, clones, sealed, kept)?;
+    let clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
+    let outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
     outcome.check(plan)?;
-    let step = Step::begin(draft, part, plan, &version, clones)?;
+    let step = Step::begin(draft, part, plan, &clones)?;
     let (operation, at) = (step.operation, draft.now());
     let with = |fates: &[Fate]| -> Vec<&Arc<CloneRecord>> {
-        let meant = outcome.clones.iter().zip(clones).filter(|(clone, _)| fates.contains(&clone.fate));
+        let meant = outcome.clones.iter().zip(&clones).filter(|(clone, _)| fates.contains(&clone.fate));
         meant.map(|(_, clone)| clone).collect()
     };
     snapshot_before(draft, operation, &with(&[Fate::Kept, Fate::Discarded, Fate::Preserved]), sealed)?;
@@ -327,6 +349,10 @@ fn run(
     let keeping = with(&[Fate::Kept]);
     let fitted = kept.fittings(keeping.iter().copied());
     switch(draft, &keeping, Shown::Kept { version: version.number, fitted }, operation, sealed)?;
+    let preserving = with(&[Fate::Preserved]);
+    let content = |clone: &&Arc<CloneRecord>| kept.get(clone.id).and_then(|known| known.preserved(clone.id));
+    let contents: Vec<_> = preserving.iter().filter_map(content).collect();
+    switch(draft, &preserving, Shown::Preserved(contents), operation, sealed)?;
     let settled = clones.iter().filter(|clone| clone.lagging.is_some() && clone.view.version == version.number);
     set_lagging(draft, settled.map(|clone| clone.id).collect(), None)?;
     let lagging = Lagging { version: version.number, since: at, operation };

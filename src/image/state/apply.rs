@@ -38,7 +38,9 @@ impl State {
             Change::RemoveClone(id) => self.remove_clone(*id)?,
             Change::LabelClones { clones, labels } => self.label_clones(clones, labels)?,
             Change::Switch(switch) => self.switch(switch)?,
-            Change::DropPins { clones, sealed } => self.edit_clones(clones, |clone| clone.drop_pins(sealed))?,
+            Change::DropPins { clones, sealed } => {
+                self.edit_clones(clones, |clone| clone.drop_pins(sealed, |_| true))?
+            }
             Change::GrantIds { next } => self.grant_ids(*next)?,
             Change::PutSnapshot(snapshot) => self.put_snapshot(snapshot)?,
             Change::RemoveSnapshot { clone, name } => self.remove_snapshot(*clone, name)?,
@@ -59,6 +61,14 @@ impl State {
             Change::PutOperation(operation) => self.put_operation(operation)?,
             Change::Advance(advance) => self.advance(advance)?,
             Change::RemoveOperation(id) => self.remove_operation(*id)?,
+            Change::DropViews { clones, views, sealed } => {
+                let mut views = views.iter();
+                self.edit_clones(clones, |clone| {
+                    // What a damaged change does not name stays.
+                    let ended = views.next().map_or(&[][..], Vec::as_slice);
+                    clone.drop_pins(sealed, |view| ended.contains(&view))
+                })?
+            }
         }
         Ok(())
     }

@@ -26,6 +26,12 @@ impl State {
         self.marks.range(all).map(|((_, mark), _)| *mark).collect()
     }
 
+    /// How often sealed layers name positions of an overlay.
+    pub fn names(&self, overlay: OverlayId) -> u64 {
+        let all = (overlay, Position::MIN)..=(overlay, Position::MAX);
+        self.marks.range(all).map(|(_, names)| *names).sum()
+    }
+
     /// Whether some sealed layer names this position.
     pub fn is_marked(&self, layer: &Layer) -> bool {
         self.marks.contains_key(&(layer.overlay, layer.upto))

@@ -283,7 +283,7 @@ fn the_former_view_keeps_what_its_top_held_and_a_turn_names_both_sides() {
 }
 
 fn turn(view: u64, layers: Vec<Layer>) -> Turn {
-    Turn { view, all: false, layers }
+    Turn { view, all: false, layers, except: Vec::new() }
 }
 
 #[test]

@@ -55,6 +55,8 @@ impl Fitter<'_> {
         for at in &names {
             left.extend(self.sight.shown(at.0, at.1)?.filter(|entry| entry.ino == ino).map(|entry| (*at, entry)));
         }
+        // The order of cookies means nothing to anybody.
+        left.sort_by(|(a, one), (b, other)| (a.0 != base.parent, &one.name).cmp(&(b.0 != base.parent, &other.name)));
         let renamed = left.len() != names.len() || mine.nlink != base.nlink;
         let content = mine.has_private_data(Some(base)) || Facts::of_node(&mine).mtime != base.mtime;
         let rights = Facts::of_node(&mine).rights() != Facts::of_image(base).rights();

@@ -139,16 +139,21 @@ impl<'a> Sight<'a> {
         Ok(Some((inode.parent, entry)))
     }
 
-    /// A name by which the view has `ino` in `parent`.
+    /// A name by which the view has `ino` in `parent`; of several that the image has there, the first.
     pub fn name_in(&mut self, parent: Ino, ino: Ino) -> Result<Option<Entry>> {
+        let mut of_image: Option<Entry> = None;
         if let Some(inode) = self.inode(self.from, ino)? {
             for (dir, cookie) in self.names(self.from, ino, &inode)? {
                 if dir == parent
                     && let Some(entry) = self.shown(dir, cookie)?.filter(|entry| entry.ino == ino)
+                    && of_image.as_ref().is_none_or(|first| entry.name < first.name)
                 {
-                    return Ok(Some(entry));
+                    of_image = Some(entry);
                 }
             }
+        }
+        if of_image.is_some() {
+            return Ok(of_image);
         }
         for cookie in self.private_names(parent)? {
             if let Some(entry) = self.shown(parent, cookie)?.filter(|entry| entry.ino == ino) {
@@ -171,6 +176,14 @@ impl<'a> Sight<'a> {
         }
         names.reverse();
         Ok(names.join(&b'/'))
+    }
+
+    /// The path of a directory of the view; of one that is gone there, in the version before.
+    pub fn path_of_dir(&mut self, dir: Ino) -> Result<Vec<u8>> {
+        match self.home(dir)? {
+            Some((parent, entry)) => self.path(parent, &entry.name),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// A path of an object in the view; of one that is gone there, in the version before.

@@ -151,9 +151,9 @@ impl Sight<'_> {
         Ok(self.inode(self.to, dir)?.is_none() && self.inode(self.from, dir)?.is_some())
     }
 
-    /// The names that the layers leave in a directory of the version to come.
+    /// The names that the layers leave in a directory of the version to come, and that are new there.
     pub fn left_in(&mut self, dir: Ino) -> Result<Vec<Entry>> {
-        self.ask_over(self.to, &mut |tree, fetch| {
+        let entries = self.ask_over(self.to, &mut |tree, fetch| {
             let mut entries: Vec<Entry> = Vec::new();
             loop {
                 let after = entries.last().map_or(Cookie(0), |entry| entry.cookie);
@@ -165,7 +165,14 @@ impl Sight<'_> {
                     return Ok(entries);
                 }
             }
-        })
+        })?;
+        let (from, mut left) = (self.from, Vec::new());
+        for entry in entries {
+            if self.entry(from, dir, entry.cookie)?.as_ref() != Some(&entry) {
+                left.push(entry);
+            }
+        }
+        Ok(left)
     }
 }
 

@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use super::{Held, OverlayStore};
 use crate::error::{Error, Result};
-use crate::manifest::Ino;
+use crate::manifest::{Cookie, Ino};
 use crate::meta::Durability;
 use crate::overlay::bucket::Bucket;
 use crate::overlay::index::{Copy, Index, OverlayRow};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::node::{Level, NodeState};
+use crate::overlay::rebase::Choice;
 use crate::overlay::state::Overlay;
 use crate::overlay::touched::Touched;
 use crate::overlay::{Counts, Layer, OverlayId, Position};
@@ -26,12 +27,22 @@ impl OverlayStore {
     /// Make the fresh overlay `into` show what `layers` (bottom first, sealed) show together. On stable
     /// storage when it returns; to be named before the second answer goes.
     pub async fn flatten(self: &Arc<Self>, layers: Vec<Layer>, into: OverlayId) -> Result<(Layer, Held)> {
+        self.flatten_choice(layers, None, into).await
+    }
+
+    /// The same of a part of what they show.
+    pub(in crate::overlay) async fn flatten_choice(
+        self: &Arc<Self>,
+        layers: Vec<Layer>,
+        choice: Option<Choice>,
+        into: OverlayId,
+    ) -> Result<(Layer, Held)> {
         let held = self.hold(&[Layer { overlay: into, upto: POSITION, counts: Counts::default() }]);
         // What is sealed is in the index from here on, at its positions.
         self.flush(Durability::Buffered).await?;
         self.insert(Overlay::new(into, OverlayRow::default(), vec![POSITION], Touched::Unread));
         let index = self.index.clone();
-        let done = tokio::task::spawn_blocking(move || Flatten::new(&index, layers, into).run()).await;
+        let done = tokio::task::spawn_blocking(move || Flatten::new(&index, layers, choice, into).run()).await;
         let counts = done.map_err(|e| Error::internal("flattening layers").because(e))??;
         self.find(into)
             .ok_or_else(|| Error::internal("a flattened overlay is gone"))?
@@ -45,14 +56,16 @@ struct Flatten<'a> {
     index: &'a Index,
     /// Uppermost first.
     layers: Vec<Layer>,
+    /// `None`: all of it.
+    choice: Option<Choice>,
     copy: Copy<'a>,
     counts: Counts,
 }
 
 impl<'a> Flatten<'a> {
-    fn new(index: &'a Index, mut layers: Vec<Layer>, into: OverlayId) -> Self {
+    fn new(index: &'a Index, mut layers: Vec<Layer>, choice: Option<Choice>, into: OverlayId) -> Self {
         layers.reverse();
-        Self { index, layers, copy: Copy::new(index, into, POSITION, BATCH), counts: Counts::default() }
+        Self { index, layers, choice, copy: Copy::new(index, into, POSITION, BATCH), counts: Counts::default() }
     }
 
     fn run(mut self) -> Result<Counts> {
@@ -60,6 +73,11 @@ impl<'a> Flatten<'a> {
         for level in 0..self.layers.len() {
             self.each_key(level, Kind::Node, &mut |this, key| this.object(level, Ino(key.a)))?;
             self.each_key(level, Kind::Entry, &mut |this, key| this.entry(level, key))?;
+        }
+        let above = self.choice.as_mut().map(|choice| std::mem::take(&mut choice.above)).unwrap_or_default();
+        for (ino, mut node) in above {
+            node.raise();
+            self.put_node(ino, &NodeState::Present(node))?;
         }
         self.copy.finish(self.counts, Durability::Synced)?;
         Ok(self.counts)
@@ -114,12 +132,20 @@ impl<'a> Flatten<'a> {
 
     /// An object and its data.
     fn object(&mut self, level: usize, ino: Ino) -> Result<()> {
+        let nlink = self.choice.as_ref().map(|choice| choice.objects.get(&ino).copied());
+        if nlink == Some(None) {
+            return Ok(());
+        }
         let states = self.node_states(level, ino)?;
         let mut node = match states.first() {
             None => return Ok(()),
             Some((_, NodeState::Present(top))) => top.clone(),
             Some((_, gone)) => return self.put_node(ino, gone),
         };
+        node.nlink = nlink.flatten().unwrap_or(node.nlink);
+        if node.nlink == 0 {
+            return self.put_node(ino, &NodeState::Absent);
+        }
         node.own = self.buckets(ino, &states)?;
         for (_, state) in &states[1..] {
             match state {
@@ -173,6 +199,10 @@ impl<'a> Flatten<'a> {
     }
 
     fn entry(&mut self, level: usize, key: Key) -> Result<()> {
+        let name = (Ino(key.a), Cookie(key.b));
+        if self.choice.as_ref().is_some_and(|choice| !choice.names.contains(&name)) {
+            return Ok(());
+        }
         for above in 0..level {
             if self.value(above, &key)?.is_some() {
                 return Ok(());

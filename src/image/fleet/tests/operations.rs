@@ -298,8 +298,7 @@ async fn on_mount_stages_and_the_activation_is_part_of_the_same_operation() {
     assert_eq!((done.outcome.switched(), done.outcome.count(&[Fate::Staged]), world.versions()), (0, 6, vec![1; 6]));
     let staged = world.get("c0").staged.clone().unwrap();
     assert_eq!((staged.at, staged.operation), (None, done.operation));
-    let activation = RepointPlan { policy: staged.policy.clone(), ..to("os", 2, names(&["c0"]), Writes::Keep) };
-    let activated = world.fleet.repoint(activation).await.unwrap();
+    let activated = world.fleet.activate(names(&["c0"])).await.unwrap().remove(0).outcome.unwrap();
     assert_eq!((activated.operation, activated.outcome.switched()), (done.operation, 1));
     assert!(world.get("c0").staged.is_none());
     assert_eq!(world.get("c0").pins[0].operation, done.operation);

@@ -194,6 +194,15 @@ impl World {
         self.start().await;
     }
 
+    /// Nothing can be written any more.
+    pub fn fill_disk(&self) {
+        self.disk.set_capacity(0);
+    }
+
+    pub fn empty_disk(&self) {
+        self.disk.set_capacity(u64::MAX);
+    }
+
     pub fn store(&self) -> &Arc<OverlayStore> {
         &self.open.as_ref().unwrap().1
     }

@@ -1,0 +1,196 @@
+//! What is preserved: the private names and objects at and below some paths, as a view of their own.
+//!
+//! Owns the choice, and the layer that holds what was chosen and nothing else. Over the version that the
+//! clone showed, that layer shows the version, with the clone's changes below the paths; so from there on
+//! it is rebased as any other. Data are not copied, only what the index says of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::Rebase;
+use super::sight::{Sight, all_of};
+use super::survey::{Name, Object};
+use crate::error::{Error, ErrorKind, Result};
+use crate::manifest::{Cookie, Entry, FileKind, Ino, MAX_DEPTH};
+use crate::overlay::keys::{Key, Kind};
+use crate::overlay::{Node, OverlayStore};
+
+/// Paths of directories that are remembered.
+const MAX_PATHS: usize = 4096;
+
+/// What of a view's private state is preserved.
+#[derive(Debug, Default)]
+pub struct Choice {
+    pub names: BTreeSet<(Ino, Cookie)>,
+    /// Objects, with the link count that they have then.
+    pub objects: BTreeMap<Ino, u32>,
+    /// Directories above: as the version has them, with the names that are preserved.
+    pub above: BTreeMap<Ino, Node>,
+}
+
+/// Choose what lies at or below `paths`, which are normalised. Blocks.
+pub fn choose(store: &OverlayStore, rebase: &Rebase, paths: &[String]) -> Result<Choice> {
+    let sight = Sight::new(store, rebase)?;
+    let mut chooser = Chooser { sight, paths, known: HashMap::new(), names: BTreeMap::new(), objects: BTreeSet::new() };
+    for layer in &rebase.layers {
+        let within = all_of(Kind::Entry);
+        chooser.each_key(layer, within, &mut |this, key| this.name(Ino(key.a), Cookie(key.b)))?;
+    }
+    for dir in chooser.names.keys().map(|(dir, _)| *dir).collect::<BTreeSet<_>>() {
+        chooser.place(dir, 0)?;
+    }
+    for layer in &rebase.layers {
+        chooser.each_key(layer, all_of(Kind::Node), &mut |this, key| this.object(Ino(key.a)))?;
+    }
+    chooser.finish()
+}
+
+struct Chooser<'a> {
+    sight: Sight<'a>,
+    paths: &'a [String],
+    /// Paths of directories.
+    known: HashMap<Ino, Vec<u8>>,
+    names: BTreeMap<(Ino, Cookie), Name>,
+    /// Objects that are chosen by a name that did not change, or to which a chosen name leads.
+    objects: BTreeSet<Ino>,
+}
+
+impl Chooser<'_> {
+    fn each_key(
+        &mut self,
+        layer: &crate::overlay::Layer,
+        range: std::ops::RangeInclusive<Key>,
+        visit: &mut dyn FnMut(&mut Self, Key) -> Result<()>,
+    ) -> Result<()> {
+        let mut keys = Vec::new();
+        self.sight.each_key(layer, range, 0, &mut |_, key| {
+            keys.push(key);
+            Ok(())
+        })?;
+        keys.into_iter().try_for_each(|key| visit(self, key))
+    }
+
+    fn name(&mut self, dir: Ino, cookie: Cookie) -> Result<()> {
+        if self.names.contains_key(&(dir, cookie)) {
+            return Ok(());
+        }
+        let name = self.sight.name(dir, cookie)?;
+        let Some(entry) = name.mine.as_ref().or(name.base.as_ref()) else { return Ok(()) };
+        if name.mine != name.base && self.is_chosen(dir, &entry.name)? {
+            self.choose(dir, cookie, name);
+        }
+        Ok(())
+    }
+
+    fn choose(&mut self, dir: Ino, cookie: Cookie, name: Name) {
+        let ends = [&name.mine, &name.base].into_iter().flatten().map(|entry| entry.ino);
+        self.objects.extend(ends);
+        self.names.insert((dir, cookie), name);
+    }
+
+    /// Whether a name of a directory is at or below one of the paths.
+    fn is_chosen(&mut self, dir: Ino, name: &[u8]) -> Result<bool> {
+        if !self.known.contains_key(&dir) {
+            let path = match dir {
+                Ino::ROOT => Vec::new(),
+                _ => self.sight.path_of_dir(dir)?,
+            };
+            if self.known.len() == MAX_PATHS {
+                self.known.clear();
+            }
+            self.known.insert(dir, path);
+        }
+        let above = self.known.get(&dir).map_or(&[][..], Vec::as_slice);
+        let path = if above.is_empty() { name.to_vec() } else { [above, name].join(&b'/') };
+        let covers = |folder: &String| {
+            let rest = path.strip_prefix(folder.as_bytes());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
+        };
+        Ok(self.paths.iter().any(covers))
+    }
+
+    /// See that a directory in which something is preserved is where it was.
+    fn place(&mut self, dir: Ino, depth: usize) -> Result<()> {
+        if depth == MAX_DEPTH {
+            return Err(Error::corrupt(format!("directory {} is deeper than {MAX_DEPTH}", dir.0)));
+        }
+        if self.sight.node(dir)?.is_none() {
+            return Ok(());
+        }
+        let Some((parent, entry)) = self.sight.home(dir)? else { return Ok(()) };
+        let name = self.sight.name(parent, entry.cookie)?;
+        if name.mine == name.base {
+            return Ok(());
+        }
+        if !self.names.contains_key(&(parent, entry.cookie)) {
+            self.choose(parent, entry.cookie, name);
+        }
+        self.place(parent, depth + 1)
+    }
+
+    /// An object of the version that has, at a path that is preserved, the name that it had.
+    fn object(&mut self, ino: Ino) -> Result<()> {
+        if self.objects.contains(&ino) {
+            return Ok(());
+        }
+        let from = self.sight.from;
+        let (Some(inode), true) = (self.sight.inode(from, ino)?, self.sight.node(ino)?.is_some()) else {
+            return Ok(());
+        };
+        for (dir, cookie) in self.sight.names(from, ino, &inode)? {
+            let Some(entry) = self.sight.shown(dir, cookie)?.filter(|entry| entry.ino == ino) else { continue };
+            if ino != Ino::ROOT && self.is_chosen(dir, &entry.name)? {
+                self.objects.insert(ino);
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Choice> {
+        let (mut gains, mut subdirs): (BTreeMap<Ino, i64>, BTreeMap<Ino, i64>) = Default::default();
+        let mut gain = |dir: Ino, entry: &Option<Entry>, by: i64| {
+            let Some(entry) = entry else { return };
+            *gains.entry(entry.ino).or_default() += by;
+            if entry.kind == FileKind::Directory {
+                *subdirs.entry(dir).or_default() += by;
+            }
+        };
+        for ((dir, _), name) in &self.names {
+            gain(*dir, &name.mine, 1);
+            gain(*dir, &name.base, -1);
+        }
+        let mut choice = Choice { names: self.names.keys().copied().collect(), ..Choice::default() };
+        let dirs = self.names.keys().map(|(dir, _)| *dir);
+        for ino in dirs.chain(self.objects.iter().copied()).collect::<BTreeSet<_>>() {
+            let Object { base, mine, .. } = self.sight.object(ino)?;
+            let dir = mine.as_ref().map(|m| m.kind).or(base.as_ref().map(|b| b.kind)) == Some(FileKind::Directory);
+            let gained = gains.get(&ino).copied().unwrap_or(0);
+            let named = i64::from(base.is_some()) + gained;
+            if dir && ino != Ino::ROOT && named > 1 {
+                return Err(self.torn(ino)?);
+            }
+            let nlink = match (dir, &base) {
+                // It was renamed to where nothing is preserved.
+                (true, _) if named <= 0 => 0,
+                (true, base) => {
+                    base.as_ref().map_or(2, |b| i64::from(b.nlink)) + subdirs.get(&ino).copied().unwrap_or(0)
+                }
+                (false, base) => base.as_ref().map_or(0, |b| i64::from(b.nlink)) + gained,
+            };
+            let nlink = u32::try_from(nlink).unwrap_or(0);
+            if self.objects.contains(&ino) {
+                choice.objects.insert(ino, nlink);
+            } else if let Some(base) = base {
+                choice.above.insert(ino, Node { nlink, ..Node::of_image(base) });
+            }
+        }
+        Ok(choice)
+    }
+
+    /// A directory would be at both its places.
+    fn torn(&mut self, dir: Ino) -> Result<Error> {
+        let path = self.sight.path_of(dir)?;
+        let what = format!("directory /{} was renamed to or from what is preserved", path.escape_ascii());
+        Ok(Error::new(ErrorKind::Conflict, what).remedy("preserve both places, or keep all writes"))
+    }
+}
