@@ -268,9 +268,9 @@ impl Run {
             (35..50, Some(snapshot)) => {
                 fleet.remove_snapshots(&clone, SnapshotTarget::Names(vec![snapshot])).await.unwrap();
             }
-            (50..60, Some(snapshot)) => self.fork(&format!("{clone}@{snapshot}")).await,
-            (60..68, _) => self.fork(&clone).await,
-            (68..76, _) => self.repoint(one()).await,
+            (50..56, Some(snapshot)) => self.fork(&format!("{clone}@{snapshot}")).await,
+            (56..60, _) => self.fork(&clone).await,
+            (60..76, _) => self.repoint(one()).await,
             (76..79, _) => drop(fleet.drop_pins(one()).await.unwrap()),
             (79..84, _) => {
                 let pins: Vec<_> = record.pins.iter().map(|pin| pin.view.number).collect();

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::operations::check_unplanned;
 use super::{Fleet, RepointDone, RepointPlan};
 use crate::error::{Error, Result};
 use crate::image::change::Change;
@@ -55,6 +56,8 @@ impl Fleet {
             .transact("withdraw staged switches", move |draft| {
                 let mut clones = target.named_or_selected(draft)?;
                 clones.retain(|clone| clone.staged.is_some());
+                // A scheduled operation would switch them all the same.
+                check_unplanned(draft, &clones)?;
                 if !clones.is_empty() {
                     let ids = clones.iter().map(|clone| clone.id).collect();
                     draft.apply(Change::Stage { clones: ids, staged: None })?;

@@ -272,6 +272,8 @@ async fn scheduled_clones_are_staged_until_their_wave_or_an_abort() {
         let staged = world.get("c5").staged.clone().unwrap();
         assert_eq!((staged.version, staged.operation, staged.at), (2, id, Some(at)));
         assert_eq!(world.kind_of_repoint(names(&["c5"])).await, Some(ErrorKind::Conflict));
+        let refused = world.fleet.unstage(names(&["c5"])).await.unwrap_err();
+        assert!(refused.remedy_text().unwrap().contains(&format!("mimeo ops abort {id}")), "{refused}");
         if aborted {
             world.fleet.abort(id).await.unwrap();
             assert!(SIX.iter().all(|name| world.get(name).staged.is_none()));
