@@ -66,8 +66,8 @@ mod tests {
             bytes_private: None,
             path: "etc/a b".into(),
         };
-        assert_eq!(text(&entry), "M        9 B ->   2.00 KiB  data,attributes  etc/a b");
+        assert_eq!(text(&entry), "M        9 B ->      2 KiB  data,attributes  etc/a b");
         (entry.change, entry.bytes_private, entry.what) = ("A".into(), Some(2048), Vec::new());
-        assert_eq!(text(&entry), format!("A          - ->   2.00 KiB    2.00 KiB private  {:15}  etc/a b", ""));
+        assert_eq!(text(&entry), format!("A          - ->      2 KiB       2 KiB private  {:15}  etc/a b", ""));
     }
 }

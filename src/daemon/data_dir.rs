@@ -243,10 +243,10 @@ mod tests {
     #[test]
     fn a_newer_format_and_a_damaged_one_are_refused() {
         for (text, expected) in [
-            ("mimeo store\nformat = 3\nid = 00\n", "reads up to 2"),
-            ("mimeo store\nformat = 1\nid = 00\n", "reads 2 only"),
+            ("mimeo store\nformat = 4\nid = 00\n", "reads up to 3"),
+            ("mimeo store\nformat = 1\nid = 00\n", "reads 3 only"),
             ("mimeo store\nid = 00\n", "names no format"),
-            ("mimeo store\nformat = 2\n", "names no id"),
+            ("mimeo store\nformat = 3\n", "names no id"),
             ("", "not that of a mimeo"),
             ("something else\n", "not that of a mimeo"),
         ] {

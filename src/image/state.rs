@@ -279,6 +279,11 @@ impl State {
         self.snapshots.range(from..to).map(|(_, snapshot)| snapshot)
     }
 
+    /// The snapshots of all clones.
+    pub fn snapshots(&self) -> impl Iterator<Item = &Arc<SnapshotRecord>> {
+        self.snapshots.values()
+    }
+
     pub fn snapshot_count(&self) -> usize {
         self.snapshots.len()
     }

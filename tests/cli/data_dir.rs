@@ -44,7 +44,7 @@ fn a_foreign_directory_is_left_alone() {
 fn a_newer_format_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("FORMAT"), "mimeo store\nformat = 7\nid = 00\n").unwrap();
-    serve(dir.path(), &[]).refused(1, &["newer mimeo", "format 7", "up to 2"]);
+    serve(dir.path(), &[]).refused(1, &["newer mimeo", "format 7", "up to 3"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::nfs3::Handle;
-use crate::reference::{Identity, Instant, ObjectId, Tree};
+use crate::reference::{Identity, Instant, Kind, ObjectId, Tree};
 
 /// A tree as a clone shows it, as a pin keeps it or as a snapshot holds it.
 #[derive(Clone)]
@@ -140,7 +140,7 @@ impl CloneModel {
     }
 
     /// Who keeps its handle: directories; what was never touched. Who must have another: what is touched on
-    /// either side. For anything else both are right.
+    /// either side and holds something else. For anything else both are right.
     fn name_objects(&self, tree: &mut Tree, touched: &BTreeSet<ObjectId>) {
         tree.former = self.former.clone();
         for id in tree.objects.keys().copied().collect::<Vec<_>>() {
@@ -152,7 +152,7 @@ impl CloneModel {
                 if let Some(identity) = self.latest.get(&id) {
                     tree.seen.insert(id, identity.clone());
                 }
-            } else if touched.contains(&id) {
+            } else if touched.contains(&id) && !is_same(&self.view.tree, tree, id) {
                 tree.renewed.insert(id);
             }
         }
@@ -190,5 +190,15 @@ impl CloneModel {
             may_have_ended |= tree.gone.contains(&held.id);
         }
         Leads::Nowhere
+    }
+}
+
+/// Whether an object holds the same in both.
+fn is_same(one: &Tree, other: &Tree, id: ObjectId) -> bool {
+    let both = [one, other].map(|tree| tree.objects.get(&id).map(|object| (&object.kind, object.attr.now().size)));
+    match both {
+        [Some((Kind::File(a), size)), Some((Kind::File(b), other_size))] => size == other_size && a.is_same(b),
+        [Some(_), Some(_)] => true,
+        _ => false,
     }
 }

@@ -1,8 +1,8 @@
 //! Repoint: one transaction that switches the views of a set of clones to another version.
 //!
 //! Whatever the number of clones, it is one change and one key in the log, durable before it is
-//! answered and visible at one instant. Rollback is a repoint to the former version; private writes
-//! that were discarded are in the snapshot that the discard took, for a restore.
+//! answered and visible at one instant. What clones with private writes showed before is in snapshots
+//! named after the operation, for a rollback.
 
 use std::sync::Arc;
 
@@ -353,7 +353,8 @@ fn run(
     let content = |clone: &&Arc<CloneRecord>| kept.get(clone.id).and_then(|known| known.preserved(clone.id));
     let contents: Vec<_> = preserving.iter().filter_map(content).collect();
     switch(draft, &preserving, Shown::Preserved(contents), operation, sealed)?;
-    let settled = clones.iter().filter(|clone| clone.lagging.is_some() && clone.view.version == version.number);
+    let settled = [Fate::Unchanged, Fate::Switched, Fate::Kept, Fate::Discarded, Fate::Preserved];
+    let settled = with(&settled).into_iter().filter(|clone| clone.lagging.is_some());
     set_lagging(draft, settled.map(|clone| clone.id).collect(), None)?;
     let lagging = Lagging { version: version.number, since: at, operation };
     let staying = with(&[Fate::Stays, Fate::Conflicts]);

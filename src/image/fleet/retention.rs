@@ -1,5 +1,6 @@
-//! How long operations that have ended are kept.
+//! How long operations that have ended are kept, and what they need for a rollback.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Fleet;
@@ -9,13 +10,16 @@ use crate::error::Result;
 use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::operation::OperationRecord;
-use crate::image::record::OperationId;
+use crate::image::record::{OperationId, SnapshotRecord};
 use crate::image::state::State;
 
 /// Operations that have ended, whatever their age.
 pub const MAX_ENDED: usize = 4096;
 /// Clones that all of them name together: some 64 MiB of memory.
 pub const MAX_ENDED_CLONES: usize = 8 << 20;
+
+/// Automatic snapshots that one step removes.
+const MAX_SNAPSHOTS: usize = 4096;
 
 /// What is kept of operations that have ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,33 @@ impl Fleet {
         };
         catalog.transact("forget operations", forget).await
     }
+}
+
+impl Fleet {
+    /// Remove automatic snapshots that are older than `window` and not of an operation that goes on;
+    /// answers how many, at most [`MAX_SNAPSHOTS`].
+    pub async fn forget_snapshots(&self, window: Duration) -> Result<usize> {
+        let catalog = self.catalog();
+        if outdated(&catalog.state(), window, catalog.now()).is_empty() {
+            return Ok(0);
+        }
+        let forget = move |draft: &mut Draft| {
+            let outdated = outdated(draft, window, draft.now());
+            for snapshot in &outdated {
+                draft.apply(Change::RemoveSnapshot { clone: snapshot.clone, name: snapshot.name.clone() })?;
+            }
+            Ok(outdated)
+        };
+        let forgotten = catalog.transact("forget automatic snapshots", forget).await?;
+        self.release(forgotten.iter().flat_map(|snapshot| &snapshot.layers));
+        Ok(forgotten.len())
+    }
+}
+
+fn outdated(state: &State, window: Duration, now: Time) -> Vec<Arc<SnapshotRecord>> {
+    let goes_on = |id: OperationId| state.operation(id).is_some_and(|operation| !operation.ended());
+    let old = state.snapshots().filter(|snapshot| is_older(snapshot.created, window, now));
+    old.filter(|snapshot| snapshot.operation.is_some_and(|id| !goes_on(id))).take(MAX_SNAPSHOTS).cloned().collect()
 }
 
 fn forgettable(state: &State, keep: Retention, now: Time) -> Vec<OperationId> {

@@ -1,4 +1,4 @@
-//! Forgetting operations that ended long ago.
+//! Forgetting operations that ended long ago, and the snapshots that they took.
 
 use std::sync::Arc;
 
@@ -28,7 +28,8 @@ impl Worker for Prune {
     fn step(&mut self) -> BoxFuture<'_, Result<Step>> {
         async move {
             self.fleet.forget_operations(self.keep).await?;
-            Ok(Step::IDLE)
+            let more = self.fleet.forget_snapshots(self.keep.window).await? > 0;
+            Ok(Step { more, ..Step::IDLE })
         }
         .boxed()
     }

@@ -104,6 +104,27 @@ async fn a_halted_operation_is_rolled_back_as_far_as_it_came() {
     }
 }
 
+/// An automatic snapshot is there for a rollback, and goes when its time is over; others stay.
+#[tokio::test]
+async fn automatic_snapshots_are_kept_for_the_window() {
+    let world = World::new().await;
+    world.clones(&["dirty"]).await;
+    world.write("dirty", A, 100).await;
+    world.snapshot("dirty", "mine").await.unwrap();
+    let op = to_v2(&world, Writes::Discard).await;
+    let window = std::time::Duration::from_secs(3600);
+    world.clock.advance(window - std::time::Duration::from_secs(1));
+    assert_eq!(world.fleet.forget_snapshots(window).await.unwrap(), 0);
+    world.clock.advance(std::time::Duration::from_secs(1));
+    assert_eq!(world.fleet.forget_snapshots(window).await.unwrap(), 1);
+    let state = world.catalog.state();
+    let left: Vec<_> = state.snapshots_of(world.get("dirty").id).map(|snapshot| snapshot.name.to_string()).collect();
+    assert_eq!(left, ["mine"]);
+    drop(state);
+    world.fleet.rollback(op, 0).await.unwrap();
+    assert_eq!(shown(&world, "dirty").await, (1, 100, 2), "the pin still has it");
+}
+
 /// What a conflict left of both sides goes, and the base that was kept for it stays as long as it is read.
 #[tokio::test]
 async fn a_rollback_of_a_conflict_that_a_side_won() {
