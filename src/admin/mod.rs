@@ -81,6 +81,11 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// Root, or the user whom the daemon runs as.
+    fn is_trusted(self) -> bool {
+        self.uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
+    }
+
     /// As operations remember it.
     fn who(self) -> String {
         self.uid.map_or_else(|| "somebody".to_owned(), |uid| format!("uid {uid}"))

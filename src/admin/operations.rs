@@ -19,7 +19,7 @@ use super::types::{LeftClone, OperationBody, OperationInfo, RollbackBody, Rollba
 use super::views::image_of;
 use super::{Context, Peer, repoint};
 use crate::error::{Error, Result};
-use crate::image::{ExportId, NewOperation, OperationId, OperationRecord, OperationState, Rev, WaveSpec};
+use crate::image::{ExportId, Gate, NewOperation, OperationId, OperationRecord, OperationState, Rev, WaveSpec};
 
 pub(super) async fn start(
     State(cx): State<Arc<Context>>,
@@ -34,9 +34,20 @@ pub(super) async fn start(
     let waves = body.waves.iter().map(|spec| spec.parse()).collect::<Result<Vec<WaveSpec>>>()?;
     let at = body.at.map(|at| time::parse(&at, cx.env.clock.now())).transpose()?;
     let new = NewOperation { repoint: repoint::plan(body.repoint)?, waves, rollout: rollout(&body.rollout)?, at };
+    check_gates(&new, peer)?;
     let operation = cx.fleet.on_behalf_of(&peer.who()).start(new).await?;
     tracing::info!("{}: {} clones in {} waves", operation.id, operation.count_clones(), operation.plan.waves.len());
     shown(&cx, &operation)
+}
+
+/// A command runs as the daemon does: nobody may say it who is not that user, or root.
+fn check_gates(new: &NewOperation, peer: Peer) -> Result<()> {
+    let command = new.rollout.gates.iter().any(|gate| matches!(gate, Gate::Command(_)));
+    if !command || peer.is_trusted() {
+        return Ok(());
+    }
+    let what = format!("{} may not set a command as a gate, which would run as the daemon's user", peer.who());
+    Err(Error::invalid(what).remedy("use an http:// URL or clients:N, or ask root"))
 }
 
 /// An `OperationList`, made while it is sent.

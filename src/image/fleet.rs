@@ -138,6 +138,11 @@ impl Fleet {
         &self.overlays
     }
 
+    /// Where what must go to its end runs.
+    pub fn runtime(&self) -> &tokio::runtime::Handle {
+        self.overlays.runtime()
+    }
+
     pub fn catalog(&self) -> &Arc<Catalog> {
         &self.catalog
     }
@@ -187,7 +192,8 @@ impl Fleet {
         let choose = Arc::new(choose);
         let attempt = move |fleet: Self| {
             let (choose, work) = (choose.clone(), work.clone());
-            let work = move |draft: &mut Draft, clones: &[_], sealed: &_, (): &()| work(draft, clones, sealed);
+            let work =
+                move |draft: &mut Draft, clones: &[_], sealed: &_, (): &()| work(draft, clones, sealed).map(Some);
             async move {
                 let clones = choose(&fleet.catalog.state())?;
                 fleet.attempt(label, freeze, clones, |_| ready(Ok(())), work).await
@@ -208,7 +214,8 @@ impl Fleet {
         F: Future<Output = Result<Option<T>>> + Send,
     {
         let fleet = self.clone();
-        let attempts = tokio::spawn(async move {
+        // Not where it is called: a runtime that ends with its connections would break it off.
+        let attempts = self.overlays.runtime().spawn(async move {
             for _ in 0..MAX_PLANS {
                 if let Some(done) = attempt(fleet.clone()).await? {
                     return Ok(done);
@@ -221,7 +228,7 @@ impl Fleet {
     }
 
     /// One attempt: hold the overlays, make `ready`, and commit the `work`. `None` if a clone was switched
-    /// since it was chosen.
+    /// since it was chosen, or the work says that it is planned for something that has changed.
     async fn attempt<T, R, F, W>(
         &self,
         label: &'static str,
@@ -234,16 +241,23 @@ impl Fleet {
         T: Send + 'static,
         R: Send + Sync + 'static,
         F: Future<Output = Result<R>>,
-        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed, &R) -> Result<T> + Send + 'static,
+        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed, &R) -> Result<Option<T>> + Send + 'static,
     {
         let (frozen, instant) = self.hold_still(freeze, clones).await?;
         let instant = Arc::new(instant);
-        let ready = Arc::new(ready(instant.clone()).await?);
+        let ready = match ready(instant.clone()).await {
+            Ok(ready) => Arc::new(ready),
+            Err(error) => {
+                drop(frozen);
+                self.release_instant(&instant);
+                return Err(error);
+            }
+        };
         let offered = Arc::new(AtomicBool::new(false));
         let (planned, prepared, offers) = (instant.clone(), ready.clone(), offered.clone());
         let outcome = self.catalog.transact(label, move |draft| {
             let clones = planned.clones(draft);
-            let done = clones.map(|clones| work(draft, &clones, &planned.sealed, &prepared)).transpose();
+            let done = clones.map_or(Ok(None), |clones| work(draft, &clones, &planned.sealed, &prepared));
             offers.store(done.is_ok(), Ordering::Relaxed);
             done
         });
@@ -252,6 +266,8 @@ impl Fleet {
         if outcome.is_err() && offered.load(Ordering::Relaxed) {
             // It was offered to the log and failed there, where it may yet turn up.
             self.keep_until_restart(instant.sealed.layers());
+            // So may what it made: whatever is held of it stays held.
+            std::mem::forget(ready.clone());
         }
         self.release_instant(&instant);
         outcome

@@ -57,7 +57,7 @@ pub use policy::{
 pub use readers::{Readers, ViewUses};
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
-    SnapshotId, SnapshotRecord, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,
+    SnapshotId, SnapshotRecord, Span, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,
 };
 pub use state::{Export, FIRST_ID, OverlayRoot, State};
 pub use switch::{Content, Fitting, Sealed, Shown, ViewSwitch};

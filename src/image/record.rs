@@ -16,7 +16,7 @@ use super::switch::Content;
 use crate::env::Time;
 use crate::error::Error;
 use crate::manifest::ManifestId;
-use crate::overlay::{Counts, Layer, OverlayId};
+use crate::overlay::{Counts, Layer, OverlayId, Position};
 
 /// Names one clone or one version as an NFS export; also its fsid. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -161,6 +161,14 @@ impl View {
     }
 }
 
+/// What was written to an overlay between two positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// Not what it held then any more.
+    pub after: Position,
+    pub upto: Layer,
+}
+
 /// A change of generations: from view `view` on, what has private state in one of `layers` (and is no
 /// directory) is served under the generation `view`, because another line of content began there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,6 +179,8 @@ pub struct Turn {
     pub all: bool,
     /// None where `all` is set.
     pub layers: Vec<Layer>,
+    /// What was written into pins since the turn before. None where `all` is set.
+    pub written: Vec<Span>,
     /// What has private state in one of these went along, and keeps its generation.
     pub except: Vec<Layer>,
 }
@@ -247,7 +257,7 @@ pub struct CloneRecord {
     /// Oldest first.
     pub turns: Vec<Turn>,
     /// What was written, since the last switch, into pins that were dropped: the next turn names it.
-    pub loose: Vec<Layer>,
+    pub loose: Vec<Span>,
     pub export: Arc<ExportOverrides>,
     /// Most bytes of private data, counted over all layers of the view.
     pub quota: Option<u64>,
@@ -276,7 +286,8 @@ impl CloneRecord {
     pub fn layers_named(&self) -> impl Iterator<Item = &Layer> {
         let pinned = self.pins.iter().flat_map(|pin| pin.view.layers.iter().chain(&pin.sealed));
         let turned = self.turns.iter().flat_map(|turn| turn.layers.iter().chain(&turn.except));
-        self.view.layers.iter().chain(pinned).chain(turned).chain(&self.loose)
+        let written = self.turns.iter().flat_map(|turn| &turn.written).chain(&self.loose).map(|span| &span.upto);
+        self.view.layers.iter().chain(pinned).chain(turned).chain(written)
     }
 }
 

@@ -14,7 +14,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{CloneRecord, ExportId, MAX_LAYERS, MAX_TURNS, OperationId, Pin, Turn, VersionNumber, View};
+use super::record::{CloneRecord, ExportId, MAX_LAYERS, MAX_TURNS, OperationId, Pin, Span, Turn, VersionNumber, View};
 use crate::env::Time;
 use crate::error::{Error, ErrorKind, Result};
 use crate::overlay::{Layer, OverlayId};
@@ -220,22 +220,27 @@ impl CloneRecord {
         let common = former.iter().zip(new).take_while(|(a, b)| a == b).count();
         // What makes kept writes fit says nothing of any object's content.
         let new = if matches!(switch.shown, Shown::Kept { .. }) { &[] } else { &new[common..] };
-        let mut layers: Vec<_> = former[common..].iter().chain(new).chain(&self.loose).copied().collect();
-        layers.extend(written_pins(&self.pins, &switch.sealed));
+        let mut layers: Vec<_> = former[common..].iter().chain(new).copied().collect();
+        let mut written: Vec<_> = self.loose.iter().copied().chain(written_pins(&self.pins, &switch.sealed)).collect();
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();
-        if layers.is_empty() {
+        if layers.is_empty() && written.is_empty() {
             return None;
         }
-        let all = self.turns.iter().rev().take(TURNS_BETWEEN_ALL).filter(|turn| !turn.all).count() == TURNS_BETWEEN_ALL;
+        let kept = matches!(switch.shown, Shown::Kept { .. });
+        // What goes along keeps its generation, however many turns there are.
+        let all = !kept
+            && self.turns.iter().rev().take(TURNS_BETWEEN_ALL).filter(|turn| !turn.all).count() == TURNS_BETWEEN_ALL;
         if all {
             layers.clear();
+            written.clear();
         }
         let except = match switch.shown {
-            Shown::Preserved(_) if !all => new.to_vec(),
+            // The first of them holds what went along.
+            Shown::Preserved(_) if !all => new.first().copied().into_iter().collect(),
             _ => Vec::new(),
         };
-        Some(Turn { view: self.view.number + 1, all, layers, except })
+        Some(Turn { view: self.view.number + 1, all, layers, written, except })
     }
 
     /// Forget the turns before one for all objects that no view is older than.
@@ -248,9 +253,12 @@ impl CloneRecord {
     }
 }
 
-/// What the tops of pins hold that were written since the last switch.
-fn written_pins(pins: &[Pin], sealed: &Sealed) -> impl Iterator<Item = Layer> {
-    let written = |pin: &Pin| sealed.layer(pin.view.top).filter(|now| pin.sealed != Some(*now));
+/// What was written to the tops of pins since the last switch.
+fn written_pins(pins: &[Pin], sealed: &Sealed) -> impl Iterator<Item = Span> {
+    let written = |pin: &Pin| {
+        let upto = sealed.layer(pin.view.top).filter(|now| pin.sealed != Some(*now))?;
+        Some(Span { after: pin.sealed.map_or(0, |sealed| sealed.upto), upto })
+    };
     pins.iter().filter_map(written)
 }
 

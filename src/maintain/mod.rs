@@ -65,7 +65,7 @@ pub fn spawn(parts: Parts, env: &Env, config: &Config, stop: watch::Receiver<boo
         unmounted: Duration::from_secs(config.pins.unmounted_secs),
     };
     let workers: Vec<Box<dyn Worker>> = vec![
-        Box::new(operations::Prune::new(fleet.clone(), keep)),
+        Box::new(operations::Prune::new(fleet.clone(), env.clone(), keep)),
         Box::new(pins::Pins::new(fleet.clone(), uses, env.clone(), pins)),
         Box::new(flatten::Flatten::new(fleet.clone(), env.clone())),
         Box::new(marks::Marks::new(fleet.clone(), env.clone(), grace)),

@@ -333,7 +333,10 @@ impl Worker {
         stream.set_nodelay(true)?;
         let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
         let keepalive = keepalive.with_interval(KEEPALIVE_INTERVAL).with_retries(KEEPALIVE_RETRIES);
-        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let socket = SockRef::from(&stream);
+        socket.set_tcp_keepalive(&keepalive)?;
+        // Keepalive rests while something sent is unanswered.
+        socket.set_tcp_user_timeout(Some(KEEPALIVE + KEEPALIVE_INTERVAL * KEEPALIVE_RETRIES))?;
         let port = stream.local_addr()?.port();
         let seats = (Seat::take(&self.load), address);
         let incoming = Incoming { stream: stream.into_std()?, peer, port, seats };

@@ -38,6 +38,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
 use self::hold::Holds;
@@ -95,6 +96,8 @@ pub struct OverlayStore {
     flushing: Arc<tokio::sync::Mutex<()>>,
     failed: Mutex<Option<String>>,
     holds: Mutex<Holds>,
+    /// That of the opening, which outlives every caller.
+    runtime: Handle,
 }
 
 #[derive(Default)]
@@ -158,6 +161,7 @@ impl OverlayStore {
             flushing: Arc::default(),
             failed: Mutex::default(),
             holds: Mutex::default(),
+            runtime: Handle::current(),
         };
         for (id, row) in store.index.overlays()? {
             let marks = marks.remove(&id).unwrap_or_default();
@@ -309,6 +313,11 @@ impl OverlayStore {
         (self.log.durable() < lsn).then(|| self.log.sync(lsn))
     }
 
+    /// Where work goes to its end although its caller's runtime may not live as long.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
     /// The newest change of this overlay, for COMMIT; `None` if all of it is on stable storage.
     pub fn last_change(&self, id: OverlayId) -> Option<Lsn> {
         let last = self.find(id)?.lock().last_change;
@@ -360,13 +369,18 @@ impl OverlayStore {
 
     /// Whether the layer has private state of this object (changed, new or removed).
     pub fn touched(&self, fetch: &mut Fetch<'_>, layer: &Layer, ino: Ino) -> Step<bool> {
+        self.touched_after(fetch, layer, 0, ino)
+    }
+
+    /// Whether the object was changed (made, removed) in the layer after a position.
+    pub fn touched_after(&self, fetch: &mut Fetch<'_>, layer: &Layer, after: Position, ino: Ino) -> Step<bool> {
         let Some(overlay) = self.find(layer.overlay) else { return Ok(false) };
         let state = self.lock(fetch, &overlay)?;
         if !state.may_have(ino) {
             return Ok(false);
         }
         let version = state.get(&self.index, fetch, &Key::node(ino), layer.upto)?;
-        Ok(version.is_some_and(|version| version.value.is_some()))
+        Ok(version.is_some_and(|version| version.position > after && (version.value.is_some() || after > 0)))
     }
 
     /// Changes with every start: what WRITE and COMMIT answer as write verifier (RFC 1813 3.3.7).

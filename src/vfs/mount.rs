@@ -80,7 +80,8 @@ fn export_of(state: &State, path: &[u8]) -> Result<ExportId, Refusal> {
 
 /// Make the switch that waits for this mount. `Err` only if it takes too long; it goes on then.
 async fn activate_in_time(fleet: Fleet, clone: Arc<CloneRecord>, client: IpAddr) -> Result<()> {
-    let activation = tokio::spawn(activate(fleet, clone, client));
+    let runtime = fleet.runtime().clone();
+    let activation = runtime.spawn(activate(fleet, clone, client));
     match timeout(MOUNT_WAIT, activation).await {
         Ok(ended) => ended.map_err(|e| Error::internal("an activation died").because(e)),
         Err(_) => {

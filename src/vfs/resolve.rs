@@ -15,7 +15,7 @@ use super::{Attr, Caller, FileKind, ImageVfs, Object, ReceiptMaker, Refusal, Ref
 use crate::chunk::{Fetch, Step, Stop};
 use crate::env::Time;
 use crate::error::Error;
-use crate::image::{CloneRecord, Export, ExportId, State, View};
+use crate::image::{CloneRecord, Export, ExportId, Span, State, View};
 use crate::manifest::{Ino, Manifest, ManifestId};
 use crate::overlay::{Layer, Node, Tree};
 
@@ -278,11 +278,22 @@ impl<'s> Run<'s, '_> {
             if turn.all {
                 return Ok(turn.view);
             }
-            if self.touched(&turn.layers, ino)? && !self.touched(&turn.except, ino)? {
+            let touched = self.touched(&turn.layers, ino)? || self.written(&turn.written, ino)?;
+            if touched && !self.touched(&turn.except, ino)? {
                 return Ok(turn.view);
             }
         }
         Ok(0)
+    }
+
+    /// Whether the object was changed within one of these spans.
+    fn written(&mut self, spans: &[Span], ino: Ino) -> Step<bool> {
+        for span in spans {
+            if self.vfs.overlays().touched_after(self.fetch, &span.upto, span.after, ino)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     /// Whether one of the layers has private state of the object.

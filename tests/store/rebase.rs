@@ -202,6 +202,10 @@ async fn check(world: &World, row: &Row, image: &str, conflict: OnConflict, cell
     assert_eq!(done.outcome, predicted.outcome, "docs/semantics.md:{line}: what was predicted was done");
     expect(world, root, cell, line).await;
     clean(world, line).await;
+    let record = world.catalog.state().find_clone(&clone).unwrap().clone();
+    world.fleet.flatten(&record).await.unwrap();
+    expect(world, root, cell, line).await;
+    clean(world, line).await;
     // The way back: nothing is lost or mixed, whatever it is.
     let back = SwitchPolicy { conflict: Some(OnConflict::CloneWins), ..plan(1).policy };
     if let Err(error) = world.fleet.repoint(plan(1).with(back)).await {
@@ -319,6 +323,31 @@ async fn conflicts_of_what_is_preserved_stop_and_of_the_rest_do_not() {
     let (world, root, done) = preserve(&["write a", "write dir/x"], &["write a", "write dir/y"], &["dir"]).await;
     done.unwrap();
     expect(&world, root, "a=image dir/x=clone dir/y=image", 0).await;
+}
+
+/// A log that a client appends to goes along however often the clone is switched, also if a client writes to
+/// what only a former view still has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_open_log_goes_along_again_and_again() {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    in_the_clone(&world, root, "write a").await;
+    let (log, left) = (world.find(root, "a").await.unwrap(), world.find(root, "b").await.unwrap());
+    for (number, step) in [(2, "rm b"), (3, "new c"), (4, "new d")] {
+        in_the_image(&source, step);
+        world.import("img", &source).await.unwrap();
+        world.fleet.repoint(plan("img", "desk", number, OnConflict::Stop)).await.unwrap();
+        let text = format!("line {number}");
+        put(&world, log, text.as_bytes()).await;
+        put(&world, left, text.as_bytes()).await;
+        assert_eq!(world.read_path(root, "a").await, text.as_bytes());
+        assert_eq!(world.read(left).await.unwrap(), text.as_bytes());
+        assert!(world.find(root, "b").await.is_err());
+    }
+    clean(&world, 0).await;
 }
 
 /// What goes along is the same file for whoever has it open; what does not, is open in the former view.

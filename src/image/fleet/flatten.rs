@@ -24,7 +24,7 @@ impl Fleet {
         let mut ids = self.catalog.id_range(1).await?;
         let Some(into) = ids.next().map(OverlayId) else { return Ok(false) };
         let (id, layers) = (clone.id, clone.view.layers.clone());
-        let (layer, _held) = self.overlays.flatten(layers.clone(), into).await?;
+        let (layer, held) = self.overlays.flatten(layers.clone(), into).await?;
         let expected = layers.clone();
         let replaced = self.catalog.transact("flatten a clone", move |draft| {
             let same = draft.clone_by_id(id).is_some_and(|clone| clone.view.layers == expected);
@@ -33,7 +33,14 @@ impl Fleet {
             }
             Ok(same)
         });
-        let replaced = replaced.await?;
+        let replaced = match replaced.await {
+            Ok(replaced) => replaced,
+            Err(error) => {
+                // The change may turn up in the log at the next start.
+                std::mem::forget(held);
+                return Err(error);
+            }
+        };
         self.release(layers.iter());
         Ok(replaced)
     }

@@ -35,14 +35,14 @@ pub(super) struct Kept {
 }
 
 /// What clones held at an instant stays readable as long as this lives.
-struct ReadInstant {
+pub(super) struct ReadInstant {
     fleet: Fleet,
     instant: Arc<Instant>,
     held: Option<Held>,
 }
 
 impl ReadInstant {
-    fn new(fleet: &Fleet, instant: Arc<Instant>) -> Self {
+    pub fn new(fleet: &Fleet, instant: Arc<Instant>) -> Self {
         let held = Some(fleet.overlays.hold(instant.sealed.layers()));
         Self { fleet: fleet.clone(), instant, held }
     }
@@ -251,11 +251,14 @@ fn private_writes_of(clone: &CloneRecord, why: Error) -> Error {
 
 impl KeptClone {
     /// What a clone shows of which only a part is preserved.
-    pub fn preserved(&self, clone: ExportId) -> Option<Content> {
-        let mut content = Content { layers: vec![self.preserved?], ..Content::of_version(self.to) };
-        if let Some(fitting) = self.fitting(clone) {
+    pub fn preserved(&self, clone: &CloneRecord) -> Option<Content> {
+        let (layers, bases) = (vec![self.preserved?], clone.view.bases.clone());
+        let mut content = Content { version: self.to, layers, bases };
+        if let Some(fitting) = self.fitting(clone.id) {
             content.layers.push(fitting.layer);
-            content.bases = fitting.bases;
+            content.bases.extend(fitting.bases);
+            content.bases.sort_unstable();
+            content.bases.dedup();
         }
         Some(content)
     }

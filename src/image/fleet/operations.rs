@@ -209,7 +209,8 @@ fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<Op
 fn abort(draft: &mut Draft, id: OperationId) -> Result<Arc<OperationRecord>> {
     let operation = draft.find_operation(id)?.clone();
     let staged = still_staged(draft, &operation);
-    if operation.ended() && staged.is_empty() {
+    let undoing = matches!(operation.state, OperationState::RollingBack { .. });
+    if undoing || operation.ended() && staged.is_empty() {
         return Err(cannot(&operation, "be aborted"));
     }
     stage(draft, staged, None)?;
@@ -324,7 +325,8 @@ impl<'a> Step<'a> {
         let mark = staged(self.operation, &outcome.version, &plan.policy, draft.now(), None);
         stage(draft, with(|fate| fate == Fate::Staged), Some(mark))?;
         let mut settled = with(|fate| fate != Fate::Staged);
-        settled.retain(|id| draft.clone_by_id(*id).is_some_and(|clone| is_staged_by(clone, self.operation)));
+        // Whatever waited for them, by whichever operation: this one is the later word.
+        settled.retain(|id| draft.clone_by_id(*id).is_some_and(|clone| clone.staged.is_some()));
         stage(draft, settled, None)?;
         match self.part {
             Part::Whole { .. } if self.activates => Ok(()),

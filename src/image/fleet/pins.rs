@@ -93,7 +93,8 @@ impl Fleet {
 
 /// How often the pin names positions of an overlay, and the clone for the sake of handles into it.
 fn names_by_pin(clone: &CloneRecord, pin: &Pin, overlay: OverlayId) -> u64 {
-    let turned = clone.turns.iter().flat_map(|turn| &turn.layers).chain(&clone.loose);
+    let written = clone.turns.iter().flat_map(|turn| &turn.written).chain(&clone.loose).map(|span| &span.upto);
+    let turned = clone.turns.iter().flat_map(|turn| turn.layers.iter().chain(&turn.except)).chain(written);
     let pinned = pin.view.layers.iter().chain(&pin.sealed);
     pinned.chain(turned).filter(|layer| layer.overlay == overlay).count() as u64
 }

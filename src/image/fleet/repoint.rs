@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::keep::{Kept, Purpose, ToKeep};
+use super::keep::{Kept, Purpose, ReadInstant, ToKeep};
 use super::operations::{Part, Step};
 use super::snapshots::snapshot_before;
 use super::{FLATTEN_ABOVE, Fleet, Freeze, Instant};
@@ -139,8 +139,9 @@ impl Fleet {
         let attempt = move |fleet: Self| {
             let (plan, part) = (plan.clone(), part.clone());
             async move {
-                let Ready { state, clones, version, keep, mut kept } =
+                let Ready { state, clones, version, policies, keep, mut kept } =
                     Ready::make(&fleet, &plan, &part, Purpose::Switch).await?;
+                let planned = version.clone();
                 let look = |instant: Arc<Instant>| {
                     let fleet = fleet.clone();
                     async move {
@@ -148,8 +149,11 @@ impl Fleet {
                         Ok(kept)
                     }
                 };
-                let run = move |draft: &mut Draft, clones: &[_], sealed: &_, kept: &_| {
-                    run(draft, &plan, &part, clones, sealed, kept)
+                let run = move |draft: &mut Draft, clones: &[_], sealed: &_, kept: &_| match is_as_planned(
+                    draft, &plan, &planned, clones, &policies,
+                ) {
+                    true => run(draft, &plan, &part, clones, sealed, kept).map(Some),
+                    false => Ok(None),
                 };
                 fleet.attempt("repoint", Freeze::ViewsAndPins, clones, look, run).await
             }
@@ -160,11 +164,15 @@ impl Fleet {
     /// What a repoint would do now: exactly that is done, if nothing is written until then.
     pub async fn predict(&self, plan: &RepointPlan) -> Result<Prediction> {
         let part = Part::Whole { who: self.who.clone() };
-        let Ready { state, clones, version, kept, .. } = Ready::make(self, plan, &part, Purpose::Predict).await?;
+        let Ready { state, clones, version, keep, mut kept, .. } =
+            Ready::make(self, plan, &part, Purpose::Predict).await?;
         let (frozen, instant) = self.hold_still(Freeze::Views, clones).await?;
+        let instant = Arc::new(instant);
+        let _read = ReadInstant::new(self, instant.clone());
         drop(frozen);
+        kept.look(self, &state, &version, &keep, &instant, Purpose::Predict).await?;
+        kept.moved.clear();
         let outcome = outcome(&state, plan, &version, &instant.clones, &instant.sealed, &kept);
-        self.release_instant(&instant);
         let outcome = outcome?;
         let refused = outcome.check(plan).err().map(|error| error.to_string());
         Ok(Prediction { outcome, refused })
@@ -176,6 +184,8 @@ struct Ready {
     state: Arc<State>,
     clones: Vec<Arc<CloneRecord>>,
     version: Arc<VersionRecord>,
+    /// What counts for each of the clones.
+    policies: Vec<SwitchPolicy>,
     keep: Vec<ToKeep>,
     kept: Kept,
 }
@@ -210,8 +220,21 @@ impl Ready {
         };
         let keep: Vec<_> = clones.iter().filter(keeps).map(keep).collect();
         let kept = Kept::rounds(fleet, &state, &version, &keep, purpose).await?;
-        Ok(Self { state, clones, version, keep, kept })
+        let policies = clones.iter().map(|clone| policy_of(&state, plan, clone)).collect();
+        Ok(Self { state, clones, version, policies, keep, kept })
     }
+}
+
+/// Whether the version and the policies that everything was made ready for are still meant.
+fn is_as_planned(
+    state: &State,
+    plan: &RepointPlan,
+    version: &VersionRecord,
+    clones: &[Arc<CloneRecord>],
+    policies: &[SwitchPolicy],
+) -> bool {
+    let same_version = state.find_version(&plan.to).is_ok_and(|now| now.number == version.number);
+    same_version && clones.iter().zip(policies).all(|(clone, policy)| policy_of(state, plan, clone) == *policy)
 }
 
 /// What counts for a clone: what the plan says, else the clone, else its image.
@@ -350,8 +373,9 @@ fn run(
     let fitted = kept.fittings(keeping.iter().copied());
     switch(draft, &keeping, Shown::Kept { version: version.number, fitted }, operation, sealed)?;
     let preserving = with(&[Fate::Preserved]);
-    let content = |clone: &&Arc<CloneRecord>| kept.get(clone.id).and_then(|known| known.preserved(clone.id));
-    let contents: Vec<_> = preserving.iter().filter_map(content).collect();
+    let content = |clone: &&Arc<CloneRecord>| kept.get(clone.id).and_then(|known| known.preserved(clone));
+    let contents: Option<Vec<_>> = preserving.iter().map(content).collect();
+    let contents = contents.ok_or_else(|| Error::internal("nothing was preserved of a clone"))?;
     switch(draft, &preserving, Shown::Preserved(contents), operation, sealed)?;
     let settled = [Fate::Unchanged, Fate::Switched, Fate::Kept, Fate::Discarded, Fate::Preserved];
     let settled = with(&settled).into_iter().filter(|clone| clone.lagging.is_some());

@@ -71,9 +71,15 @@ impl Fleet {
 }
 
 fn outdated(state: &State, window: Duration, now: Time) -> Vec<Arc<SnapshotRecord>> {
-    let goes_on = |id: OperationId| state.operation(id).is_some_and(|operation| !operation.ended());
-    let old = state.snapshots().filter(|snapshot| is_older(snapshot.created, window, now));
-    old.filter(|snapshot| snapshot.operation.is_some_and(|id| !goes_on(id))).take(MAX_SNAPSHOTS).cloned().collect()
+    let over = |snapshot: &SnapshotRecord| {
+        let operation = snapshot.operation.and_then(|id| state.operation(id));
+        // An operation that ended late may be rolled back for as long as any other.
+        let since = operation.map_or(snapshot.created, |operation| operation.since.max(snapshot.created));
+        operation.is_none_or(|operation| operation.ended()) && is_older(since, window, now)
+    };
+    // What somebody gave a label is his.
+    let automatic = state.snapshots().filter(|snapshot| snapshot.auto() && snapshot.labels.is_empty());
+    automatic.filter(|snapshot| over(snapshot)).take(MAX_SNAPSHOTS).cloned().collect()
 }
 
 fn forgettable(state: &State, keep: Retention, now: Time) -> Vec<OperationId> {

@@ -4,7 +4,7 @@ use super::*;
 use crate::chunk::ChunkId;
 use crate::env::Time;
 use crate::image::change::{Change, ChangeSet};
-use crate::image::record::{Lagging, Turn};
+use crate::image::record::{Lagging, Span, Turn};
 use crate::image::record::{OperationId, SnapshotId, View};
 use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
 use crate::overlay::{Counts, Layer};
@@ -274,7 +274,8 @@ fn the_former_view_keeps_what_its_top_held_and_a_turn_names_both_sides() {
     assert_eq!((desk(&state).turns.len(), pinned(&state)), (1, vec![(2, 2), (1, 1)]));
     // The pin was written meanwhile, and the new view has layers.
     state.apply(&switch_of(1, 30, vec![layer(500, 7)], vec![layer(500, 9)])).unwrap();
-    assert_eq!(desk(&state).turns[1], turn(4, vec![layer(500, 7), layer(500, 9)]));
+    let written = vec![Span { after: 7, upto: layer(500, 9) }];
+    assert_eq!(desk(&state).turns[1], Turn { written, ..turn(4, vec![layer(500, 7)]) });
     assert_eq!(desk(&state).view.layers, [layer(500, 7)]);
     assert_eq!(desk(&state).pins[2].sealed, Some(layer(500, 9)));
     // What was named once is not named again.
@@ -283,7 +284,7 @@ fn the_former_view_keeps_what_its_top_held_and_a_turn_names_both_sides() {
 }
 
 fn turn(view: u64, layers: Vec<Layer>) -> Turn {
-    Turn { view, all: false, layers, except: Vec::new() }
+    Turn { view, all: false, layers, written: Vec::new(), except: Vec::new() }
 }
 
 #[test]
@@ -293,7 +294,8 @@ fn what_was_written_into_dropped_pins_is_named_by_the_next_turn() {
     state.apply(&drop_pins(&[500], vec![layer(500, 3)])).unwrap();
     assert_eq!(state.marks(OverlayId(500)), [3]);
     state.apply(&switch(1, 20)).unwrap();
-    assert_eq!(desk(&state).turns, [turn(3, vec![layer(500, 3)])]);
+    let written = vec![Span { after: 0, upto: layer(500, 3) }];
+    assert_eq!(desk(&state).turns, [Turn { written, ..turn(3, Vec::new()) }]);
     assert!(desk(&state).loose.is_empty());
 }
 

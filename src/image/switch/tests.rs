@@ -103,7 +103,14 @@ impl World {
     }
 
     fn generation(&self, view: u64, ino: Ino) -> u64 {
-        let touches = |turn: &Turn| turn.all || turn.layers.iter().any(|layer| self.said(layer, ino).is_some());
+        let written = |span: &Span| {
+            let changes = self.overlays.get(&span.upto.overlay).and_then(|overlay| overlay.changes.get(&ino));
+            changes.is_some_and(|all| all.iter().any(|(at, _)| span.after < *at && *at <= span.upto.upto))
+        };
+        let touches = |turn: &Turn| {
+            let layers = turn.layers.iter().any(|layer| self.said(layer, ino).is_some());
+            turn.all || layers || turn.written.iter().any(written)
+        };
         let mut turns = self.clone.turns.iter().rev().filter(|turn| turn.view <= view);
         turns.find(|turn| touches(turn)).map_or(0, |turn| turn.view)
     }

@@ -81,7 +81,9 @@ impl Collector<'_> {
             pin.sealed.iter().for_each(|layer| self.layer(layer, &by));
             self.view(clone, &pin.view, by);
         }
-        for layer in clone.turns.iter().flat_map(|turn| &turn.layers) {
+        let written = clone.turns.iter().flat_map(|turn| &turn.written).chain(&clone.loose).map(|span| &span.upto);
+        let turned = clone.turns.iter().flat_map(|turn| turn.layers.iter().chain(&turn.except));
+        for layer in turned.chain(written) {
             self.layer(layer, &name);
         }
         for snapshot in self.store.state.snapshots_of(clone.id) {

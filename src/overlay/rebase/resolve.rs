@@ -36,7 +36,7 @@ impl Fitter<'_> {
                 if theirs.is_some() {
                     self.bring_back_dir(at.0, 0)?;
                 }
-                mine.as_ref().map_or(Ok(()), |mine| self.save_beside(at.0, mine))
+                mine.as_ref().map_or(Ok(()), |mine| self.save_at(at, mine))
             }
             _ => {
                 self.decide_name(at, mine.clone());
@@ -58,7 +58,8 @@ impl Fitter<'_> {
         // The order of cookies means nothing to anybody.
         left.sort_by(|(a, one), (b, other)| (a.0 != base.parent, &one.name).cmp(&(b.0 != base.parent, &other.name)));
         let renamed = left.len() != names.len() || mine.nlink != base.nlink;
-        let content = mine.has_private_data(Some(base)) || Facts::of_node(&mine).mtime != base.mtime;
+        let written = mine.has_private_data(Some(base)) || self.sight.has_data(ino)?;
+        let content = written || Facts::of_node(&mine).mtime != base.mtime;
         let rights = Facts::of_node(&mine).rights() != Facts::of_image(base).rights();
         if !renamed && !content && !rights {
             self.objects.insert(ino, None);

@@ -84,6 +84,16 @@ impl<'a> Sight<'a> {
         Ok(false)
     }
 
+    /// Whether some layer has data of a file.
+    pub fn has_data(&self, ino: Ino) -> Result<bool> {
+        for layer in self.layers {
+            if !self.store.index.keys(layer.overlay, Key::bucket(ino, 0), Key::bucket(ino, u64::MAX), 1)?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Visit the keys of one kind of a layer that were changed after `after`.
     pub fn each_key(
         &mut self,

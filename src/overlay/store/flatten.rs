@@ -152,6 +152,8 @@ impl<'a> Flatten<'a> {
                 NodeState::Present(below) => {
                     (node.below, node.below_used) = (node.below.min(below.below), below.below_used);
                 }
+                // What came back shows its base there.
+                NodeState::Removed | NodeState::Absent if node.base.is_some() => {}
                 NodeState::Removed | NodeState::Absent => (node.below, node.below_used) = (0, 0),
             }
         }

@@ -62,7 +62,7 @@ impl OverlayStore {
         let store = self.clone();
         // A task of its own: what a flush took from the overlays must reach the index, also if nobody waits
         // for it any more.
-        let flush = tokio::spawn(async move { store.flush_to_the_end(durability).await });
+        let flush = self.runtime().spawn(async move { store.flush_to_the_end(durability).await });
         flush.await.map_err(|e| Error::internal("flushing the overlays").because(e))?
     }
 
