@@ -233,6 +233,8 @@ impl CloneRecord {
         }
         let except = match switch.shown {
             Shown::Preserved(_) if !all => new.to_vec(),
+            // A layer of a pin holds more than was written into the pin.
+            Shown::Kept { .. } if !all => former,
             _ => Vec::new(),
         };
         Some(Turn { view: self.view.number + 1, all, layers, except })

@@ -353,7 +353,8 @@ fn run(
     let content = |clone: &&Arc<CloneRecord>| kept.get(clone.id).and_then(|known| known.preserved(clone.id));
     let contents: Vec<_> = preserving.iter().filter_map(content).collect();
     switch(draft, &preserving, Shown::Preserved(contents), operation, sealed)?;
-    let settled = clones.iter().filter(|clone| clone.lagging.is_some() && clone.view.version == version.number);
+    let reached = with(&[Fate::Unchanged, Fate::Switched, Fate::Kept, Fate::Discarded, Fate::Preserved]);
+    let settled = reached.iter().filter(|clone| clone.lagging.is_some());
     set_lagging(draft, settled.map(|clone| clone.id).collect(), None)?;
     let lagging = Lagging { version: version.number, since: at, operation };
     let staying = with(&[Fate::Stays, Fate::Conflicts]);
