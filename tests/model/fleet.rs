@@ -88,8 +88,8 @@ pub struct CloneModel {
     /// Switches with private state on either side; there is a limit to them.
     pub turns: usize,
     pub held: Vec<Held>,
-    /// What was written by handles into pins since the last switch.
-    pub written_in_pins: BTreeSet<ObjectId>,
+    /// Some pin was written since the last switch.
+    pub pins_written: bool,
     /// Under which name each object was served last.
     latest: BTreeMap<ObjectId, Identity>,
     /// What each name meant last; `None`: it was removed.
@@ -117,7 +117,7 @@ impl CloneModel {
             depth,
             turns: 0,
             held: Vec::new(),
-            written_in_pins: BTreeSet::new(),
+            pins_written: false,
             latest: BTreeMap::new(),
             lines: BTreeMap::new(),
             ever_touched: BTreeSet::new(),
@@ -140,7 +140,7 @@ impl CloneModel {
         }
         self.remember_lines();
         self.name_objects(&mut view.tree, along);
-        self.written_in_pins.clear();
+        self.pins_written = false;
         self.pins.insert(0, std::mem::replace(&mut self.view, view));
     }
 
@@ -175,11 +175,16 @@ impl CloneModel {
             if is_dir {
                 self.pass_switch_time(tree, id);
             }
-            let goes_along = along.contains(&id) && !self.written_in_pins.contains(&id);
-            if is_dir || goes_along || !self.ever_touched.contains(&id) {
+            let was_changed = || self.view.tree.objects.get(&id).is_some_and(|object| object.attr.now().touched);
+            let goes_along = along.contains(&id);
+            if is_dir || !self.ever_touched.contains(&id) || (goes_along && (was_changed() || !self.pins_written)) {
                 if let Some(identity) = self.latest.get(&id) {
                     tree.seen.insert(id, identity.clone());
                 }
+                continue;
+            }
+            if goes_along {
+                // After a write into a pin all that this one has changed may get another name; both are right.
                 continue;
             }
             let object = tree.object(id);

@@ -70,7 +70,7 @@ impl Writes {
 impl World {
     /// Switch one clone or several to a version, all or none.
     pub fn repoint(&mut self) {
-        let count = self.rng.random_range(1..=3);
+        let count = [1, 1, 2, 3][self.rng.random_range(0..4)];
         let chosen: Vec<String> = self.clones.keys().cloned().choose_multiple(&mut self.rng, count);
         if !chosen.iter().all(|name| self.may_switch(name)) {
             return;
@@ -87,8 +87,10 @@ impl World {
         let fates: Vec<Fate> = chosen.iter().map(|name| self.fate(name, version, &writes)).collect();
         let failed = fates.iter().filter(|fate| matches!(fate, Fate::Conflicts(_))).count();
         if failed > may_fail || fates.iter().any(|fate| matches!(fate, Fate::Refused)) {
+            *self.fates.entry("refused").or_default() += 1;
             self.must_refuse(&command, &chosen, &fates);
         } else {
+            fates.iter().for_each(|fate| *self.fates.entry(fate.word()).or_default() += 1);
             let done = self.repoint_as_predicted(&command, &fates);
             self.repointed(&chosen, version, fates, &done);
         }
@@ -269,6 +271,7 @@ impl World {
 
     fn rolled_back(&mut self, at: usize, id: &str, names: &[String], views: Vec<View>) {
         let done = self.daemon.json(&["rollback", id]);
+        *self.fates.entry("rolled back").or_default() += names.len() as u32;
         assert_eq!(done["clones"], names.len(), "{}: {done}", self.driver.who);
         let mut past = Past {
             id: done["operation"].as_str().expect("an operation").to_owned(),
@@ -287,16 +290,23 @@ impl World {
 }
 
 impl Fate {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Switched(_) => "switched",
+            Self::Discarded(_) => "discarded",
+            Self::Kept(_) => "kept",
+            Self::Preserved(..) => "preserved",
+            Self::Stays => "stays",
+            Self::Conflicts(_) => "conflicts",
+            Self::Refused => "a directory in two places",
+        }
+    }
+
     fn text(&self) -> String {
         match self {
-            Self::Unchanged => "unchanged".into(),
-            Self::Switched(_) => "switched".into(),
-            Self::Discarded(_) => "discarded".into(),
-            Self::Kept(_) => "kept".into(),
-            Self::Preserved(..) => "preserved".into(),
-            Self::Stays => "stays".into(),
             Self::Conflicts(first) => format!("conflicts, {first}"),
-            Self::Refused => "a directory in two places".into(),
+            other => other.word().into(),
         }
     }
 }

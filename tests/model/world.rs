@@ -15,7 +15,7 @@ use crate::reference::{Caller, Data, Driver, Guard, Mix, ObjectId, Op, Tree, ran
 use crate::switches::Past;
 
 pub const IMAGE: &str = "base";
-const VERSIONS: usize = 3;
+const VERSIONS: usize = 4;
 /// Numbers of objects that clients make begin here.
 const MADE: ObjectId = 1_000_000;
 
@@ -29,11 +29,13 @@ pub struct World {
     pub names: u32,
     /// Repoints and rollbacks that were made.
     pub past: Vec<Past>,
+    /// What repoints did to clones, and how often.
+    pub fates: BTreeMap<&'static str, u32>,
     _dir: TempDir,
 }
 
 impl World {
-    /// A daemon with an image of three versions, and no clone.
+    /// A daemon with an image of some versions, and no clone.
     pub fn new(seed: u64) -> Self {
         println!("MIMEO_SEED={seed}");
         let dir = tempfile::tempdir().expect("a temporary folder");
@@ -48,6 +50,7 @@ impl World {
             clones: BTreeMap::new(),
             names: 0,
             past: Vec::new(),
+            fates: BTreeMap::new(),
             _dir: dir,
         };
         let mut press = Press::new(ROOT);
@@ -186,9 +189,7 @@ impl World {
         };
         self.driver.note("by a handle from before a switch:");
         let op = held_op(tree, held.id, &mut self.rng);
-        if into_pin && matches!(op, Op::Write { .. } | Op::Setattr { .. }) {
-            clone.written_in_pins.insert(held.id);
-        }
+        clone.pins_written |= into_pin;
         self.driver.step_or(tree, op, or).expect("it serves");
     }
 
