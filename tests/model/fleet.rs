@@ -7,7 +7,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::common::nfs3::Handle;
-use crate::reference::{Identity, Instant, Kind, ObjectId, Tree};
+use crate::reference::{Identity, Instant, Object, ObjectId, Tree};
+use crate::three_way::same_data;
 
 /// A tree as a clone shows it, as a pin keeps it or as a snapshot holds it.
 #[derive(Clone)]
@@ -27,6 +28,11 @@ impl View {
     /// Whether it has private writes.
     pub fn is_private(&self) -> bool {
         self.layers > 0 || self.tree.changed
+    }
+
+    /// `tree` over a version, with `layers` below the one that takes the writes.
+    pub fn over_version(tree: &Tree, version: usize, layers: usize) -> Self {
+        Self { tree: fresh(tree), version, layers }
     }
 
     /// As it is now, for a snapshot, a fork or a restore.
@@ -76,14 +82,18 @@ pub struct CloneModel {
     pub pins: Vec<View>,
     pub snapshots: BTreeMap<String, View>,
     pub label: Option<String>,
-    pub lagging: Option<usize>,
+    /// Behind which version, and by which operation.
+    pub lagging: Option<(usize, String)>,
     pub depth: usize,
     /// Switches with private state on either side; there is a limit to them.
     pub turns: usize,
     pub held: Vec<Held>,
-    /// Under which names each object was served, the last one, and all.
+    /// Some pin was written since the last switch.
+    pub pins_written: bool,
+    /// Under which name each object was served last.
     latest: BTreeMap<ObjectId, Identity>,
-    former: BTreeMap<ObjectId, BTreeSet<Identity>>,
+    /// What each name meant last; `None`: it was removed.
+    lines: BTreeMap<ObjectId, BTreeMap<Identity, Option<Object>>>,
     ever_touched: BTreeSet<ObjectId>,
 }
 
@@ -107,20 +117,20 @@ impl CloneModel {
             depth,
             turns: 0,
             held: Vec::new(),
+            pins_written: false,
             latest: BTreeMap::new(),
-            former: BTreeMap::new(),
+            lines: BTreeMap::new(),
             ever_touched: BTreeSet::new(),
         }
     }
 
-    /// The view switch: `view` is shown from now on, and the former one is a pin.
-    pub fn switch(&mut self, mut view: View) {
+    /// The view switch: `view` is shown from now on, and the former one is a pin. Of what the clone has
+    /// changed, `along` goes along.
+    pub fn switch(&mut self, mut view: View, along: &BTreeSet<ObjectId>) {
         self.number += 1;
+        self.lagging.take_if(|(version, _)| *version == view.version);
         let former = &self.view.tree;
-        for (id, identity) in &former.seen {
-            self.latest.insert(*id, identity.clone());
-            self.former.entry(*id).or_default().insert(identity.clone());
-        }
+        self.latest.extend(former.seen.clone());
         let mut touched = former.touched();
         touched.extend(view.tree.touched());
         self.turns += usize::from(!touched.is_empty());
@@ -128,33 +138,61 @@ impl CloneModel {
         for pin in &self.pins {
             self.ever_touched.extend(pin.tree.touched());
         }
-        self.name_objects(&mut view.tree, &touched);
+        self.remember_lines();
+        self.name_objects(&mut view.tree, along);
+        self.pins_written = false;
         self.pins.insert(0, std::mem::replace(&mut self.view, view));
     }
 
     /// What was written into pins is no content that a later view may have under the same handle.
     pub fn drop_pins(&mut self) {
+        self.remember_lines();
         for pin in std::mem::take(&mut self.pins) {
             self.ever_touched.extend(pin.tree.touched());
         }
     }
 
-    /// Who keeps its handle: directories; what was never touched. Who must have another: what is touched on
-    /// either side and holds something else. For anything else both are right.
-    fn name_objects(&self, tree: &mut Tree, touched: &BTreeSet<ObjectId>) {
-        tree.former = self.former.clone();
+    /// What each name means now; in the newest view that has it.
+    fn remember_lines(&mut self) {
+        for view in self.pins.iter().rev().chain([&self.view]) {
+            for (id, identity) in &view.tree.seen {
+                let object = view.tree.objects.get(id).cloned();
+                self.lines.entry(*id).or_default().insert(identity.clone(), object);
+            }
+            for (id, lines) in &mut self.lines {
+                let ended = |identity: &Identity| view.tree.ended.contains(&identity.handle);
+                let gone = view.tree.gone.contains(id);
+                lines.iter_mut().filter(|(identity, _)| gone && ended(identity)).for_each(|(_, line)| *line = None);
+            }
+        }
+    }
+
+    /// Who keeps its handle: directories; what was never touched; what goes along. For anything else a name
+    /// that it had is right if it meant the same bytes.
+    fn name_objects(&self, tree: &mut Tree, along: &BTreeSet<ObjectId>) {
         for id in tree.objects.keys().copied().collect::<Vec<_>>() {
             let is_dir = tree.is_dir(id);
             if is_dir {
                 self.pass_switch_time(tree, id);
             }
-            if is_dir || !self.ever_touched.contains(&id) {
+            let was_changed = || self.view.tree.objects.get(&id).is_some_and(|object| object.attr.now().touched);
+            let goes_along = along.contains(&id);
+            if is_dir || !self.ever_touched.contains(&id) || (goes_along && (was_changed() || !self.pins_written)) {
                 if let Some(identity) = self.latest.get(&id) {
                     tree.seen.insert(id, identity.clone());
                 }
-            } else if touched.contains(&id) && !is_same(&self.view.tree, tree, id) {
-                tree.renewed.insert(id);
+                continue;
             }
+            if goes_along {
+                // After a write into a pin all that this one has changed may get another name; both are right.
+                continue;
+            }
+            let object = tree.object(id);
+            let means_another = |line: &Option<Object>| !line.as_ref().is_some_and(|line| same_data(line, object));
+            let lines = self.lines.get(&id).into_iter().flatten();
+            let others = lines.filter(|(_, line)| means_another(line)).map(|(identity, _)| identity.clone()).collect();
+            tree.former.insert(id, others);
+            tree.renewed.insert(id);
         }
     }
 
@@ -190,15 +228,5 @@ impl CloneModel {
             may_have_ended |= tree.gone.contains(&held.id);
         }
         Leads::Nowhere
-    }
-}
-
-/// Whether an object holds the same in both.
-fn is_same(one: &Tree, other: &Tree, id: ObjectId) -> bool {
-    let both = [one, other].map(|tree| tree.objects.get(&id).map(|object| (&object.kind, object.attr.now().size)));
-    match both {
-        [Some((Kind::File(a), size)), Some((Kind::File(b), other_size))] => size == other_size && a.is_same(b),
-        [Some(_), Some(_)] => true,
-        _ => false,
     }
 }

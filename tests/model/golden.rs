@@ -88,41 +88,97 @@ impl Press {
         tree
     }
 
-    /// The next version: of its files some have other data, some other attributes, some are gone, some new.
+    /// The next version: in each directory some names have another object, others another mode, others are
+    /// gone; and there is something new, now and then under a name that clients use, too.
     pub fn next(&mut self, tree: &Tree, rng: &mut SmallRng) -> Tree {
         let mut next = tree.clone();
         let dirs: Vec<ObjectId> = next.objects.keys().copied().filter(|id| next.is_dir(*id)).collect();
         for dir in dirs {
-            for (name, id) in next.entries(dir).expect("a directory").clone() {
-                let plain = next.is_file(id) && next.object(id).nlink == 1;
-                match rng.random_range(0..4) {
-                    0 if plain => {
-                        next.entries_mut(dir).remove(&name);
-                        next.objects.remove(&id);
-                        let name = std::str::from_utf8(&name).expect("ours");
+            // It may have been removed with one above it.
+            let Some(entries) = next.objects.contains_key(&dir).then(|| next.entries(dir)).flatten().cloned() else {
+                continue;
+            };
+            for (name, id) in entries {
+                let name = std::str::from_utf8(&name).expect("ours");
+                match rng.random_range(0..24) {
+                    0 => {
+                        remove(&mut next, dir, name, id);
                         let len = rng.random_range(1..100_000);
                         self.file(&mut next, dir, name, Data { seed: rng.random(), len });
                     }
-                    1 if plain => {
-                        let attr = next.object_mut(id).attr.now_mut();
-                        attr.mode ^= 0o044;
-                        attr.ctime = attr.ctime.later();
+                    1 | 2 if !matches!(next.object(id).kind, Kind::Link(_)) => {
+                        next.object_mut(id).attr.now_mut().mode ^= [0o044, 0o010][rng.random_range(0..2)];
                     }
-                    2 if plain && rng.random_ratio(1, 3) => {
-                        next.entries_mut(dir).remove(&name);
-                        next.objects.remove(&id);
+                    3 => remove(&mut next, dir, name, id),
+                    4 if rng.random_ratio(1, 3) => {
+                        remove(&mut next, dir, name, id);
+                        self.dir(&mut next, dir, name);
                     }
+                    5 if next.is_file(id) => self.link(&mut next, dir, id),
                     _ => {}
                 }
             }
-            let added = Data { seed: rng.random(), len: rng.random_range(1..50_000) };
-            let name = format!("added-{}", self.next);
-            self.file(&mut next, dir, &name, added);
+            self.add(&mut next, dir, rng);
             // Its mtime on disk is set anyway; whether the ctime moves is a matter of what the import saw.
             let attr = next.object_mut(dir).attr.now_mut();
             attr.ctime = attr.ctime.same_or_later();
         }
+        let facts = |object: &Object| (object.attr.now().mode, object.nlink);
+        for (id, object) in &mut next.objects {
+            if tree.objects.get(id).is_some_and(|before| facts(before) != facts(object)) {
+                object.attr.each(|attr| attr.ctime = attr.ctime.later());
+            }
+        }
         next
+    }
+
+    /// Something new in `dir`.
+    fn add(&mut self, tree: &mut Tree, dir: ObjectId, rng: &mut SmallRng) {
+        let name = match rng.random_range(0..3) {
+            0 => char::from(b'a' + rng.random_range(0..14)).to_string(),
+            _ => format!("added-{}", self.next),
+        };
+        if tree.lookup(dir, name.as_bytes()).is_some() {
+            return;
+        }
+        let data = Data { seed: rng.random(), len: rng.random_range(1..50_000) };
+        match rng.random_range(0..6) {
+            0 => {
+                let made = self.dir(tree, dir, &name);
+                self.file(tree, made, "inner", data);
+            }
+            1 => {
+                self.put(tree, dir, &name, 0, Kind::Link(format!("to-{}", self.next).into_bytes()));
+            }
+            _ => {
+                self.file(tree, dir, &name, data);
+            }
+        }
+    }
+
+    /// One more name for a file. It sorts behind the others in its directory: the number is that of the first.
+    fn link(&mut self, tree: &mut Tree, dir: ObjectId, id: ObjectId) {
+        let name = format!("zz-link-{}", self.next);
+        if tree.lookup(dir, name.as_bytes()).is_none() {
+            tree.entries_mut(dir).insert(name.into_bytes(), id);
+            tree.object_mut(id).nlink += 1;
+        }
+    }
+}
+
+/// A name goes, and whatever has no other.
+fn remove(tree: &mut Tree, dir: ObjectId, name: &str, id: ObjectId) {
+    tree.entries_mut(dir).remove(name.as_bytes());
+    if let Some(entries) = tree.entries(id).cloned() {
+        for (name, inner) in entries {
+            remove(tree, id, std::str::from_utf8(&name).expect("ours"), inner);
+        }
+        tree.objects.remove(&id);
+        tree.object_mut(dir).nlink -= 1;
+    } else if tree.object(id).nlink == 1 {
+        tree.objects.remove(&id);
+    } else {
+        tree.object_mut(id).nlink -= 1;
     }
 }
 

@@ -156,3 +156,36 @@ fn a_file_of_a_former_view_is_like_an_unlinked_one() {
     let twin = machine.link.mount("/clones/twin").unwrap();
     assert_eq!(machine.link.call(&Call::lookup(&twin, b"dir")).unwrap().status, status::NOENT);
 }
+
+/// What was kept stays open, also where somebody wrote into a former view that holds it, too.
+#[test]
+fn a_kept_file_goes_on_whatever_is_written_into_former_views() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = dir.path().join("source");
+    let daemon = Daemon::start(&dir.path().join("data"));
+    std::fs::create_dir(&source).unwrap();
+    for name in ["log", "gone"] {
+        std::fs::write(source.join(name), name).unwrap();
+    }
+    let import = || daemon.must(&["image", "import", "base", source.to_str().unwrap()]);
+    import();
+    std::fs::remove_file(source.join("gone")).unwrap();
+    import();
+    std::fs::write(source.join("new"), "new").unwrap();
+    import();
+    daemon.must(&["clone", "create", "base@v1", "desk"]);
+    let mut link = Connection::open(daemon.address).unwrap();
+    let root = link.mount("/clones/desk").unwrap();
+    let mut open = |name: &[u8]| link.call(&Call::lookup(&root, name)).unwrap().handle.unwrap();
+    let (log, gone) = (open(b"log"), open(b"gone"));
+    let write = |file: &Handle| {
+        let call = Call::write(file, 0, Stable::FileSync, b"written");
+        assert_eq!(Connection::open(daemon.address).unwrap().call(&call).unwrap().status, status::OK);
+    };
+    write(&log);
+    daemon.must(&["repoint", "base", "--to", "base@v2", "--clone", "desk"]);
+    write(&gone);
+    daemon.must(&["repoint", "base", "--to", "base@v3", "--clone", "desk"]);
+    assert_eq!(open(b"log"), log, "it went along twice");
+    write(&log);
+}

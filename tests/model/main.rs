@@ -15,6 +15,8 @@ mod golden;
 mod held;
 #[allow(dead_code, reason = "the crash tests use the rest")]
 mod reference;
+mod switches;
+mod three_way;
 mod trusted;
 mod views;
 mod world;

@@ -1,5 +1,7 @@
 //! What administrators do: random commands, and what they do to the model.
 
+use std::collections::BTreeSet;
+
 use rand::Rng;
 use rand::seq::IteratorRandom;
 
@@ -12,7 +14,7 @@ const MOST_SNAPSHOTS: usize = 6;
 const MOST_PINS: usize = 5;
 const MOST_LAYERS: usize = 6;
 const MOST_DEPTH: usize = 6;
-const MOST_TURNS: usize = 50;
+const MOST_TURNS: usize = 28;
 
 impl World {
     /// One random command.
@@ -25,7 +27,8 @@ impl World {
             8..28 => self.snapshot(),
             28..42 => self.restore(),
             42..54 => self.fork(),
-            54..80 => self.repoint(),
+            54..74 => self.repoint(),
+            74..80 => self.roll_back(),
             80..85 => self.remove(),
             85..91 => self.remove_snapshot(),
             91..94 => self.label(),
@@ -45,7 +48,7 @@ impl World {
         self.adopt(&name, CloneModel::new(view, 0));
     }
 
-    fn some_version(&mut self) -> usize {
+    pub fn some_version(&mut self) -> usize {
         self.rng.random_range(1..=self.versions.len())
     }
 
@@ -67,7 +70,7 @@ impl World {
     }
 
     /// The clone as it is now is kept as a snapshot.
-    fn keep(&mut self, name: &str, snapshot: &str) {
+    pub fn keep(&mut self, name: &str, snapshot: &str) {
         let clone = self.clones.get_mut(name).expect("in the model");
         self.driver.synced(&mut clone.view.tree);
         clone.snapshots.insert(snapshot.to_owned(), clone.view.sealed());
@@ -106,14 +109,13 @@ impl World {
         if done["view"] == clone.number {
             assert!(!clone.view.tree.changed, "{}: only what is shown already is not switched to", self.driver.who);
         } else {
-            clone.lagging = clone.lagging.filter(|meant| *meant != view.version);
-            clone.switch(view);
+            clone.switch(view, &BTreeSet::new());
         }
         self.compare(&name);
     }
 
     /// Whether the model has room for one more view of this clone.
-    fn may_switch(&mut self, name: &str) -> bool {
+    pub fn may_switch(&mut self, name: &str) -> bool {
         let clone = &self.clones[name];
         if clone.pins.len() >= MOST_PINS {
             self.drop_pins_of(name);
@@ -174,68 +176,6 @@ impl World {
         self.adopt(&copy, CloneModel::new(View::of_version(&view.tree, 1), 0));
         self.daemon.must(&["clone", "rm", &copy]);
         self.clones.remove(&copy);
-    }
-
-    /// Switch one clone or several to a version, in each of the ways that there are.
-    pub fn repoint(&mut self) {
-        let count = self.rng.random_range(1..=3);
-        let chosen: Vec<String> = self.clones.keys().cloned().choose_multiple(&mut self.rng, count);
-        if !chosen.iter().all(|name| self.may_switch(name)) {
-            return;
-        }
-        chosen.iter().for_each(|name| self.hold_some(name));
-        let version = self.some_version();
-        let to = format!("{IMAGE}@v{version}");
-        let writes =
-            *[None, Some("stay"), Some("discard"), Some("discard")].iter().choose(&mut self.rng).expect("four");
-        let mut command = vec!["repoint", IMAGE, "--to", &to, "--clone"];
-        command.extend(chosen.iter().map(String::as_str));
-        command.extend(writes.iter().flat_map(|writes| ["--writes", *writes]));
-        self.driver.note(command.join(" "));
-        if writes.is_none() && self.refused(&chosen, version, &command) {
-            return;
-        }
-        let done = self.daemon.json(&command);
-        for name in &chosen {
-            self.repointed(name, version, writes, done["snapshot"].as_str());
-            self.compare(name);
-        }
-    }
-
-    /// Without a word on writes: where a clone has some and shows another version, nothing is switched.
-    fn refused(&mut self, chosen: &[String], version: usize, command: &[&str]) -> bool {
-        let stands_in_the_way = |name: &&String| {
-            let view = &self.clones[*name].view;
-            view.is_private() && view.version != version
-        };
-        let Some(first) = chosen.iter().find(stands_in_the_way) else { return false };
-        match self.daemon.run(command) {
-            Ok(said) => self.driver.fail(format!("{first} has private writes, and it was done: {said}")),
-            Err(said) if said.contains(first.as_str()) && said.contains("--writes") => {}
-            Err(said) => self.driver.fail(format!("a refusal that does not say that {first} has writes: {said}")),
-        }
-        chosen.iter().for_each(|name| self.compare(name));
-        true
-    }
-
-    fn repointed(&mut self, name: &str, version: usize, writes: Option<&str>, snapshot: Option<&str>) {
-        let clone = self.clones.get_mut(name).expect("in the model");
-        let private = clone.view.is_private();
-        if private && writes == Some("stay") {
-            clone.lagging = Some(version).filter(|to| *to != clone.view.version);
-            return;
-        }
-        clone.lagging = None;
-        if private && writes.is_none() {
-            return;
-        }
-        if private {
-            self.keep(name, snapshot.expect("the snapshot that keeps the discarded writes"));
-        } else if clone.view.version == version {
-            return;
-        }
-        let clone = self.clones.get_mut(name).expect("in the model");
-        clone.switch(View::of_version(&self.versions[version - 1], version));
     }
 
     fn label(&mut self) {

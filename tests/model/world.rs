@@ -12,9 +12,10 @@ use crate::common::nfs3::{Call, Sattr, Stable, status};
 use crate::fleet::{CloneModel, Leads, View};
 use crate::golden::{self, Press, ROOT};
 use crate::reference::{Caller, Data, Driver, Guard, Mix, ObjectId, Op, Tree, random_op};
+use crate::switches::Past;
 
 pub const IMAGE: &str = "base";
-const VERSIONS: usize = 3;
+const VERSIONS: usize = 4;
 /// Numbers of objects that clients make begin here.
 const MADE: ObjectId = 1_000_000;
 
@@ -26,19 +27,32 @@ pub struct World {
     pub versions: Vec<Tree>,
     pub clones: BTreeMap<String, CloneModel>,
     pub names: u32,
+    /// Repoints and rollbacks that were made.
+    pub past: Vec<Past>,
+    /// What repoints did to clones, and how often.
+    pub fates: BTreeMap<&'static str, u32>,
     _dir: TempDir,
 }
 
 impl World {
-    /// A daemon with an image of three versions, and no clone.
+    /// A daemon with an image of some versions, and no clone.
     pub fn new(seed: u64) -> Self {
         println!("MIMEO_SEED={seed}");
         let dir = tempfile::tempdir().expect("a temporary folder");
         let daemon = Daemon::start(&dir.path().join("data"));
         let driver = Driver::connect(daemon.address, format!("MIMEO_SEED={seed}"), MADE).expect("it serves");
         let rng = SmallRng::seed_from_u64(seed);
-        let mut world =
-            Self { daemon, driver, rng, versions: Vec::new(), clones: BTreeMap::new(), names: 0, _dir: dir };
+        let mut world = Self {
+            daemon,
+            driver,
+            rng,
+            versions: Vec::new(),
+            clones: BTreeMap::new(),
+            names: 0,
+            past: Vec::new(),
+            fates: BTreeMap::new(),
+            _dir: dir,
+        };
         let mut press = Press::new(ROOT);
         for number in 1..=VERSIONS {
             let tree = match world.versions.last() {
@@ -127,7 +141,7 @@ impl World {
             let label = info["labels"]["group"].as_str().map(str::to_owned);
             let said = (info["version"].as_str(), info["snapshots"].as_u64(), info["lagging"].as_str(), label);
             let shown = version(clone.view.version);
-            let lagging = clone.lagging.map(version);
+            let lagging = clone.lagging.as_ref().map(|(number, _)| version(*number));
             let want = (Some(&*shown), Some(clone.snapshots.len() as u64), lagging.as_deref(), clone.label.clone());
             assert_eq!(said, want, "{}: {info}", self.driver.who);
             let bytes = info["bytes_private"].as_u64().expect("a number");
@@ -159,7 +173,9 @@ impl World {
     fn use_held(&mut self, name: &str) {
         let clone = self.clones.get_mut(name).expect("in the model");
         let held = clone.held.iter().choose(&mut self.rng).expect("not empty").clone();
-        let (tree, or) = match clone.resolve(&held) {
+        let leads = clone.resolve(&held);
+        let into_pin = matches!(leads, Leads::Pin(..));
+        let (tree, or) = match leads {
             Leads::Current => (&mut clone.view.tree, None),
             Leads::Pin(pin, may_be_gone) => (&mut clone.pins[pin].tree, may_be_gone.then_some(status::STALE)),
             Leads::Nowhere => {
@@ -173,6 +189,7 @@ impl World {
         };
         self.driver.note("by a handle from before a switch:");
         let op = held_op(tree, held.id, &mut self.rng);
+        clone.pins_written |= into_pin;
         self.driver.step_or(tree, op, or).expect("it serves");
     }
 

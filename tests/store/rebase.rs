@@ -315,6 +315,14 @@ async fn a_folder_that_was_renamed_across_the_border_refuses() {
     expect(&world, root, "-dir -empty/d empty/", 0).await;
 }
 
+/// A file keeps the names of which the removal is not preserved.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_name_that_is_preserved_leaves_the_others() {
+    let (world, root, done) = preserve(&["write tw1", "rm tw1", "rm tw2"], &["nothing"], &["tw1"]).await;
+    done.unwrap();
+    expect(&world, root, "-tw1 tw2=base", 0).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn conflicts_of_what_is_preserved_stop_and_of_the_rest_do_not() {
     let (_, _, done) = preserve(&["write a", "write dir/x"], &["write a", "write dir/x"], &["dir"]).await;

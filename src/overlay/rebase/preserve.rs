@@ -23,7 +23,8 @@ pub struct Choice {
     pub names: BTreeSet<(Ino, Cookie)>,
     /// Objects, with the link count that they have then.
     pub objects: BTreeMap<Ino, u32>,
-    /// Directories above: as the version has them, with the names that are preserved.
+    /// Directories above, and what keeps some of its names: as the version has them, with the names that are
+    /// preserved.
     pub above: BTreeMap<Ino, Node>,
 }
 
@@ -178,7 +179,9 @@ impl Chooser<'_> {
                 (false, base) => base.as_ref().map_or(0, |b| i64::from(b.nlink)) + gained,
             };
             let nlink = u32::try_from(nlink).unwrap_or(0);
-            if self.objects.contains(&ino) {
+            // Where the clone removed all names, and not all of that is preserved, it is as in the version.
+            let comes_back = mine.is_none() && nlink > 0;
+            if self.objects.contains(&ino) && !comes_back {
                 choice.objects.insert(ino, nlink);
             } else if let Some(base) = base {
                 choice.above.insert(ino, Node { nlink, ..Node::of_image(base) });

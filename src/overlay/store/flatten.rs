@@ -142,9 +142,13 @@ impl<'a> Flatten<'a> {
             Some((_, NodeState::Present(top))) => top.clone(),
             Some((_, gone)) => return self.put_node(ino, gone),
         };
-        node.nlink = nlink.flatten().unwrap_or(node.nlink);
-        if node.nlink == 0 {
+        let nlink = nlink.flatten().unwrap_or(node.nlink);
+        if nlink == 0 {
             return self.put_node(ino, &NodeState::Absent);
+        }
+        if std::mem::replace(&mut node.nlink, nlink) != nlink {
+            // Clients tell by the ctime that something changed.
+            node.ctime = node.ctime.next();
         }
         node.own = self.buckets(ino, &states)?;
         for (_, state) in &states[1..] {

@@ -28,13 +28,6 @@ impl Content {
         content
     }
 
-    /// Whether both read the same.
-    pub fn is_same(&self, other: &Self) -> bool {
-        let now =
-            |content: &Self, index: &u64| content.blocks.get(index).map_or_else(zeros, |block| block.now().clone());
-        self.blocks.keys().chain(other.blocks.keys()).all(|index| now(self, index) == now(other, index))
-    }
-
     fn change(&mut self, seq: Seq, index: u64, change: impl FnOnce(&mut [u8; BLOCK as usize])) {
         let states = self.blocks.entry(index).or_insert_with(|| States::new(zeros()));
         let mut block = states.now().clone();

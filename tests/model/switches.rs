@@ -1,0 +1,312 @@
+//! Repoints of one clone or several, with each policy for private writes, and rollbacks.
+
+use std::collections::BTreeSet;
+
+use rand::Rng;
+use rand::seq::{IndexedRandom, IteratorRandom};
+use serde_json::Value;
+
+use crate::fleet::View;
+use crate::reference::ObjectId;
+use crate::three_way::ThreeWay;
+use crate::world::{IMAGE, World};
+
+/// With more layers the product makes one of them before it adds some.
+const FLATTEN_ABOVE: usize = 4;
+
+/// An operation that was made.
+pub struct Past {
+    id: String,
+    switched: Vec<Switched>,
+    rolled_back: bool,
+}
+
+/// A clone that it switched.
+struct Switched {
+    name: String,
+    /// The number of the view that it shows since.
+    number: u64,
+    before: View,
+    /// Its version is all that it showed, and the operation knows that.
+    is_plain: bool,
+}
+
+/// What becomes of the private writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Writes {
+    Keep,
+    Discard,
+    Preserve(Vec<String>),
+    Stay,
+}
+
+/// What a repoint does to a clone.
+enum Fate {
+    Unchanged,
+    Switched(View),
+    Discarded(View),
+    Kept(View),
+    Preserved(View, BTreeSet<ObjectId>),
+    Stays,
+    Conflicts(String),
+    /// Nothing at all is switched.
+    Refused,
+}
+
+impl Writes {
+    fn arguments(&self) -> Vec<&str> {
+        match self {
+            // The default.
+            Self::Keep => Vec::new(),
+            Self::Discard => vec!["--writes", "discard"],
+            Self::Stay => vec!["--writes", "stay"],
+            Self::Preserve(paths) => {
+                ["--writes", "preserve", "--path"].into_iter().chain(paths.iter().map(String::as_str)).collect()
+            }
+        }
+    }
+}
+
+impl World {
+    /// Switch one clone or several to a version, all or none.
+    pub fn repoint(&mut self) {
+        let count = [1, 1, 2, 3][self.rng.random_range(0..4)];
+        let chosen: Vec<String> = self.clones.keys().cloned().choose_multiple(&mut self.rng, count);
+        if !chosen.iter().all(|name| self.may_switch(name)) {
+            return;
+        }
+        chosen.iter().for_each(|name| self.hold_some(name));
+        let (version, writes) = (self.some_version(), self.some_writes(&chosen[0]));
+        let may_fail = if self.rng.random_ratio(1, 4) { 1 } else { 0 };
+        let (to, failures) = (format!("{IMAGE}@v{version}"), may_fail.to_string());
+        let mut command = vec!["repoint", IMAGE, "--to", &to, "--max-failures", &failures];
+        command.extend(writes.arguments());
+        command.push("--clone");
+        command.extend(chosen.iter().map(String::as_str));
+        self.driver.note(command.join(" "));
+        let fates: Vec<Fate> = chosen.iter().map(|name| self.fate(name, version, &writes)).collect();
+        let failed = fates.iter().filter(|fate| matches!(fate, Fate::Conflicts(_))).count();
+        if failed > may_fail || fates.iter().any(|fate| matches!(fate, Fate::Refused)) {
+            *self.fates.entry("refused").or_default() += 1;
+            self.must_refuse(&command, &chosen, &fates);
+        } else {
+            fates.iter().for_each(|fate| *self.fates.entry(fate.word()).or_default() += 1);
+            let done = self.repoint_as_predicted(&command, &fates);
+            self.repointed(&chosen, version, fates, &done);
+        }
+        chosen.iter().for_each(|name| self.compare(name));
+    }
+
+    fn some_writes(&mut self, name: &str) -> Writes {
+        match self.rng.random_range(0..10) {
+            0 => Writes::Stay,
+            1 | 2 => Writes::Discard,
+            3..6 => {
+                let paths = self.some_paths(name);
+                if paths.is_empty() { Writes::Keep } else { Writes::Preserve(paths) }
+            }
+            _ => Writes::Keep,
+        }
+    }
+
+    /// Paths of a clone, or of its version.
+    fn some_paths(&mut self, name: &str) -> Vec<String> {
+        let view = &self.clones[name].view;
+        let trees = [&view.tree, &self.versions[view.version - 1]];
+        let paths = trees.into_iter().flat_map(|tree| tree.objects.keys().map(|id| tree.path(*id)));
+        let plain =
+            |path: &String| path.len() > 1 && path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-".contains(&b));
+        let count = self.rng.random_range(1..=3);
+        let chosen: Vec<String> = paths.filter(plain).choose_multiple(&mut self.rng, count);
+        chosen.iter().map(|path| path.trim_start_matches('/').to_owned()).collect()
+    }
+
+    /// What is to become of a clone.
+    fn fate(&self, name: &str, version: usize, writes: &Writes) -> Fate {
+        let view = &self.clones[name].view;
+        let (base, theirs) = (&self.versions[view.version - 1], &self.versions[version - 1]);
+        let fresh = || View::of_version(theirs, version);
+        let sides = ThreeWay { base, mine: &view.tree, theirs };
+        match writes {
+            Writes::Discard if view.is_private() => Fate::Discarded(fresh()),
+            Writes::Preserve(paths) if view.is_private() => {
+                let Some(choice) = sides.choose(paths) else { return Fate::Refused };
+                let part = sides.part(&choice);
+                let sides = ThreeWay { base, mine: &part, theirs };
+                match sides.conflicts().first() {
+                    Some(first) => Fate::Conflicts(first.clone()),
+                    None => Fate::Preserved(View::over_version(&sides.merged(), version, 2), choice.objects),
+                }
+            }
+            _ if view.version == version => Fate::Unchanged,
+            _ if !view.is_private() => Fate::Switched(fresh()),
+            Writes::Stay => Fate::Stays,
+            _ => match sides.conflicts().first() {
+                Some(first) => Fate::Conflicts(first.clone()),
+                None => {
+                    let layers = view.layers.min(FLATTEN_ABOVE) + 2;
+                    Fate::Kept(View::over_version(&sides.merged(), version, layers))
+                }
+            },
+        }
+    }
+
+    fn must_refuse(&mut self, command: &[&str], chosen: &[String], fates: &[Fate]) {
+        let why: Vec<String> =
+            chosen.iter().zip(fates).map(|(name, fate)| format!("{name}: {}", fate.text())).collect();
+        match self.daemon.run(command) {
+            Ok(said) => self.driver.fail(format!("{why:?}, and it was done: {said}")),
+            Err(said) => {
+                let blamed = |(name, fate): (&String, &Fate)| {
+                    matches!(fate, Fate::Conflicts(_) | Fate::Refused) && said.contains(name.as_str())
+                };
+                if !chosen.iter().zip(fates).any(blamed) {
+                    self.driver.fail(format!("a refusal that does not say why, {why:?}: {said}"));
+                }
+            }
+        }
+    }
+
+    /// The dry run says what is then done, and that is what the model says.
+    fn repoint_as_predicted(&mut self, command: &[&str], fates: &[Fate]) -> Value {
+        let predicted = self.daemon.json(&[command, &["--dry-run"]].concat());
+        if !predicted["refused"].is_null() {
+            let texts: Vec<String> = fates.iter().map(Fate::text).collect();
+            self.driver.fail(format!("{texts:?}, and it is refused: {predicted}"));
+        }
+        let done = self.daemon.json(command);
+        let count = |is: &dyn Fn(&Fate) -> bool| fates.iter().filter(|fate| is(fate)).count();
+        let want = [
+            ("kept", count(&|fate| matches!(fate, Fate::Kept(_)))),
+            ("preserved", count(&|fate| matches!(fate, Fate::Preserved(..)))),
+            ("discarded", count(&|fate| matches!(fate, Fate::Discarded(_)))),
+            ("unchanged", count(&|fate| matches!(fate, Fate::Unchanged))),
+            ("lagging", count(&|fate| matches!(fate, Fate::Stays | Fate::Conflicts(_)))),
+        ];
+        for (what, want) in want {
+            if predicted[what] != want || done[what] != want {
+                self.driver.fail(format!("{what}: {want} expected; predicted {predicted}; done {done}"));
+            }
+        }
+        done
+    }
+
+    fn repointed(&mut self, chosen: &[String], version: usize, fates: Vec<Fate>, done: &Value) {
+        let id = done["operation"].as_str().expect("an operation").to_owned();
+        let mut past = Past { id: id.clone(), switched: Vec::new(), rolled_back: false };
+        for (name, fate) in chosen.iter().zip(fates) {
+            let (view, along, is_plain) = match fate {
+                Fate::Unchanged => {
+                    self.clones.get_mut(name).expect("in the model").lagging = None;
+                    continue;
+                }
+                Fate::Stays | Fate::Conflicts(_) | Fate::Refused => {
+                    self.clones.get_mut(name).expect("in the model").lagging = Some((version, id.clone()));
+                    continue;
+                }
+                Fate::Switched(view) => (view, BTreeSet::new(), true),
+                Fate::Discarded(view) => (view, BTreeSet::new(), false),
+                Fate::Preserved(view, along) => (view, along, false),
+                Fate::Kept(view) => (view, self.clones[name].view.tree.objects.keys().copied().collect(), false),
+            };
+            let switched = self.switch(name, view, &along, is_plain, done["snapshot"].as_str());
+            self.clones.get_mut(name).expect("in the model").lagging = None;
+            past.switched.push(switched);
+        }
+        self.past.push(past);
+    }
+
+    fn switch(
+        &mut self,
+        name: &str,
+        view: View,
+        along: &BTreeSet<ObjectId>,
+        is_plain: bool,
+        snapshot: Option<&str>,
+    ) -> Switched {
+        if self.clones[name].view.is_private() {
+            self.keep(name, snapshot.expect("a snapshot of the private writes from before"));
+        }
+        let clone = self.clones.get_mut(name).expect("in the model");
+        let before = clone.view.sealed();
+        clone.switch(view, along);
+        Switched { name: name.to_owned(), number: clone.number, before, is_plain }
+    }
+
+    /// Undo an operation of before, if nothing else was switched since; the newest ones most of all.
+    pub fn roll_back(&mut self) {
+        let recent = self.past.len().saturating_sub(4);
+        let Some(at) = (recent..self.past.len()).collect::<Vec<_>>().choose(&mut self.rng).copied() else { return };
+        let names: Vec<String> = self.past[at].switched.iter().map(|switched| switched.name.clone()).collect();
+        let names: Vec<String> = names.into_iter().filter(|name| self.clones.contains_key(name)).collect();
+        if !names.iter().all(|name| self.may_switch(name)) {
+            return;
+        }
+        names.iter().for_each(|name| self.hold_some(name));
+        let id = self.past[at].id.clone();
+        self.driver.note(format!("rollback {id}"));
+        let views: Option<Vec<View>> = self.past[at].switched.iter().filter_map(|s| self.view_before(&id, s)).collect();
+        match views.filter(|_| !self.past[at].rolled_back) {
+            Some(views) => self.rolled_back(at, &id, &names, views),
+            None => {
+                if let Ok(said) = self.daemon.run(&["rollback", &id]) {
+                    self.driver.fail(format!("{id} cannot be undone, and it was done: {said}"));
+                }
+            }
+        }
+        names.iter().for_each(|name| self.compare(name));
+    }
+
+    /// What a clone showed, if anybody still knows; `None` if the clone is gone.
+    fn view_before(&self, id: &str, switched: &Switched) -> Option<Option<View>> {
+        let clone = self.clones.get(&switched.name)?;
+        if clone.number != switched.number {
+            return Some(None);
+        }
+        if let Some(kept) = clone.snapshots.get(&format!("before-{id}")) {
+            return Some(Some(kept.clone()));
+        }
+        Some((!clone.pins.is_empty() || switched.is_plain).then(|| switched.before.clone()))
+    }
+
+    fn rolled_back(&mut self, at: usize, id: &str, names: &[String], views: Vec<View>) {
+        let done = self.daemon.json(&["rollback", id]);
+        *self.fates.entry("rolled back").or_default() += names.len() as u32;
+        assert_eq!(done["clones"], names.len(), "{}: {done}", self.driver.who);
+        let mut past = Past {
+            id: done["operation"].as_str().expect("an operation").to_owned(),
+            switched: Vec::new(),
+            rolled_back: false,
+        };
+        for (name, view) in names.iter().zip(views) {
+            past.switched.push(self.switch(name, view, &BTreeSet::new(), false, done["snapshot"].as_str()));
+        }
+        for clone in self.clones.values_mut() {
+            clone.lagging.take_if(|(_, by)| by == id);
+        }
+        self.past[at].rolled_back = true;
+        self.past.push(past);
+    }
+}
+
+impl Fate {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Unchanged => "unchanged",
+            Self::Switched(_) => "switched",
+            Self::Discarded(_) => "discarded",
+            Self::Kept(_) => "kept",
+            Self::Preserved(..) => "preserved",
+            Self::Stays => "stays",
+            Self::Conflicts(_) => "conflicts",
+            Self::Refused => "a directory in two places",
+        }
+    }
+
+    fn text(&self) -> String {
+        match self {
+            Self::Conflicts(first) => format!("conflicts, {first}"),
+            other => other.word().into(),
+        }
+    }
+}
