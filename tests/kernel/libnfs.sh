@@ -77,7 +77,8 @@ OLD=$HELD INO_OLD=$INO
 must mimeo image import lib "$WORK/v2"
 look
 check "an import alone changes nothing" test "$HELD $FRESH $INO" = "$OLD $OLD $INO_OLD"
-refuses "repoint: private writes are not dropped unasked" 'desk-3' mimeo repoint lib --to lib@v2
+check "repoint: private writes are not dropped unasked, a dry run says" \
+  sh -c "MIMEO_DATA='$DATA' '$MIMEO' repoint lib --to lib@v2 --dry-run --json | jq -e '.kept == 1 and .discarded == 0'"
 must mimeo repoint lib --to lib@v2 --writes discard
 check "repoint: what was discarded is in a snapshot" sh -c "MIMEO_DATA='$DATA' '$MIMEO' clone show desk-3 --json | jq -e '.snapshots == 1'"
 look
