@@ -110,6 +110,8 @@ impl Press {
                         next.object_mut(id).attr.now_mut().mode ^= [0o044, 0o010][rng.random_range(0..2)];
                     }
                     3 => remove(&mut next, dir, name, id),
+                    // An import finds a directory again by its path, whatever became of what is in it.
+                    4 if rng.random_ratio(1, 3) && next.is_dir(id) => empty(&mut next, id),
                     4 if rng.random_ratio(1, 3) => {
                         remove(&mut next, dir, name, id);
                         self.dir(&mut next, dir, name);
@@ -118,7 +120,7 @@ impl Press {
                     _ => {}
                 }
             }
-            self.add(&mut next, dir, rng);
+            self.add(&mut next, tree, dir, rng);
             // Its mtime on disk is set anyway; whether the ctime moves is a matter of what the import saw.
             let attr = next.object_mut(dir).attr.now_mut();
             attr.ctime = attr.ctime.same_or_later();
@@ -132,13 +134,14 @@ impl Press {
         next
     }
 
-    /// Something new in `dir`.
-    fn add(&mut self, tree: &mut Tree, dir: ObjectId, rng: &mut SmallRng) {
+    /// Something new in `dir`, under a name that the version `before` does not have there: of what it has, an
+    /// import may find it again.
+    fn add(&mut self, tree: &mut Tree, before: &Tree, dir: ObjectId, rng: &mut SmallRng) {
         let name = match rng.random_range(0..3) {
             0 => char::from(b'a' + rng.random_range(0..14)).to_string(),
             _ => format!("added-{}", self.next),
         };
-        if tree.lookup(dir, name.as_bytes()).is_some() {
+        if [&*tree, before].iter().any(|tree| tree.lookup(dir, name.as_bytes()).is_some()) {
             return;
         }
         let data = Data { seed: rng.random(), len: rng.random_range(1..50_000) };
@@ -166,13 +169,18 @@ impl Press {
     }
 }
 
+/// The names in a directory go.
+fn empty(tree: &mut Tree, dir: ObjectId) {
+    for (name, inner) in tree.entries(dir).cloned().unwrap_or_default() {
+        remove(tree, dir, std::str::from_utf8(&name).expect("ours"), inner);
+    }
+}
+
 /// A name goes, and whatever has no other.
 fn remove(tree: &mut Tree, dir: ObjectId, name: &str, id: ObjectId) {
     tree.entries_mut(dir).remove(name.as_bytes());
-    if let Some(entries) = tree.entries(id).cloned() {
-        for (name, inner) in entries {
-            remove(tree, id, std::str::from_utf8(&name).expect("ours"), inner);
-        }
+    if tree.is_dir(id) {
+        empty(tree, id);
         tree.objects.remove(&id);
         tree.object_mut(dir).nlink -= 1;
     } else if tree.object(id).nlink == 1 {

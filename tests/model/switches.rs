@@ -185,7 +185,8 @@ impl World {
         ];
         for (what, want) in want {
             if predicted[what] != want || done[what] != want {
-                self.driver.fail(format!("{what}: {want} expected; predicted {predicted}; done {done}"));
+                let texts: Vec<String> = fates.iter().map(Fate::text).collect();
+                self.driver.fail(format!("{texts:?}: {what} {want} expected; predicted {predicted}; done {done}"));
             }
         }
         done
