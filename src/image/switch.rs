@@ -82,6 +82,16 @@ impl Content {
         Self { version, ..Self::default() }
     }
 
+    /// The same, with a layer more that lets what the layers hold fit the version.
+    #[must_use]
+    pub(super) fn fitted(mut self, fitting: &Fitting) -> Self {
+        self.layers.push(fitting.layer);
+        self.bases.extend(&fitting.bases);
+        self.bases.sort_unstable();
+        self.bases.dedup();
+        self
+    }
+
     pub(super) fn is_shown_by(&self, view: &View) -> bool {
         (self.version, &self.layers) == (view.version, &view.layers)
     }
@@ -135,14 +145,11 @@ impl ViewSwitch {
                 contents.get(at).cloned().unwrap_or_else(|| self.sealed.content(&clone.view))
             }
             Shown::Kept { version, fitted } => {
-                let mut content = Content { version: *version, ..self.sealed.content(&clone.view) };
-                if let Ok(at) = fitted.binary_search_by_key(&clone.id, |fitting| fitting.clone) {
-                    content.layers.push(fitted[at].layer);
-                    content.bases.extend(&fitted[at].bases);
-                    content.bases.sort_unstable();
-                    content.bases.dedup();
+                let content = Content { version: *version, ..self.sealed.content(&clone.view) };
+                match fitted.binary_search_by_key(&clone.id, |fitting| fitting.clone) {
+                    Ok(at) => content.fitted(&fitted[at]),
+                    Err(_) => content,
                 }
-                content
             }
         }
     }
@@ -218,8 +225,9 @@ impl CloneRecord {
     fn turn_for(&self, switch: &ViewSwitch, new: &[Layer]) -> Option<Turn> {
         let former = switch.sealed.stack(&self.view);
         let common = former.iter().zip(new).take_while(|(a, b)| a == b).count();
+        let kept = matches!(switch.shown, Shown::Kept { .. });
         // What makes kept writes fit says nothing of any object's content.
-        let new = if matches!(switch.shown, Shown::Kept { .. }) { &[] } else { &new[common..] };
+        let new = if kept { &[] } else { &new[common..] };
         let mut layers: Vec<_> = former[common..].iter().chain(new).copied().collect();
         let mut written: Vec<_> = self.loose.iter().copied().chain(written_pins(&self.pins, &switch.sealed)).collect();
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
@@ -227,7 +235,6 @@ impl CloneRecord {
         if layers.is_empty() && written.is_empty() {
             return None;
         }
-        let kept = matches!(switch.shown, Shown::Kept { .. });
         // What goes along keeps its generation, however many turns there are.
         let all = !kept
             && self.turns.iter().rev().take(TURNS_BETWEEN_ALL).filter(|turn| !turn.all).count() == TURNS_BETWEEN_ALL;

@@ -195,6 +195,15 @@ impl Manifest {
         Ok(links)
     }
 
+    /// The names of an object, whether it has one or several.
+    pub fn names(&self, fetch: &mut Fetch<'_>, ino: Ino, inode: &Inode) -> Step<Vec<(Ino, Cookie)>> {
+        let mut names = self.links(fetch, ino)?;
+        if names.is_empty() {
+            names.push((inode.parent, inode.parent_cookie));
+        }
+        Ok(names)
+    }
+
     /// The first path of an object, from the root, without a leading slash; empty for the root
     /// itself, `None` for a number that is not in this tree.
     pub fn path_of(&self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<Option<Vec<u8>>> {

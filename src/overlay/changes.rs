@@ -63,9 +63,14 @@ impl OverlayStore {
         if !layers.is_empty() {
             self.flush(Durability::Buffered).await?;
         }
+        Ok(self.private_in_index(layers))
+    }
+
+    /// The same of layers that are in the index at their positions, as a flush leaves them.
+    pub(super) fn private_in_index(&self, layers: &[Layer]) -> Private {
         // As a tree has them: without those that were never written.
         let written = layers.iter().rev().filter(|layer| self.find(layer.overlay).is_some()).copied();
-        Ok(Private { index: self.index.clone(), layers: written.collect() })
+        Private { index: self.index.clone(), layers: written.collect() }
     }
 }
 

@@ -117,10 +117,7 @@ impl Diff<'_, '_> {
         if object.ino == Ino::ROOT {
             return self.compare(Vec::new(), &image, &shown);
         }
-        let mut names = self.view.ask(|tree, fetch| tree.manifest().links(fetch, object.ino))?;
-        if names.is_empty() {
-            names.push((image.parent, image.parent_cookie));
-        }
+        let names = self.view.ask(|tree, fetch| tree.manifest().names(fetch, object.ino, &image))?;
         for (dir, cookie) in names {
             let Some(entry) = self.view.entry(dir, cookie)?.filter(|entry| entry.ino == object.ino) else { continue };
             let path = joined(&self.path_of(dir)?, &entry.name);

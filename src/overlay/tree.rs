@@ -301,6 +301,21 @@ impl<'a> Tree<'a> {
         }
     }
 
+    /// All entries of a directory, in cookie order; for whoever reads it whole.
+    pub fn entries(&self, fetch: &mut Fetch<'_>, dir: Ino) -> Step<Vec<Entry>> {
+        let mut entries: Vec<Entry> = Vec::new();
+        loop {
+            let after = entries.last().map_or(Cookie(0), |entry| entry.cookie);
+            let whole = self.list(fetch, dir, after, &mut |entry| {
+                entries.push(entry);
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if whole {
+                return Ok(entries);
+            }
+        }
+    }
+
     /// Names a walk through `dir` that began at `from`. Whatever could add a name to what was walked
     /// already makes it another walk.
     fn walk_of(&self, fetch: &mut Fetch<'_>, dir: Ino, from: Cookie) -> Step<[u8; 32]> {

@@ -138,7 +138,7 @@ impl Kept {
         instant: &Instant,
         purpose: Purpose,
     ) -> Result<usize> {
-        let (mut looks, mut again) = (Vec::new(), Vec::new());
+        let (mut surveyed, mut again) = (Vec::new(), Vec::new());
         for keep in keep.iter().filter(|keep| instant.sealed.is_private(&keep.clone.view)) {
             let layers = instant.sealed.stack(&keep.clone.view);
             let known = self.clones.get(&keep.clone.id);
@@ -148,20 +148,17 @@ impl Kept {
             self.moved.extend(known.map(|_| keep.clone.id));
             match known {
                 Some(known) if keep.preserve.is_none() && extends(&layers, &known.layers) => {
-                    again.push((known.survey.clone(), layers.clone()));
-                    looks.push(Look { keep, layers, preserved: None, survey: None });
+                    again.push((keep, (known.survey.clone(), layers)));
                 }
-                _ => looks.push(self.first_look(fleet, state, to, keep, layers).await?),
+                _ => surveyed.push(self.first_look(fleet, state, to, keep, layers).await?),
             }
         }
-        let looked = looks.len();
-        let mut surveys = fleet.overlays.survey_again(again).await?.into_iter();
-        let mut surveyed = Vec::with_capacity(looked);
-        for Look { keep, layers, preserved, survey } in looks {
-            let survey = survey.or_else(|| surveys.next());
-            let survey = Arc::new(survey.ok_or_else(|| Error::internal("a clone that nobody looked at"))?);
-            surveyed.push(Surveyed { keep, layers, preserved, survey });
+        let (whose, again): (Vec<_>, Vec<_>) = again.into_iter().unzip();
+        for (keep, survey) in whose.into_iter().zip(fleet.overlays.survey_again(again).await?) {
+            let layers = survey.layers().to_vec();
+            surveyed.push(Surveyed { keep, layers, preserved: None, survey: Arc::new(survey) });
         }
+        let looked = surveyed.len();
         self.decide(fleet, to, surveyed, purpose).await?;
         Ok(looked)
     }
@@ -173,7 +170,7 @@ impl Kept {
         to: &VersionRecord,
         keep: &'k ToKeep,
         layers: Vec<Layer>,
-    ) -> Result<Look<'k>> {
+    ) -> Result<Surveyed<'k>> {
         let from = manifest_of(state, &keep.clone, keep.clone.view.version)?.manifest;
         let told = |e: Error| private_writes_of(&keep.clone, e);
         let mut preserved = None;
@@ -187,8 +184,8 @@ impl Kept {
         }
         let shown = preserved.map_or_else(|| layers.clone(), |layer| vec![layer]);
         let rebase = Rebase { from, to: to.manifest, layers: shown };
-        let survey = Some(fleet.overlays.survey(rebase).await.map_err(told)?);
-        Ok(Look { keep, layers, preserved, survey })
+        let survey = Arc::new(fleet.overlays.survey(rebase).await.map_err(told)?);
+        Ok(Surveyed { keep, layers, preserved, survey })
     }
 
     /// Decide what surveys found, and write what the clones need to fit.
@@ -226,14 +223,7 @@ impl Kept {
     }
 }
 
-/// A clone that is looked at; what `again` finds of it has no survey yet.
-struct Look<'k> {
-    keep: &'k ToKeep,
-    layers: Vec<Layer>,
-    preserved: Option<Layer>,
-    survey: Option<Survey>,
-}
-
+/// A clone that was looked at.
 struct Surveyed<'k> {
     keep: &'k ToKeep,
     layers: Vec<Layer>,
@@ -253,14 +243,11 @@ impl KeptClone {
     /// What a clone shows of which only a part is preserved.
     pub fn preserved(&self, clone: &CloneRecord) -> Option<Content> {
         let (layers, bases) = (vec![self.preserved?], clone.view.bases.clone());
-        let mut content = Content { version: self.to, layers, bases };
-        if let Some(fitting) = self.fitting(clone.id) {
-            content.layers.push(fitting.layer);
-            content.bases.extend(fitting.bases);
-            content.bases.sort_unstable();
-            content.bases.dedup();
-        }
-        Some(content)
+        let content = Content { version: self.to, layers, bases };
+        Some(match self.fitting(clone.id) {
+            Some(fitting) => content.fitted(&fitting),
+            None => content,
+        })
     }
 
     fn fitting(&self, clone: ExportId) -> Option<Fitting> {

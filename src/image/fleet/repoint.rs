@@ -201,26 +201,18 @@ impl Ready {
         let state = fleet.catalog.state();
         let clones = part.choose(&state, plan)?;
         let version = state.find_version(&plan.to)?.clone();
-        let keeps = |clone: &&Arc<CloneRecord>| {
-            let policy = policy_of(&state, plan, clone);
-            let goes_along = match policy.writes() {
-                Writes::Keep => clone.view.version != version.number,
-                Writes::Preserve(_) => true,
-                Writes::Discard | Writes::Stay => false,
-            };
-            goes_along && policy.activation() == Activation::Live
-        };
-        let keep = |clone: &Arc<CloneRecord>| {
-            let policy = policy_of(&state, plan, clone);
+        let policies: Vec<_> = clones.iter().map(|clone| policy_of(&state, plan, clone)).collect();
+        let keep = |(clone, policy): (&Arc<CloneRecord>, &SwitchPolicy)| {
             let preserve = match policy.writes() {
+                _ if policy.activation() != Activation::Live => return None,
                 Writes::Preserve(paths) => Some(paths),
-                _ => None,
+                Writes::Keep if clone.view.version != version.number => None,
+                Writes::Keep | Writes::Discard | Writes::Stay => return None,
             };
-            ToKeep { clone: clone.clone(), conflict: policy.conflict(), preserve }
+            Some(ToKeep { clone: clone.clone(), conflict: policy.conflict(), preserve })
         };
-        let keep: Vec<_> = clones.iter().filter(keeps).map(keep).collect();
+        let keep: Vec<_> = clones.iter().zip(&policies).filter_map(keep).collect();
         let kept = Kept::rounds(fleet, &state, &version, &keep, purpose).await?;
-        let policies = clones.iter().map(|clone| policy_of(&state, plan, clone)).collect();
         Ok(Self { state, clones, version, policies, keep, kept })
     }
 }
@@ -295,11 +287,12 @@ fn outcome(
 ) -> Result<RepointOutcome> {
     let one = |clone: &Arc<CloneRecord>| {
         let policy = policy_of(state, plan, clone);
-        let known = kept.get(clone.id).filter(|_| sealed.is_private(&clone.view));
+        let private = sealed.is_private(&clone.view);
+        let known = kept.get(clone.id).filter(|_| private);
         let stops = known.is_some_and(|known| known.stops(policy.conflict()));
         let shown = clone.view.version == version.number;
-        let fate = match (sealed.is_private(&clone.view), policy.writes()) {
-            (private, ref writes) if waits(&policy, shown && !(private && drops(writes))) => Fate::Staged,
+        let fate = match (private, policy.writes()) {
+            (_, ref writes) if waits(&policy, shown && !(private && drops(writes))) => Fate::Staged,
             (true, Writes::Discard) => Fate::Discarded,
             (true, Writes::Preserve(_)) if !stops => Fate::Preserved,
             (_, _) if shown => Fate::Unchanged,

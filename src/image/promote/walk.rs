@@ -4,7 +4,7 @@
 //! the sections that imports cut it into. Where a section shows what the image has, its chunks are
 //! taken over by name; where it is private, it is read, cut and stored.
 
-use std::ops::{ControlFlow, Range};
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -16,9 +16,7 @@ use crate::error::{Error, Result};
 use crate::image::import::content::{HEAD, looks_like_disk, store_section};
 use crate::image::import::stage::{self, NodeNo, Stat};
 use crate::image::import::{Progress, identity};
-use crate::manifest::{
-    ContentBuilder, Cookie, Entry, Extent, FileKind, Ino, Inode, Manifest, ManifestId, decode_xattrs,
-};
+use crate::manifest::{ContentBuilder, Entry, Extent, FileKind, Ino, Inode, Manifest, ManifestId, decode_xattrs};
 use crate::overlay::{Layer, Node, Origin, OverlayStore, Tree};
 
 /// Sealed layers over a version.
@@ -52,19 +50,7 @@ impl View<'_> {
 
     /// The entries of a directory, by the bytes of their names.
     fn sorted_entries(&self, dir: Ino) -> Result<Vec<Entry>> {
-        let mut entries = self.ask(|tree, fetch| {
-            let mut entries: Vec<Entry> = Vec::new();
-            loop {
-                let after = entries.last().map_or(Cookie(0), |entry| entry.cookie);
-                let whole = tree.list(fetch, dir, after, &mut |entry| {
-                    entries.push(entry);
-                    Ok(ControlFlow::Continue(()))
-                })?;
-                if whole {
-                    return Ok(entries);
-                }
-            }
-        })?;
+        let mut entries = self.ask(|tree, fetch| tree.entries(fetch, dir))?;
         entries.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         Ok(entries)
     }

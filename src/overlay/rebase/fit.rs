@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::sight::Sight;
-use super::survey::{Facts, Name, Object, Survey};
+use super::survey::{Facts, Gains, Name, Object, Survey};
 use super::{Conflict, Did, MAX_TOLD, POSITION, Rebase, Winner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino};
@@ -94,23 +94,6 @@ pub(super) struct Fitter<'a> {
     /// Objects that get a row in any case.
     pub said: BTreeSet<Ino>,
     pub fit: Fit,
-}
-
-/// By how much link counts differ from those that both sides' changes add up to.
-#[derive(Default)]
-struct Gains {
-    names: BTreeMap<Ino, i64>,
-    subdirs: BTreeMap<Ino, i64>,
-}
-
-impl Gains {
-    fn add(&mut self, dir: Ino, entry: Option<&Entry>, by: i64) {
-        let Some(entry) = entry else { return };
-        *self.names.entry(entry.ino).or_default() += by;
-        if entry.kind == FileKind::Directory {
-            *self.subdirs.entry(dir).or_default() += by;
-        }
-    }
 }
 
 impl Fitter<'_> {
@@ -220,8 +203,8 @@ impl Fitter<'_> {
                 self.fit.names.insert(at, entry);
             }
         }
-        let changed = gains.names.iter().chain(&gains.subdirs).filter(|(_, by)| **by != 0).map(|(ino, _)| *ino);
-        let counted: BTreeSet<Ino> = changed.chain(self.objects.keys().copied()).chain(dirs.iter().copied()).collect();
+        let counted: BTreeSet<Ino> =
+            gains.changed().chain(self.objects.keys().copied()).chain(dirs.iter().copied()).collect();
         for ino in counted {
             self.settle(ino, &gains, dirs.contains(&ino))?;
         }
@@ -251,12 +234,11 @@ impl Fitter<'_> {
             (_, None) => 0,
         };
         let has = |there: bool| i64::from(there && ino != Ino::ROOT);
-        let named = has(mine.is_some()) + has(theirs.is_some()) - has(base.is_some())
-            + gains.names.get(&ino).copied().unwrap_or(0);
+        let named = has(mine.is_some()) + has(theirs.is_some()) - has(base.is_some()) + gains.of(ino);
         let settled = decided.and_then(|mut node| {
             let of = |nlink| links(node.kind, nlink);
             let dir = node.is_dir();
-            let gained = if dir { &gains.subdirs } else { &gains.names }.get(&ino).copied().unwrap_or(0);
+            let gained = if dir { gains.subdirs_of(ino) } else { gains.of(ino) };
             let (was, is) = (base.as_ref().map(|b| b.nlink), theirs.as_ref().map(|t| t.nlink));
             let nlink = of(mine.as_ref().map(|m| m.nlink)) + of(is) - of(was) + gained;
             node.nlink = u32::try_from(nlink).unwrap_or(0);

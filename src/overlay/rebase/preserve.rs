@@ -7,11 +7,11 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Rebase;
-use super::sight::{Sight, all_of};
-use super::survey::{Name, Object};
+use super::sight::Sight;
+use super::survey::{Gains, Name, Object};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Cookie, Entry, FileKind, Ino, MAX_DEPTH};
-use crate::overlay::keys::{Key, Kind};
+use crate::manifest::{Cookie, FileKind, Ino, MAX_DEPTH};
+use crate::overlay::paths::joined;
 use crate::overlay::{Node, OverlayStore};
 
 /// Paths of directories that are remembered.
@@ -32,15 +32,16 @@ pub struct Choice {
 pub fn choose(store: &OverlayStore, rebase: &Rebase, paths: &[String]) -> Result<Choice> {
     let sight = Sight::new(store, rebase)?;
     let mut chooser = Chooser { sight, paths, known: HashMap::new(), names: BTreeMap::new(), objects: BTreeSet::new() };
-    for layer in &rebase.layers {
-        let within = all_of(Kind::Entry);
-        chooser.each_key(layer, within, &mut |this, key| this.name(Ino(key.a), Cookie(key.b)))?;
+    let private = chooser.sight.private.clone();
+    for name in private.names() {
+        let name = name?;
+        chooser.name(name.dir, name.cookie)?;
     }
     for dir in chooser.names.keys().map(|(dir, _)| *dir).collect::<BTreeSet<_>>() {
         chooser.place(dir, 0)?;
     }
-    for layer in &rebase.layers {
-        chooser.each_key(layer, all_of(Kind::Node), &mut |this, key| this.object(Ino(key.a)))?;
+    for object in private.objects() {
+        chooser.object(object?.ino)?;
     }
     chooser.finish()
 }
@@ -56,24 +57,7 @@ struct Chooser<'a> {
 }
 
 impl Chooser<'_> {
-    fn each_key(
-        &mut self,
-        layer: &crate::overlay::Layer,
-        range: std::ops::RangeInclusive<Key>,
-        visit: &mut dyn FnMut(&mut Self, Key) -> Result<()>,
-    ) -> Result<()> {
-        let mut keys = Vec::new();
-        self.sight.each_key(layer, range, 0, &mut |_, key| {
-            keys.push(key);
-            Ok(())
-        })?;
-        keys.into_iter().try_for_each(|key| visit(self, key))
-    }
-
     fn name(&mut self, dir: Ino, cookie: Cookie) -> Result<()> {
-        if self.names.contains_key(&(dir, cookie)) {
-            return Ok(());
-        }
         let name = self.sight.name(dir, cookie)?;
         let Some(entry) = name.mine.as_ref().or(name.base.as_ref()) else { return Ok(()) };
         if name.mine != name.base && self.is_chosen(dir, &entry.name)? {
@@ -101,7 +85,7 @@ impl Chooser<'_> {
             self.known.insert(dir, path);
         }
         let above = self.known.get(&dir).map_or(&[][..], Vec::as_slice);
-        let path = if above.is_empty() { name.to_vec() } else { [above, name].join(&b'/') };
+        let path = joined(above, name);
         let covers = |folder: &String| {
             let rest = path.strip_prefix(folder.as_bytes());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
@@ -148,24 +132,17 @@ impl Chooser<'_> {
     }
 
     fn finish(mut self) -> Result<Choice> {
-        let (mut gains, mut subdirs): (BTreeMap<Ino, i64>, BTreeMap<Ino, i64>) = Default::default();
-        let mut gain = |dir: Ino, entry: &Option<Entry>, by: i64| {
-            let Some(entry) = entry else { return };
-            *gains.entry(entry.ino).or_default() += by;
-            if entry.kind == FileKind::Directory {
-                *subdirs.entry(dir).or_default() += by;
-            }
-        };
+        let mut gains = Gains::default();
         for ((dir, _), name) in &self.names {
-            gain(*dir, &name.mine, 1);
-            gain(*dir, &name.base, -1);
+            gains.add(*dir, name.mine.as_ref(), 1);
+            gains.add(*dir, name.base.as_ref(), -1);
         }
         let mut choice = Choice { names: self.names.keys().copied().collect(), ..Choice::default() };
         let dirs = self.names.keys().map(|(dir, _)| *dir);
         for ino in dirs.chain(self.objects.iter().copied()).collect::<BTreeSet<_>>() {
             let Object { base, mine, .. } = self.sight.object(ino)?;
             let dir = mine.as_ref().map(|m| m.kind).or(base.as_ref().map(|b| b.kind)) == Some(FileKind::Directory);
-            let gained = gains.get(&ino).copied().unwrap_or(0);
+            let gained = gains.of(ino);
             let named = i64::from(base.is_some()) + gained;
             if dir && ino != Ino::ROOT && named > 1 {
                 return Err(self.torn(ino)?);
@@ -173,9 +150,7 @@ impl Chooser<'_> {
             let nlink = match (dir, &base) {
                 // It was renamed to where nothing is preserved.
                 (true, _) if named <= 0 => 0,
-                (true, base) => {
-                    base.as_ref().map_or(2, |b| i64::from(b.nlink)) + subdirs.get(&ino).copied().unwrap_or(0)
-                }
+                (true, base) => base.as_ref().map_or(2, |b| i64::from(b.nlink)) + gains.subdirs_of(ino),
                 (false, base) => base.as_ref().map_or(0, |b| i64::from(b.nlink)) + gained,
             };
             let nlink = u32::try_from(nlink).unwrap_or(0);

@@ -6,6 +6,7 @@ use super::Rebase;
 use crate::chunk::{Fetch, Step};
 use crate::error::{Error, Result};
 use crate::manifest::{Cookie, Entry, Ino, Inode, MAX_DEPTH, Manifest};
+use crate::overlay::changes::Private;
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::{Layer, Node, OverlayStore, Position, Tree};
 
@@ -18,6 +19,8 @@ const RELEASE_EVERY: u32 = 256;
 pub struct Sight<'a> {
     pub store: &'a OverlayStore,
     layers: &'a [Layer],
+    /// What the layers say.
+    pub private: Private,
     pub from: Manifest,
     pub to: Manifest,
     fetch: Fetch<'a>,
@@ -29,7 +32,8 @@ impl<'a> Sight<'a> {
         let mut fetch = Fetch::new(&*store.chunks);
         let from = fetch.run_blocking(|fetch| Manifest::open(fetch, &rebase.from))?;
         let to = fetch.run_blocking(|fetch| Manifest::open(fetch, &rebase.to))?;
-        Ok(Self { store, layers: &rebase.layers, from, to, fetch, asked: 0 })
+        let private = store.private_in_index(&rebase.layers);
+        Ok(Self { store, layers: &rebase.layers, private, from, to, fetch, asked: 0 })
     }
 
     fn ask<T>(&mut self, mut question: impl FnMut(&Tree<'_>, &mut Fetch<'_>) -> Step<T>) -> Result<T> {
@@ -60,8 +64,7 @@ impl<'a> Sight<'a> {
 
     /// The names of an object in a version.
     pub fn names(&mut self, manifest: Manifest, ino: Ino, inode: &Inode) -> Result<Vec<(Ino, Cookie)>> {
-        let links = self.ask(|_, fetch| manifest.links(fetch, ino))?;
-        Ok(if links.is_empty() { vec![(inode.parent, inode.parent_cookie)] } else { links })
+        self.ask(|_, fetch| manifest.names(fetch, ino, inode))
     }
 
     /// The object as the view has it.
@@ -119,20 +122,6 @@ impl<'a> Sight<'a> {
         }
     }
 
-    /// The names of `dir` that some layer says anything of.
-    pub fn private_names(&mut self, dir: Ino) -> Result<Vec<Cookie>> {
-        let mut cookies = Vec::new();
-        for layer in self.layers {
-            self.each_key(layer, names_of(dir), 0, &mut |_, key| {
-                cookies.push(Cookie(key.b));
-                Ok(())
-            })?;
-        }
-        cookies.sort_unstable();
-        cookies.dedup();
-        Ok(cookies)
-    }
-
     /// Where the view has a directory: in which other one, and under which name. `None` for the root.
     pub fn home(&mut self, dir: Ino) -> Result<Option<(Ino, Entry)>> {
         if dir == Ino::ROOT {
@@ -165,12 +154,9 @@ impl<'a> Sight<'a> {
         if of_image.is_some() {
             return Ok(of_image);
         }
-        for cookie in self.private_names(parent)? {
-            if let Some(entry) = self.shown(parent, cookie)?.filter(|entry| entry.ino == ino) {
-                return Ok(Some(entry));
-            }
-        }
-        Ok(None)
+        let mut names = self.private.names_of(parent);
+        let named = names.find_map(|name| name.map(|name| name.entry.filter(|entry| entry.ino == ino)).transpose());
+        named.transpose()
     }
 
     /// The path of a name in a directory of the view.
@@ -216,8 +202,4 @@ impl<'a> Sight<'a> {
 /// All keys of one kind.
 pub fn all_of(kind: Kind) -> RangeInclusive<Key> {
     Key { kind, a: 0, b: 0 }..=Key { kind, a: u64::MAX, b: u64::MAX }
-}
-
-fn names_of(dir: Ino) -> RangeInclusive<Key> {
-    Key::entry(dir, Cookie(0))..=Key::entry(dir, Cookie(u64::MAX))
 }

@@ -17,8 +17,6 @@ pub struct Survey {
     pub(super) names: BTreeMap<(Ino, Cookie), Name>,
     /// Objects of which that is so.
     pub(super) objects: BTreeSet<Ino>,
-    /// Private names and objects that were looked at.
-    looked: u64,
 }
 
 /// One name on three sides.
@@ -38,18 +36,13 @@ pub struct Object {
 
 impl Survey {
     pub(super) fn new(store: &OverlayStore, rebase: Rebase) -> Result<Self> {
-        let empty = Self { rebase, names: BTreeMap::new(), objects: BTreeSet::new(), looked: 0 };
+        let empty = Self { rebase, names: BTreeMap::new(), objects: BTreeSet::new() };
         empty.look(store, &mut |_| 0)
     }
 
     /// The layers that it saw.
     pub fn layers(&self) -> &[Layer] {
         &self.rebase.layers
-    }
-
-    /// Private names and objects that were looked at, some of them several times.
-    pub fn looked(&self) -> u64 {
-        self.looked
     }
 
     /// Look again at what was changed since: `layers` begin as those that were looked at, except that the
@@ -79,7 +72,6 @@ impl Survey {
     }
 
     fn name(&mut self, sight: &mut Sight<'_>, key: Key) -> Result<()> {
-        self.looked += 1;
         let (dir, cookie) = (Ino(key.a), Cookie(key.b));
         let name = sight.name(dir, cookie)?;
         let added = name.mine.is_some() && name.mine != name.base;
@@ -93,7 +85,6 @@ impl Survey {
     }
 
     fn object(&mut self, sight: &mut Sight<'_>, ino: Ino) -> Result<()> {
-        self.looked += 1;
         let (base, theirs) = (sight.inode(sight.from, ino)?, sight.inode(sight.to, ino)?);
         let trivial = match (&base, &theirs) {
             (None, None) => true,
@@ -153,19 +144,7 @@ impl Sight<'_> {
 
     /// The names that the layers leave in a directory of the version to come, and that are new there.
     pub fn left_in(&mut self, dir: Ino) -> Result<Vec<Entry>> {
-        let entries = self.ask_over(self.to, &mut |tree, fetch| {
-            let mut entries: Vec<Entry> = Vec::new();
-            loop {
-                let after = entries.last().map_or(Cookie(0), |entry| entry.cookie);
-                let whole = tree.list(fetch, dir, after, &mut |entry| {
-                    entries.push(entry);
-                    Ok(std::ops::ControlFlow::Continue(()))
-                })?;
-                if whole {
-                    return Ok(entries);
-                }
-            }
-        })?;
+        let entries = self.ask_over(self.to, &mut |tree, fetch| tree.entries(fetch, dir))?;
         let (from, mut left) = (self.from, Vec::new());
         for entry in entries {
             if self.entry(from, dir, entry.cookie)?.as_ref() != Some(&entry) {
@@ -173,6 +152,37 @@ impl Sight<'_> {
             }
         }
         Ok(left)
+    }
+}
+
+/// How many names objects gain or lose, and how many subdirectories directories do.
+#[derive(Default)]
+pub struct Gains {
+    names: BTreeMap<Ino, i64>,
+    subdirs: BTreeMap<Ino, i64>,
+}
+
+impl Gains {
+    /// An entry of `dir` is there `by` times more.
+    pub fn add(&mut self, dir: Ino, entry: Option<&Entry>, by: i64) {
+        let Some(entry) = entry else { return };
+        *self.names.entry(entry.ino).or_default() += by;
+        if entry.kind == FileKind::Directory {
+            *self.subdirs.entry(dir).or_default() += by;
+        }
+    }
+
+    pub fn of(&self, ino: Ino) -> i64 {
+        self.names.get(&ino).copied().unwrap_or(0)
+    }
+
+    pub fn subdirs_of(&self, dir: Ino) -> i64 {
+        self.subdirs.get(&dir).copied().unwrap_or(0)
+    }
+
+    /// The objects of which either is not as it was.
+    pub fn changed(&self) -> impl Iterator<Item = Ino> {
+        self.names.iter().chain(&self.subdirs).filter(|(_, by)| **by != 0).map(|(ino, _)| *ino)
     }
 }
 
