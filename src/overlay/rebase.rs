@@ -108,21 +108,23 @@ impl fmt::Display for Did {
 }
 
 impl OverlayStore {
-    /// Look at all that the layers change. They must be sealed: what they show must stay.
+    /// See that what is sealed is in the index, at its positions: looks at layers see only what is there.
+    pub async fn index_sealed(self: &Arc<Self>) -> Result<()> {
+        self.flush(Durability::Buffered).await
+    }
+
+    /// Look at all that the layers change. They must be sealed, and in the index: what they show must stay.
     pub async fn survey(self: &Arc<Self>, rebase: Rebase) -> Result<Survey> {
-        // What is sealed is in the index from here on, at its positions.
-        self.flush(Durability::Buffered).await?;
         self.blocking("looking at private changes", move |store| Survey::new(store, rebase)).await
     }
 
     /// Bring surveys up to layers that were written since.
-    pub async fn survey_again(self: &Arc<Self>, surveys: Vec<(Arc<Survey>, Vec<Layer>)>) -> Result<Vec<Survey>> {
-        if surveys.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.flush(Durability::Buffered).await?;
+    pub async fn survey_again(
+        self: &Arc<Self>,
+        surveys: Vec<(Arc<Survey>, Vec<Layer>)>,
+    ) -> Result<Vec<Result<Survey>>> {
         self.blocking("looking at private changes again", move |store| {
-            surveys.iter().map(|(survey, layers)| survey.again(store, layers)).collect()
+            Ok(surveys.iter().map(|(survey, layers)| survey.again(store, layers)).collect())
         })
         .await
     }
@@ -136,7 +138,6 @@ impl OverlayStore {
         paths: Vec<String>,
         into: OverlayId,
     ) -> Result<(Layer, Held)> {
-        self.flush(Durability::Buffered).await?;
         let layers = rebase.layers.clone();
         let choice = self.blocking("choosing what is preserved", move |store| preserve::choose(store, &rebase, &paths));
         self.flatten_choice(layers, Some(choice.await?), into).await

@@ -8,17 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::sight::Sight;
-use super::survey::{Facts, Gains, Name, Object, Survey};
+use super::survey::{Facts, Gains, Name, Object, Survey, check_rows};
 use super::{Conflict, Did, FITS, MAX_TOLD, RETURNED, Rebase, Winner};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::manifest::{Cookie, Entry, FileKind, Ino};
 use crate::overlay::keys::Key;
 use crate::overlay::node::NodeState;
 use crate::overlay::tree::entry::EntryState;
 use crate::overlay::{Counts, Layer, Node, OverlayId, OverlayStore, Position};
-
-/// Most names and objects of one clone that may need a row.
-const MAX_ROWS: usize = 1 << 20;
 
 /// What has to be said so that the private layers fit another version.
 #[derive(Debug, Default)]
@@ -66,7 +63,7 @@ impl Fit {
     }
 
     /// The layer that says it, as the overlay `into`.
-    pub(super) fn layer(&self, into: OverlayId) -> Layer {
+    pub fn layer(&self, into: OverlayId) -> Layer {
         let upto = if self.returned.is_empty() { FITS } else { RETURNED };
         Layer { overlay: into, upto, counts: Counts { bytes: 0, inodes: self.objects.len() as u64 } }
     }
@@ -86,6 +83,29 @@ impl Fit {
             (Key::node(*ino), state.encode(), position)
         };
         self.names.iter().map(name).chain(self.objects.iter().map(object))
+    }
+}
+
+/// What both sides changed.
+pub(super) struct Told {
+    pub what: What,
+    pub disk_image: bool,
+    /// No side can win.
+    pub undecidable: bool,
+}
+
+pub(super) enum What {
+    Name(Ino, Bytes),
+    Object(Ino),
+}
+
+impl Told {
+    pub fn name(dir: Ino, name: &Bytes) -> Self {
+        Self { what: What::Name(dir, name.clone()), disk_image: false, undecidable: false }
+    }
+
+    pub fn object(ino: Ino) -> Self {
+        Self { what: What::Object(ino), disk_image: false, undecidable: false }
     }
 }
 
@@ -165,8 +185,7 @@ impl Fitter<'_> {
             mine.mtime = theirs.mtime;
         }
         if clash {
-            let path = self.sight.path_of(ino)?;
-            self.tell(path, Did::Attributes, Did::Attributes, false);
+            self.tell(Told::object(ino), Did::Attributes, Did::Attributes)?;
         }
         self.objects.insert(ino, Some(mine));
         Ok(())
@@ -176,20 +195,19 @@ impl Fitter<'_> {
         self.names.insert(at, entry);
     }
 
-    pub fn tell(&mut self, path: Vec<u8>, clone: Did, image: Did, disk_image: bool) {
+    /// Something that both sides changed. Only the first are told, and so only their paths are looked for.
+    pub fn tell(&mut self, told: Told, clone: Did, image: Did) -> Result<()> {
         self.fit.conflicts_total += 1;
+        self.fit.undecidable += u64::from(told.undecidable);
         if self.fit.conflicts.len() < MAX_TOLD {
-            self.fit.conflicts.push(Conflict { path, clone, image, disk_image, undecidable: false });
+            let path = match told.what {
+                What::Name(dir, name) => self.sight.path(dir, &name)?,
+                What::Object(ino) => self.sight.path_of(ino)?,
+            };
+            let Told { disk_image, undecidable, .. } = told;
+            self.fit.conflicts.push(Conflict { path, clone, image, disk_image, undecidable });
         }
-    }
-
-    /// A conflict that no side can win.
-    pub fn tell_undecidable(&mut self, path: Vec<u8>, clone: Did, image: Did) {
-        self.tell(path, clone, image, false);
-        self.fit.undecidable += 1;
-        if let Some(conflict) = self.fit.conflicts.last_mut() {
-            conflict.undecidable = true;
-        }
+        Ok(())
     }
 
     fn finish(mut self, rebase: &Rebase) -> Result<Fit> {
@@ -223,11 +241,7 @@ impl Fitter<'_> {
         let base_of = |node: &Option<Node>| node.as_ref().and_then(|node| node.base);
         self.fit.keeps_from = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.from));
         self.fit.keeps_to = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.to));
-        if self.fit.names.len() + self.fit.objects.len() > MAX_ROWS {
-            let what =
-                format!("{} names and objects of one clone do not fit", self.fit.names.len() + self.fit.objects.len());
-            return Err(Error::new(ErrorKind::Conflict, what).remedy("discard its private writes, or let it stay"));
-        }
+        check_rows(self.fit.names.len() + self.fit.objects.len())?;
         Ok(self.fit)
     }
 
