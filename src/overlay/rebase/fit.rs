@@ -268,12 +268,14 @@ impl Fitter<'_> {
     /// Give an object its link count, and a row if it is not shown as it is to be.
     fn settle(&mut self, ino: Ino, gains: &Gains, has_names: bool) -> Result<()> {
         let Object { base, mine, theirs } = self.sight.object(ino)?;
+        let private = self.sight.is_private(&Key::node(ino))?;
+        let of_image = theirs.clone().map(Node::of_image);
+        let shown = if private { mine.clone() } else { of_image.clone() };
         let decided = match self.objects.remove(&ino) {
             Some(decided) => decided,
-            None => mine.clone().or_else(|| theirs.clone().map(Node::of_image)),
+            // Nothing was to be decided: it is as it shows, or as the side has it that names it.
+            None => shown.clone().or_else(|| mine.clone()).or(of_image),
         };
-        let private = self.sight.is_private(&Key::node(ino))?;
-        let shown = if private { mine.clone() } else { theirs.clone().map(Node::of_image) };
         let links = |kind: FileKind, nlink: Option<u32>| match (kind, nlink) {
             (_, Some(nlink)) => i64::from(nlink),
             (FileKind::Directory, None) => 2,
