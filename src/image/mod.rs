@@ -49,7 +49,7 @@ pub use names::{
 };
 pub use operation::{
     Advance, Fate, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_UNFINISHED, MAX_WAVES, Next, OnFailure,
-    OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, WaveOutcome, WaveSpec,
+    OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, Settled, WaveOutcome, WaveSpec,
 };
 pub use policy::{
     Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,

@@ -57,7 +57,7 @@ impl Fleet {
                 let mut clones = target.named_or_selected(draft)?;
                 clones.retain(|clone| clone.staged.is_some());
                 // A scheduled operation would switch them all the same.
-                check_unplanned(draft, &clones)?;
+                check_unplanned(draft, &clones, None)?;
                 if !clones.is_empty() {
                     let ids = clones.iter().map(|clone| clone.id).collect();
                     draft.apply(Change::Stage { clones: ids, staged: None })?;

@@ -21,7 +21,7 @@ use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
 use crate::image::operation::{
     Advance, Fate, MAX_UNFINISHED, MAX_WHYS, Next, OnFailure, OperationKind, OperationPlan, OperationRecord,
-    OperationState, Rollout, WaveOutcome, WaveSpec, shortened, split,
+    OperationState, Rollout, Settled, WaveOutcome, WaveSpec, shortened, split,
 };
 use crate::image::policy::{Activation, SwitchPolicy};
 use crate::image::record::{CloneRecord, ExportId, ImageId, OperationId, Staged, VersionNumber, VersionRecord};
@@ -77,7 +77,7 @@ impl Fleet {
     pub async fn fail(&self, id: OperationId, next: Next, why: &str) -> Result<()> {
         let why = shortened(why);
         let fail = move |operation: &OperationRecord| match operation.plan.rollout.on_failure {
-            OnFailure::Rollback if !operation.outcomes.is_empty() => {
+            OnFailure::Rollback if operation.finished().next().is_some() => {
                 (OperationState::RollingBack { why: why.clone() }, next)
             }
             _ => (OperationState::Halted { why: why.clone() }, next),
@@ -173,7 +173,7 @@ fn cannot(operation: &OperationRecord, what: &str) -> Error {
 
 fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<OperationRecord>> {
     let clones = choose(draft, &new.repoint)?;
-    check_unplanned(draft, &clones)?;
+    check_unplanned(draft, &clones, None)?;
     check_unfinished(draft)?;
     let version = draft.find_version(&new.repoint.to)?.clone();
     let (id, created) = (OperationId(draft.new_id()?), draft.now());
@@ -202,6 +202,7 @@ fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<Op
         since: created,
         outcomes: Vec::new(),
         gone: Vec::new(),
+        early: Vec::new(),
     }))?;
     draft.find_operation(id).cloned()
 }
@@ -221,9 +222,10 @@ fn abort(draft: &mut Draft, id: OperationId) -> Result<Arc<OperationRecord>> {
     draft.find_operation(id).cloned()
 }
 
-/// Refuse clones that another operation has in a wave still to come.
-pub(super) fn check_unplanned(state: &State, clones: &[Arc<CloneRecord>]) -> Result<()> {
-    let planned = clones.iter().find_map(|clone| state.planned(clone.id).map(|operation| (clone, operation)));
+/// Refuse clones that an operation other than `own` has in a wave still to come.
+pub(super) fn check_unplanned(state: &State, clones: &[Arc<CloneRecord>], own: Option<OperationId>) -> Result<()> {
+    let by_other = |clone| state.planned(clone).filter(|by| own != Some(*by));
+    let planned = clones.iter().find_map(|clone| by_other(clone.id).map(|operation| (clone, operation)));
     let Some((clone, id)) = planned else { return Ok(()) };
     let what = format!("clone {:?} is in a wave still to come of operation {id}", clone.name);
     Err(Error::new(ErrorKind::Conflict, what)
@@ -281,12 +283,13 @@ impl Part {
         match self {
             Self::Whole { .. } => {
                 let clones = choose(state, plan)?;
-                check_unplanned(state, &clones)?;
+                check_unplanned(state, &clones, plan.staged_by)?;
                 Ok(clones)
             }
             Self::Wave { operation, wave } => {
                 let operation = at(state, *operation, Next::Wave(*wave))?;
                 let clones = operation.plan.waves.get(*wave).into_iter().flatten();
+                let clones = clones.filter(|id| operation.settled_early(**id).is_none());
                 Ok(clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect())
             }
         }
@@ -305,7 +308,7 @@ impl<'a> Step<'a> {
     pub fn begin(draft: &mut Draft, part: &'a Part, plan: &RepointPlan, clones: &[Arc<CloneRecord>]) -> Result<Self> {
         match part {
             Part::Whole { .. } => {
-                check_unplanned(draft, clones)?;
+                check_unplanned(draft, clones, plan.staged_by)?;
                 let operation = plan.staged_by.map_or_else(|| draft.new_id().map(OperationId), Ok)?;
                 Ok(Self { operation, part, activates: plan.staged_by.is_some() })
             }
@@ -329,10 +332,19 @@ impl<'a> Step<'a> {
         settled.retain(|id| draft.clone_by_id(*id).is_some_and(|clone| clone.staged.is_some()));
         stage(draft, settled, None)?;
         match self.part {
-            Part::Whole { .. } if self.activates => Ok(()),
+            Part::Whole { .. } if self.activates => self.settle(draft, outcome),
             Part::Whole { who } => self.record_whole(draft, who, plan, outcome),
             Part::Wave { operation, wave } => record_wave(draft, *operation, *wave, outcome),
         }
+    }
+
+    /// What became of the clones belongs to the operation that staged them, if there is still a record of it.
+    fn settle(&self, draft: &mut Draft, outcome: &RepointOutcome) -> Result<()> {
+        let settled = |clone: &CloneOutcome| Settled { id: clone.id, fate: clone.fate, from: clone.from };
+        let mut clones: Vec<_> = outcome.clones.iter().map(settled).collect();
+        clones.sort_unstable_by_key(|settled| settled.id);
+        let (operation, nothing) = (self.operation, clones.is_empty() || draft.operation(self.operation).is_none());
+        if nothing { Ok(()) } else { draft.apply(Change::Settle { operation, clones }) }
     }
 
     fn record_whole(
@@ -381,6 +393,7 @@ impl Whole {
             since: done.at,
             outcomes: vec![done],
             gone: Vec::new(),
+            early: Vec::new(),
         }))
     }
 }
@@ -389,7 +402,9 @@ fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, outcome: 
     let record = draft.find_operation(operation)?.clone();
     let (at, (state, next)) = (draft.now(), record.behind_wave(wave));
     let clones = record.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
-    let outcome = Some(wave_outcome(at, clones, outcome));
+    let mut outcome = wave_outcome(at, clones, outcome);
+    outcome.settle_early(clones, &record);
+    let outcome = Some(outcome);
     draft.apply(Change::Advance(Advance { operation, at, state, next, outcome }))
 }
 
