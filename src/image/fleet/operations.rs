@@ -24,6 +24,7 @@ use crate::image::operation::{
     OperationState, Rollout, Settled, WaveOutcome, WaveSpec, shortened, split,
 };
 use crate::image::policy::{Activation, SwitchPolicy};
+use crate::image::readers::Quiet;
 use crate::image::record::{CloneRecord, ExportId, ImageId, OperationId, Staged, VersionNumber, VersionRecord};
 use crate::image::state::State;
 
@@ -39,10 +40,12 @@ pub struct NewOperation {
 }
 
 /// Which part of an operation a switch is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Part {
     /// All of one that is made with it, on behalf of `who`.
     Whole { who: Arc<str> },
+    /// What one has staged, for some of its clones; only if nobody uses them, where that is asked.
+    Staged { by: OperationId, quiet: Option<Arc<dyn Quiet>> },
     /// One wave of one that is there.
     Wave { operation: OperationId, wave: usize },
 }
@@ -232,6 +235,14 @@ pub(super) fn check_unplanned(state: &State, clones: &[Arc<CloneRecord>], own: O
         .remedy(format!("wait for it (mimeo ops show {id}), end it (mimeo ops abort {id}), or choose other clones")))
 }
 
+fn check_quiet(quiet: &dyn Quiet, clones: &[Arc<CloneRecord>]) -> Result<()> {
+    let Some(used) = clones.iter().find(|clone| !quiet.is_quiet(clone.id)) else { return Ok(()) };
+    let name = &used.name;
+    Err(Error::new(ErrorKind::Conflict, format!("clone {name:?} is used: its switch goes on waiting")).remedy(format!(
+        "see who uses it: mimeo clone show {name}; or switch it all the same: mimeo clone activate {name}"
+    )))
+}
+
 fn check_unfinished(state: &State) -> Result<()> {
     if state.operations().filter(|operation| !operation.ended()).count() < MAX_UNFINISHED {
         return Ok(());
@@ -278,12 +289,19 @@ fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
 }
 
 impl Part {
+    fn stager(&self) -> Option<OperationId> {
+        match self {
+            Self::Staged { by, .. } => Some(*by),
+            Self::Whole { .. } | Self::Wave { .. } => None,
+        }
+    }
+
     /// The clones that are meant.
     pub fn choose(&self, state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
         match self {
-            Self::Whole { .. } => {
+            Self::Whole { .. } | Self::Staged { .. } => {
                 let clones = choose(state, plan)?;
-                check_unplanned(state, &clones, plan.staged_by)?;
+                check_unplanned(state, &clones, self.stager())?;
                 Ok(clones)
             }
             Self::Wave { operation, wave } => {
@@ -300,23 +318,23 @@ impl Part {
 pub(super) struct Step<'a> {
     pub operation: OperationId,
     part: &'a Part,
-    /// The staged switch of an operation that is there already: it has a record.
-    activates: bool,
 }
 
 impl<'a> Step<'a> {
-    pub fn begin(draft: &mut Draft, part: &'a Part, plan: &RepointPlan, clones: &[Arc<CloneRecord>]) -> Result<Self> {
-        match part {
+    pub fn begin(draft: &mut Draft, part: &'a Part, clones: &[Arc<CloneRecord>]) -> Result<Self> {
+        let operation = match part {
             Part::Whole { .. } => {
-                check_unplanned(draft, clones, plan.staged_by)?;
-                let operation = plan.staged_by.map_or_else(|| draft.new_id().map(OperationId), Ok)?;
-                Ok(Self { operation, part, activates: plan.staged_by.is_some() })
+                check_unplanned(draft, clones, None)?;
+                OperationId(draft.new_id()?)
             }
-            Part::Wave { operation, wave } => {
-                at(draft, *operation, Next::Wave(*wave))?;
-                Ok(Self { operation: *operation, part, activates: false })
+            Part::Staged { by, quiet } => {
+                check_unplanned(draft, clones, Some(*by))?;
+                quiet.as_ref().map_or(Ok(()), |quiet| check_quiet(&**quiet, clones))?;
+                *by
             }
-        }
+            Part::Wave { operation, wave } => at(draft, *operation, Next::Wave(*wave))?.id,
+        };
+        Ok(Self { operation, part })
     }
 
     /// Stage what waits, and record what became of the clones, in the change set of the switch.
@@ -332,7 +350,7 @@ impl<'a> Step<'a> {
         settled.retain(|id| draft.clone_by_id(*id).is_some_and(|clone| clone.staged.is_some()));
         stage(draft, settled, None)?;
         match self.part {
-            Part::Whole { .. } if self.activates => self.settle(draft, outcome),
+            Part::Staged { .. } => self.settle(draft, outcome),
             Part::Whole { who } => self.record_whole(draft, who, plan, outcome),
             Part::Wave { operation, wave } => record_wave(draft, *operation, *wave, outcome),
         }

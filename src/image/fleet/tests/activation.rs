@@ -4,10 +4,33 @@ use super::operations::{on_mount, plain};
 use super::world::{A, World, names, to};
 use super::*;
 use crate::env::Time;
-use crate::image::record::{OperationId, VersionNumber};
-use crate::image::{Fate, Next, OperationState, RepointPlan, Writes};
+use crate::image::record::{ExportId, OperationId, VersionNumber};
+use crate::image::{Fate, MemoryCatalogLog, Next, OperationState, Quiet, RepointPlan, Writes};
 
 const THREE: [&str; 3] = ["c0", "c1", "c2"];
+
+/// Nobody uses any clone.
+pub(super) struct Nobody;
+
+impl Quiet for Nobody {
+    fn is_quiet(&self, _: ExportId) -> bool {
+        true
+    }
+}
+
+/// Somebody uses every clone. It is asked before anything was committed, and in the commit, when the clones'
+/// overlays stand still.
+struct Somebody {
+    log: MemoryCatalogLog,
+    asked: Mutex<Vec<(ExportId, u64)>>,
+}
+
+impl Quiet for Somebody {
+    fn is_quiet(&self, clone: ExportId) -> bool {
+        self.asked.lock().push((clone, self.log.count_commits()));
+        false
+    }
+}
 
 /// What the operation says of each clone: its fate, and the version that it showed before.
 fn told(world: &World, id: OperationId) -> [(Fate, VersionNumber); 3] {
@@ -53,7 +76,7 @@ async fn what_became_of_an_activated_clone_is_in_the_record_of_its_operation() {
     assert_eq!(told(&world, id), [(Fate::Staged, 1); 3]);
     activate(&world, &["c0"]).await.unwrap();
     let c1 = world.get("c1").id;
-    let done = world.fleet.activate_mounted(c1).await.unwrap().unwrap();
+    let done = world.fleet.activate_mounted(c1, Arc::new(Nobody)).await.unwrap().unwrap();
     assert_eq!(done.outcome.unwrap().operation, id);
     for _ in 0..2 {
         assert_eq!(told(&world, id), [(Fate::Switched, 1), (Fate::Kept, 1), (Fate::Staged, 1)]);
@@ -121,4 +144,18 @@ async fn a_wave_of_which_all_were_early_is_done() {
     world.fleet.switch_wave(id, 0).await.unwrap();
     let operation = world.catalog.state().find_operation(id).unwrap().clone();
     assert_eq!((operation.next, operation.count(&[Fate::Switched])), (Next::Wave(1), 2));
+}
+
+/// The mount found nobody, and then somebody came.
+#[tokio::test]
+async fn a_clone_that_is_used_when_its_switch_is_committed_goes_on_waiting() {
+    let (world, id) = staged().await;
+    let (c1, commits) = (world.get("c1"), world.log.count_commits());
+    let somebody = Arc::new(Somebody { log: world.log.clone(), asked: Mutex::default() });
+    let refused = world.fleet.activate_mounted(c1.id, somebody.clone()).await.unwrap().unwrap().outcome.unwrap_err();
+    assert!(refused.kind() == ErrorKind::Conflict && refused.what().contains("\"c1\" is used"), "{refused}");
+    assert_eq!(*somebody.asked.lock(), [(c1.id, commits)]);
+    assert_eq!((world.get("c1"), told(&world, id)), (c1, [(Fate::Staged, 1); 3]));
+    activate(&world, &["c1"]).await.unwrap();
+    assert_eq!(world.get("c1").view.version, 2, "who asks for it by name means it");
 }
