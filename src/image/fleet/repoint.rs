@@ -361,7 +361,7 @@ fn run(
     let clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
     let outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
     outcome.check(plan)?;
-    let step = Step::begin(draft, part, plan, &clones)?;
+    let step = Step::begin(draft, part, &clones)?;
     let (operation, at) = (step.operation, draft.now());
     let with = |fates: &[Fate]| -> Vec<&Arc<CloneRecord>> {
         let meant = outcome.clones.iter().zip(&clones).filter(|(clone, _)| fates.contains(&clone.fate));
