@@ -43,8 +43,10 @@ use crate::manifest::ManifestId;
 use crate::meta::Durability;
 use crate::overlay::index::OverlayRow;
 
-/// The position of everything in a layer that makes others fit.
-const POSITION: Position = 1;
+/// The position of what makes other layers fit, and begins nothing.
+pub const FITS: Position = 1;
+/// The position of objects that come back as the version to come has them: new lines of content.
+pub const RETURNED: Position = 2;
 /// Rows of one batch.
 const BATCH: usize = 1000;
 /// Conflicts of one clone that are told by path; all are counted.
@@ -160,12 +162,12 @@ impl OverlayStore {
 
     fn write_fit(&self, fit: &Fit, into: OverlayId) -> Result<Layer> {
         let layer = fit.layer(into);
-        let row = OverlayRow { position: POSITION, counts: layer.counts };
-        self.insert(Overlay::new(into, row, vec![POSITION], Touched::Unread));
-        let mut copy = Copy::new(&self.index, into, POSITION, BATCH);
+        let row = OverlayRow { position: layer.upto, counts: layer.counts };
+        self.insert(Overlay::new(into, row, vec![layer.upto], Touched::Unread));
+        let mut copy = Copy::new(&self.index, into, layer.upto, BATCH);
         copy.begin()?;
-        for (key, value) in fit.rows() {
-            copy.put(key, value?)?;
+        for (key, value, position) in fit.rows() {
+            copy.put_at(key, value?, position)?;
         }
         copy.finish(layer.counts, Durability::Buffered)?;
         Ok(layer)

@@ -358,6 +358,27 @@ async fn an_open_log_goes_along_again_and_again() {
     clean(&world, 0).await;
 }
 
+/// What comes back is the image's: whoever held the clone's, before that was removed, does not hold it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_file_that_comes_back_is_another() {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    in_the_clone(&world, root, "write a").await;
+    let held = world.find(root, "a").await.unwrap();
+    in_the_clone(&world, root, "rm a").await;
+    assert!(world.attr(held).await.is_err(), "removed");
+    in_the_image(&source, "chmod a");
+    world.import("img", &source).await.unwrap();
+    world.fleet.repoint(plan("img", "desk", 2, OnConflict::ImageWins)).await.unwrap();
+    expect(&world, root, "a=base a:640", 0).await;
+    assert!(world.attr(held).await.is_err(), "the old handle stays dead");
+    assert_ne!(world.find(root, "a").await.unwrap(), held);
+    clean(&world, 0).await;
+}
+
 /// What goes along is the same file for whoever has it open; what does not, is open in the former view.
 #[tokio::test(flavor = "multi_thread")]
 async fn open_files_go_along_or_stay_behind_whole() {

@@ -9,13 +9,13 @@ use bytes::Bytes;
 
 use super::sight::Sight;
 use super::survey::{Facts, Gains, Name, Object, Survey};
-use super::{Conflict, Did, MAX_TOLD, POSITION, Rebase, Winner};
+use super::{Conflict, Did, FITS, MAX_TOLD, RETURNED, Rebase, Winner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino};
 use crate::overlay::keys::Key;
 use crate::overlay::node::NodeState;
 use crate::overlay::tree::entry::EntryState;
-use crate::overlay::{Counts, Layer, Node, OverlayId, OverlayStore};
+use crate::overlay::{Counts, Layer, Node, OverlayId, OverlayStore, Position};
 
 /// Most names and objects of one clone that may need a row.
 const MAX_ROWS: usize = 1 << 20;
@@ -34,6 +34,8 @@ pub struct Fit {
     pub keeps_to: bool,
     names: BTreeMap<(Ino, Cookie), Option<Entry>>,
     objects: BTreeMap<Ino, Option<Node>>,
+    /// Those of the objects that come back.
+    returned: BTreeSet<Ino>,
 }
 
 impl Fit {
@@ -45,6 +47,7 @@ impl Fit {
             names: BTreeMap::new(),
             objects: BTreeMap::new(),
             said: BTreeSet::new(),
+            returned: BTreeSet::new(),
             fit: Self::default(),
         };
         for (at, name) in &survey.names {
@@ -64,20 +67,23 @@ impl Fit {
 
     /// The layer that says it, as the overlay `into`.
     pub(super) fn layer(&self, into: OverlayId) -> Layer {
-        Layer { overlay: into, upto: POSITION, counts: Counts { bytes: 0, inodes: self.objects.len() as u64 } }
+        let upto = if self.returned.is_empty() { FITS } else { RETURNED };
+        Layer { overlay: into, upto, counts: Counts { bytes: 0, inodes: self.objects.len() as u64 } }
     }
 
-    pub(super) fn rows(&self) -> impl Iterator<Item = (Key, Result<Bytes>)> {
+    /// With the position of each.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Key, Result<Bytes>, Position)> {
         let name = |((dir, cookie), entry): (&(Ino, Cookie), &Option<Entry>)| {
             let state = match entry {
                 Some(entry) => EntryState::Present { name: entry.name.to_vec(), ino: entry.ino, kind: entry.kind },
                 None => EntryState::Removed,
             };
-            (Key::entry(*dir, *cookie), state.encode())
+            (Key::entry(*dir, *cookie), state.encode(), FITS)
         };
-        let object = |(ino, node): (&Ino, &Option<Node>)| {
+        let object = move |(ino, node): (&Ino, &Option<Node>)| {
             let state = node.clone().map_or(NodeState::Absent, NodeState::Present);
-            (Key::node(*ino), state.encode())
+            let position = if self.returned.contains(ino) { RETURNED } else { FITS };
+            (Key::node(*ino), state.encode(), position)
         };
         self.names.iter().map(name).chain(self.objects.iter().map(object))
     }
@@ -93,6 +99,8 @@ pub(super) struct Fitter<'a> {
     pub objects: BTreeMap<Ino, Option<Node>>,
     /// Objects that get a row in any case.
     pub said: BTreeSet<Ino>,
+    /// Objects that come back as the version to come has them.
+    pub returned: BTreeSet<Ino>,
     pub fit: Fit,
 }
 
@@ -126,7 +134,7 @@ impl Fitter<'_> {
             Object { base: Some(base), mine: None, theirs: Some(theirs) } => self.removed(ino, &base, &theirs),
             // The view says that it is not there, and so it was in the version before.
             Object { base: None, mine: None, theirs: Some(theirs) } => {
-                self.objects.insert(ino, Some(self.returned(&theirs)));
+                self.give_back(ino, &theirs);
                 Ok(())
             }
             Object { base: None, mine: Some(mine), theirs: Some(theirs) } => self.met_again(ino, mine, &theirs),
@@ -189,6 +197,7 @@ impl Fitter<'_> {
         if self.fit.undecidable > 0 || (self.fit.conflicts_total > 0 && self.winner.is_none()) {
             return Ok(self.fit);
         }
+        self.give_back_named()?;
         let mut gains = Gains::default();
         let mut dirs = std::mem::take(&mut self.said);
         for (at, entry) in std::mem::take(&mut self.names) {
@@ -208,6 +217,9 @@ impl Fitter<'_> {
         for ino in counted {
             self.settle(ino, &gains, dirs.contains(&ino))?;
         }
+        let objects = &self.fit.objects;
+        self.returned.retain(|ino| objects.get(ino).is_some_and(Option::is_some));
+        self.fit.returned = std::mem::take(&mut self.returned);
         let base_of = |node: &Option<Node>| node.as_ref().and_then(|node| node.base);
         self.fit.keeps_from = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.from));
         self.fit.keeps_to = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.to));
@@ -217,6 +229,26 @@ impl Fitter<'_> {
             return Err(Error::new(ErrorKind::Conflict, what).remedy("discard its private writes, or let it stay"));
         }
         Ok(self.fit)
+    }
+
+    /// What a name of the version to come leads to is there, also if the view removed it under other names.
+    fn give_back_named(&mut self) -> Result<()> {
+        let named: BTreeSet<Ino> = self.names.values().flatten().map(|entry| entry.ino).collect();
+        for ino in named {
+            let there = match self.objects.get(&ino) {
+                Some(decided) => decided.is_some(),
+                None => self.sight.node(ino)?.is_some(),
+            };
+            let to = self.sight.to;
+            if !there && let Some(theirs) = self.sight.inode(to, ino)? {
+                // One that the view never knew is there by itself.
+                let private = self.sight.is_private(&Key::node(ino))?;
+                if private || self.objects.contains_key(&ino) {
+                    self.give_back(ino, &theirs);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Give an object its link count, and a row if it is not shown as it is to be.

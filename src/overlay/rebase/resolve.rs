@@ -148,22 +148,29 @@ impl Fitter<'_> {
     fn bring_back(&mut self, ino: Ino, theirs: &Inode, depth: usize) -> Result<()> {
         check_depth(ino, depth)?;
         let to = self.sight.to;
-        self.objects.insert(ino, Some(self.returned(theirs)));
+        self.give_back(ino, theirs);
         for (dir, cookie) in self.sight.names(to, ino, theirs)? {
             let entry = self.sight.entry(to, dir, cookie)?;
-            if self.sight.shown(dir, cookie)?.is_none() {
-                self.decide_name((dir, cookie), entry);
+            match self.sight.shown(dir, cookie)? {
+                Some(other) if other.ino != ino => {
+                    self.save_beside(dir, &other)?;
+                    self.decide_name((dir, cookie), entry);
+                }
+                Some(_) => {}
+                None => self.decide_name((dir, cookie), entry),
             }
             self.bring_back_dir(dir, depth + 1)?;
         }
         Ok(())
     }
 
-    /// An object as the version to come has it, whatever the layers say of its data.
-    pub(super) fn returned(&self, theirs: &Inode) -> Node {
+    /// An object is to be as the version to come has it, whatever the layers say of its data. Whoever held it
+    /// before it was removed held something else.
+    pub(super) fn give_back(&mut self, ino: Ino, theirs: &Inode) {
         let mut node = Node::of_image(theirs.clone());
         node.base = (theirs.kind == FileKind::Regular).then_some(*self.sight.to.id());
-        node
+        self.objects.insert(ino, Some(node));
+        self.returned.insert(ino);
     }
 
     /// An object that the version before does not have, the view has, and the version to come has: it came

@@ -75,6 +75,12 @@ impl Survey {
         let (dir, cookie) = (Ino(key.a), Cookie(key.b));
         let name = sight.name(dir, cookie)?;
         let added = name.mine.is_some() && name.mine != name.base;
+        if let Some(theirs) = name.theirs.as_ref().filter(|theirs| name.mine.as_ref() != Some(theirs)) {
+            // Whether an object that the view removed shows depends on this name.
+            if sight.inode(sight.from, theirs.ino)?.is_some() {
+                self.object(sight, theirs.ino)?;
+            }
+        }
         let trivial = name.theirs == name.base && !(added && sight.is_homeless(dir)?);
         if trivial {
             self.names.remove(&(dir, cookie));
