@@ -151,7 +151,8 @@ impl ThreeWay<'_> {
 
     /// The clone removed an object, to which the version to come did something, or into which it put something.
     fn removal_hides(&self, id: ObjectId, base: &Object, theirs: &Object) -> bool {
-        let is_new = |(name, to): (Name, ObjectId)| lookup(self.base, &name) != Some(to);
+        // A name that the clone changed, too, is a conflict by itself.
+        let is_new = |(name, to)| lookup(self.base, &name) != Some(to) && self.merged_name(&name) == Some(to);
         let named = names_of(self.theirs).filter(|(_, to)| *to == id).any(is_new);
         let filled = names_of(self.theirs).filter(|((dir, _), _)| *dir == id).any(is_new);
         rights(base.attr.now()) != rights(theirs.attr.now()) || named || filled
