@@ -20,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 
 use common::args::CommonArgs;
-use common::audience::{Audience, MARKER_LEN, Markers, Place, Seen};
+use common::audience::{Audience, MARKER_LEN, Markers, Place, Seen, clone_of};
 use common::fsync::{self, FsyncTimes};
 use common::local::{LocalFleet, Way, write_trees};
 use common::loop_fs::LoopFs;
@@ -139,10 +139,10 @@ impl Bench {
             let (mut there, mut back) = (Vec::new(), Vec::new());
             for _ in 0..self.args.rounds {
                 let audience = self.nfs_audience(&served, readers)?;
-                let (ours, (operation, _)) = switch(audience, 1, self.quiet(), || served.repoint("keep"))?;
+                let (ours, (operation, _)) = self.switch(audience, 1, || served.repoint("keep"))?;
                 there.push(Round { ours, local: self.switch_local(&local, readers, 1)? });
                 let audience = self.nfs_audience(&served, readers)?;
-                let (ours, _) = switch(audience, 0, self.quiet(), || served.roll_back(&operation))?;
+                let (ours, _) = self.switch(audience, 0, || served.roll_back(&operation))?;
                 back.push(Round { ours, local: self.switch_local(&local, readers, 0)? });
                 served.drop_pins()?;
             }
@@ -156,8 +156,29 @@ impl Bench {
         served.stop()
     }
 
-    fn quiet(&self) -> Duration {
-        Duration::from_millis(self.args.quiet_ms)
+    /// Time a switch, when what was written before is on the disk.
+    fn switch<T>(
+        &self,
+        audience: Option<Audience>,
+        to: usize,
+        work: impl FnOnce() -> Result<T>,
+    ) -> Result<(Sample, T)> {
+        for dir in [Some(&self.ours), self.theirs.as_ref().map(|(dir, _)| dir)].into_iter().flatten() {
+            rustix::fs::syncfs(fs::File::open(dir)?)?;
+        }
+        let timed = || {
+            let begin = Instant::now();
+            let done = work()?;
+            anyhow::Ok((begin.elapsed(), done))
+        };
+        let ((took, done), seen) = match audience {
+            Some(audience) => {
+                let (done, seen) = audience.watch(to, Duration::from_millis(self.args.quiet_ms), timed)?;
+                (done, Some(seen))
+            }
+            None => (timed()?, None),
+        };
+        Ok((Sample { took, seen }, done))
     }
 
     fn make_local(&self, clones: usize) -> Result<Vec<LocalFleet>> {
@@ -178,9 +199,9 @@ impl Bench {
                 // Going back, the former copies are there: it is the renames, and not measured twice.
                 return if readers == 0 { fleet.put_copies_back().map(|()| None) } else { Ok(None) };
             }
-            let paths = || (0..readers).map(|i| fleet.marker(i)).collect();
+            let paths = || (0..readers).map(|i| fleet.marker(clone_of(i, readers, fleet.clones()))).collect();
             let audience = (readers > 0).then(|| Audience::on_disk(paths(), &self.markers)).transpose()?;
-            Ok(Some(switch(audience, to, self.quiet(), || fleet.switch(to))?.0))
+            Ok(Some(self.switch(audience, to, || fleet.switch(to))?.0))
         };
         let of_way = |way| fleets.iter().find(|fleet| fleet.way() == way).map_or(Ok(None), measured);
         WAYS.into_iter().map(of_way).collect()
@@ -189,7 +210,9 @@ impl Bench {
     fn add_switch(&self, table: &mut Table, (clones, readers, what): (usize, usize, &str), rounds: &[Round]) {
         let ours = Spread::of(rounds.iter().map(|round| round.ours.millis()));
         let times = |way: usize| spread_of(rounds, |round| Some(round.local[way]?.millis()), 2);
-        let ratio = |way: usize| spread_of(rounds, |round| Some(round.ours.millis() / round.local[way]?.millis()), 4);
+        let ratio = |way: usize, decimals| {
+            spread_of(rounds, |round| Some(round.ours.millis() / round.local[way]?.millis()), decimals)
+        };
         let target = TARGET_MS + 2.0 * self.disk.p99;
         let judged = clones == TARGET_CLONES;
         table.row([
@@ -200,9 +223,9 @@ impl Bench {
             ("symlinks", times(0)),
             ("renames", times(1)),
             ("reflinks", times(2)),
-            ("ours / symlinks", ratio(0)),
-            ("ours / renames", ratio(1)),
-            ("ours / reflinks", ratio(2)),
+            ("ours / symlinks", ratio(0, 2)),
+            ("ours / renames", ratio(1, 2)),
+            ("ours / reflinks", ratio(2, 4)),
             ("reach", if judged { Cell::text(format!("<= 50 ms + 2 sync p99 = {target:.1}")) } else { Cell::none() }),
             ("reached", if judged { Cell::verdict(ours.max <= target) } else { Cell::none() }),
         ]);
@@ -222,9 +245,9 @@ impl Bench {
             let mut times: [Vec<f64>; 4] = Default::default();
             for _ in 0..self.args.rounds {
                 for (at, (writes, counted)) in [("keep", "kept"), ("discard", "discarded")].into_iter().enumerate() {
-                    let (there, (operation, done)) = switch(None, 1, self.quiet(), || served.repoint(writes))?;
+                    let (there, (operation, done)) = self.switch(None, 1, || served.repoint(writes))?;
                     ensure!(done[counted] == clones, "{writes}: {} clones of {clones}", done[counted]);
-                    let (back, _) = switch(None, 0, self.quiet(), || served.roll_back(&operation))?;
+                    let (back, _) = self.switch(None, 0, || served.roll_back(&operation))?;
                     written.check(&served)?;
                     times[2 * at].push(there.millis());
                     times[2 * at + 1].push(back.millis());
@@ -313,23 +336,6 @@ struct Round {
 
 fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
-}
-
-/// Do `work`, which switches to version `to`, before an audience if there is one.
-fn switch<T>(
-    audience: Option<Audience>,
-    to: usize,
-    quiet: Duration,
-    work: impl FnOnce() -> Result<T>,
-) -> Result<(Sample, T)> {
-    let timed = || {
-        let begin = Instant::now();
-        let done = work()?;
-        Ok((begin.elapsed(), done))
-    };
-    let Some(audience) = audience else { return timed().map(|(took, done)| (Sample { took, seen: None }, done)) };
-    let ((took, done), seen) = audience.watch(to, quiet, timed)?;
-    Ok((Sample { took, seen: Some(seen) }, done))
 }
 
 /// Over all rounds, if it was measured.

@@ -38,6 +38,11 @@ pub struct Place {
     pub name: String,
 }
 
+/// Which of the clones a reader looks at: they are spread evenly, or several look at one.
+pub fn clone_of(reader: usize, readers: usize, clones: usize) -> usize {
+    if clones < readers { reader % clones } else { reader * clones / readers }
+}
+
 pub struct Audience {
     sights: Vec<Arc<Mutex<Sight>>>,
     stop: Arc<AtomicBool>,

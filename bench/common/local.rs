@@ -68,6 +68,10 @@ impl LocalFleet {
         Ok(fleet)
     }
 
+    pub fn clones(&self) -> usize {
+        self.clones
+    }
+
     pub fn way(&self) -> Way {
         self.way
     }
@@ -83,7 +87,7 @@ impl LocalFleet {
 
     /// The file of clone `i` that tells which version it shows.
     pub fn marker(&self, i: usize) -> PathBuf {
-        self.clone(i % self.clones).join(&self.file)
+        self.clone(i).join(&self.file)
     }
 
     /// From the other version to this one, durably.

@@ -8,7 +8,7 @@ use hyper::Method;
 use serde_json::{Value, json};
 
 use super::admin::Admin;
-use super::audience::Place;
+use super::audience::{Place, clone_of};
 use super::daemon::Daemon;
 use super::tree::TreeFile;
 use super::wire::{self, Client};
@@ -46,10 +46,10 @@ impl Served {
         self.roots.len()
     }
 
-    /// Where a file is in so many clones, beginning anew behind the last one.
+    /// Where a file is in so many clones, as they come: see [`clone_of`].
     pub fn places(&self, file: &TreeFile, count: usize) -> Result<Vec<Place>> {
-        let roots = self.roots.iter().cycle().take(count);
-        let mut dirs: Vec<_> = roots.cloned().collect();
+        let root = |i| self.roots[clone_of(i, count, self.roots.len())].clone();
+        let mut dirs: Vec<_> = (0..count).map(root).collect();
         let mut client = Client::connect(self.daemon.address)?;
         for part in file.dir.split('/').filter(|part| !part.is_empty()) {
             dirs = client.lookup_all(dirs.iter().map(|dir| (dir.as_slice(), part)))?;
