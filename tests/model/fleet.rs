@@ -173,9 +173,9 @@ impl CloneModel {
             if is_dir {
                 self.pass_switch_time(tree, id);
             }
-            let was_changed = || self.view.tree.objects.get(&id).is_some_and(|object| object.attr.now().touched);
+            // Not yet: what the clone has changed keeps its name also after a write into a pin.
             let goes_along = along.contains(&id);
-            if is_dir || !self.ever_touched.contains(&id) || (goes_along && (was_changed() || !self.pins_written)) {
+            if is_dir || !self.ever_touched.contains(&id) || (goes_along && !self.pins_written) {
                 if let Some(identity) = self.latest.get(&id) {
                     tree.seen.insert(id, identity.clone());
                 }

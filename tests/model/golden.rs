@@ -112,7 +112,7 @@ impl Press {
                     3 => remove(&mut next, dir, name, id),
                     // An import finds a directory again by its path, whatever became of what is in it.
                     4 if rng.random_ratio(1, 3) && next.is_dir(id) => empty(&mut next, id),
-                    4 if rng.random_ratio(1, 3) => {
+                    4 if rng.random_ratio(1, 3) && !next.is_dir(id) => {
                         remove(&mut next, dir, name, id);
                         self.dir(&mut next, dir, name);
                     }

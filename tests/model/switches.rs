@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::fleet::View;
 use crate::reference::{ObjectId, Tree};
-use crate::three_way::{Conflict, ThreeWay};
+use crate::three_way::{Conflict, ThreeWay, names_of};
 use crate::winners::Winner;
 use crate::world::{IMAGE, World};
 
@@ -97,6 +97,12 @@ impl World {
             self.driver.note(format!("{name} of v{}, both changed {conflicts:?}", self.clones[name].view.version));
         }
         let fates: Vec<Fate> = chosen.iter().map(|name| self.fate(name, version, &writes, on_conflict)).collect();
+        if fates
+            .iter()
+            .any(|fate| matches!(fate, Fate::Kept(view) | Fate::Preserved(view, _) if self.hides_a_link(view)))
+        {
+            return;
+        }
         let failed = fates.iter().filter(|fate| matches!(fate, Fate::Conflicts(_))).count();
         if failed > may_fail || fates.iter().any(|fate| matches!(fate, Fate::Refused)) {
             *self.fates.entry("refused").or_default() += 1;
@@ -172,6 +178,13 @@ impl World {
                 Err(first) => Fate::Conflicts(first),
             },
         }
+    }
+
+    /// Not yet: a file of which the image has one more name in a directory that nobody sees counts that.
+    fn hides_a_link(&self, view: &View) -> bool {
+        let (theirs, shown) = (&self.versions[view.version - 1], &view.tree.objects);
+        names_of(theirs)
+            .any(|((dir, _), id)| !shown.contains_key(&dir) && shown.contains_key(&id) && !theirs.is_dir(id))
     }
 
     fn must_refuse(&mut self, command: &[&str], chosen: &[String], fates: &[Fate]) {
