@@ -11,6 +11,7 @@ const FEW: u64 = 4;
 
 /// What happens between two runs of operations, out of a hundred.
 struct Events {
+    repoint: u32,
     command: u32,
     crash: u32,
     restart: u32,
@@ -28,10 +29,12 @@ fn live(events: Events, mix: Mix, run: u64, ops: u64) {
         left -= count;
         let name = world.some_clone();
         world.run(&name, count, mix);
+        let Events { repoint, command, crash, restart } = events;
         match world.rng.random_range(0..100) {
-            n if n < events.command => world.command(),
-            n if n < events.command + events.crash => world.crash(),
-            n if n < events.command + events.crash + events.restart => world.restart(),
+            n if n < repoint => world.repoint(),
+            n if n < repoint + command => world.command(),
+            n if n < repoint + command + crash => world.crash(),
+            n if n < repoint + command + crash + restart => world.restart(),
             n if n.is_multiple_of(2) => world.look_at_a_snapshot(),
             _ => world.compare_all(),
         }
@@ -47,21 +50,33 @@ fn live(events: Events, mix: Mix, run: u64, ops: u64) {
 
 #[test]
 fn long_runs_of_operations() {
-    live(Events { command: 50, crash: 10, restart: 5 }, Mix { objects: 120, unstable_of_ten: 5 }, 200, 4000);
+    live(
+        Events { repoint: 0, command: 50, crash: 10, restart: 5 },
+        Mix { objects: 120, unstable_of_ten: 5 },
+        200,
+        4000,
+    );
 }
 
 #[test]
 fn many_switches_of_views() {
-    live(Events { command: 85, crash: 3, restart: 2 }, Mix { objects: 60, unstable_of_ten: 5 }, 25, 1500);
+    live(Events { repoint: 0, command: 85, crash: 3, restart: 2 }, Mix { objects: 60, unstable_of_ten: 5 }, 25, 1500);
 }
 
 #[test]
 fn many_crashes() {
-    live(Events { command: 30, crash: 50, restart: 10 }, Mix { objects: 80, unstable_of_ten: 8 }, 60, 1500);
+    live(Events { repoint: 0, command: 30, crash: 50, restart: 10 }, Mix { objects: 80, unstable_of_ten: 8 }, 60, 1500);
 }
 
 /// Few writes between two switches: most of them meet nothing that the image changed.
 #[test]
 fn switches_that_keep_a_few_writes() {
-    live(Events { command: 92, crash: 2, restart: 1 }, Mix { objects: 80, unstable_of_ten: 5 }, FEW, 600);
+    live(Events { repoint: 0, command: 92, crash: 2, restart: 1 }, Mix { objects: 80, unstable_of_ten: 5 }, FEW, 600);
+}
+
+/// Most of them by repoints: what one of them decided, the next one meets again.
+#[test]
+fn versions_that_come_and_go_under_a_few_writes() {
+    let events = Events { repoint: 60, command: 36, crash: 1, restart: 1 };
+    live(events, Mix { objects: 80, unstable_of_ten: 5 }, FEW, 300);
 }

@@ -55,6 +55,8 @@ enum Fate {
     Conflicts(Conflict),
     /// Nothing at all is switched.
     Refused,
+    /// Known to be wrong: it is not done.
+    Open,
 }
 
 impl Writes {
@@ -97,10 +99,7 @@ impl World {
             self.driver.note(format!("{name} of v{}, both changed {conflicts:?}", self.clones[name].view.version));
         }
         let fates: Vec<Fate> = chosen.iter().map(|name| self.fate(name, version, &writes, on_conflict)).collect();
-        if fates
-            .iter()
-            .any(|fate| matches!(fate, Fate::Kept(view) | Fate::Preserved(view, _) if self.hides_a_link(view)))
-        {
+        if fates.iter().any(|fate| self.is_open(fate)) {
             return;
         }
         let failed = fates.iter().filter(|fate| matches!(fate, Fate::Conflicts(_))).count();
@@ -108,7 +107,12 @@ impl World {
             *self.fates.entry("refused").or_default() += 1;
             self.must_refuse(&command, &chosen, &fates);
         } else {
-            fates.iter().for_each(|fate| *self.fates.entry(fate.word()).or_default() += 1);
+            for (name, fate) in chosen.iter().zip(&fates) {
+                *self.fates.entry(fate.word()).or_default() += 1;
+                if matches!(fate, Fate::Kept(_)) && !self.sides(name, version).conflicts().is_empty() {
+                    *self.fates.entry("kept in conflicts").or_default() += 1;
+                }
+            }
             let done = self.repoint_as_predicted(&command, &fates);
             self.repointed(&chosen, version, fates, &done);
         }
@@ -165,7 +169,12 @@ impl World {
                 let Some(choice) = sides.choose(paths) else { return Fate::Refused };
                 let part = sides.part(&choice);
                 let along = choice.objects.into_iter().filter(|id| part.objects.contains_key(id)).collect();
-                match (ThreeWay { mine: &part, ..sides }).switched(on_conflict) {
+                let sides = ThreeWay { mine: &part, ..sides };
+                let comes_back = |conflict: &Conflict| matches!(conflict, Conflict::Removed(_));
+                if on_conflict == Some(Winner::Image) && sides.conflicts().iter().any(comes_back) {
+                    return Fate::Open;
+                }
+                match sides.switched(on_conflict) {
                     Ok(tree) => Fate::Preserved(View::over_version(&tree, version, 2), along),
                     Err(first) => Fate::Conflicts(first),
                 }
@@ -180,8 +189,10 @@ impl World {
         }
     }
 
-    /// Not yet: a file of which the image has one more name in a directory that nobody sees counts that.
-    fn hides_a_link(&self, view: &View) -> bool {
+    /// Not mended yet: what comes back of what is preserved has its old name, and a file of which the image
+    /// has one more name in a directory that nobody sees counts that.
+    fn is_open(&self, fate: &Fate) -> bool {
+        let (Fate::Kept(view) | Fate::Preserved(view, _)) = fate else { return matches!(fate, Fate::Open) };
         let (theirs, shown) = (&self.versions[view.version - 1], &view.tree.objects);
         names_of(theirs)
             .any(|((dir, _), id)| !shown.contains_key(&dir) && shown.contains_key(&id) && !theirs.is_dir(id))
@@ -237,7 +248,7 @@ impl World {
                     self.clones.get_mut(name).expect("in the model").lagging = None;
                     continue;
                 }
-                Fate::Stays | Fate::Conflicts(_) | Fate::Refused => {
+                Fate::Stays | Fate::Conflicts(_) | Fate::Refused | Fate::Open => {
                     self.clones.get_mut(name).expect("in the model").lagging = Some((version, id.clone()));
                     continue;
                 }
@@ -358,6 +369,7 @@ impl Fate {
             Self::Stays => "stays",
             Self::Conflicts(_) => "conflicts",
             Self::Refused => "a directory in two places",
+            Self::Open => "open",
         }
     }
 

@@ -61,6 +61,10 @@ pub fn names_of(tree: &Tree) -> impl Iterator<Item = (Name, ObjectId)> {
     tree.objects.keys().flat_map(move |dir| of_dir(*dir))
 }
 
+fn shows(tree: &Tree, id: ObjectId) -> bool {
+    tree.objects.contains_key(&id)
+}
+
 pub fn is_dir(tree: &Tree, id: ObjectId) -> bool {
     tree.objects.contains_key(&id) && tree.is_dir(id)
 }
@@ -98,7 +102,7 @@ impl ThreeWay<'_> {
 
     fn name_clashes(&self, name: &Name) -> bool {
         let (base, mine, theirs) = (lookup(self.base, name), lookup(self.mine, name), lookup(self.theirs, name));
-        if mine == base || mine == theirs {
+        if mine == base || mine == theirs || self.is_hidden(name) {
             return false;
         }
         if self.is_homeless(name.0) { mine.is_some() } else { theirs != base }
@@ -161,7 +165,7 @@ impl ThreeWay<'_> {
     /// Where a name leads that only one side changed.
     pub fn merged_name(&self, name: &Name) -> Option<ObjectId> {
         let (base, mine) = (lookup(self.base, name), lookup(self.mine, name));
-        if mine == base { lookup(self.theirs, name) } else { mine }
+        if mine == base || self.is_hidden(name) { lookup(self.theirs, name) } else { mine }
     }
 
     /// What the clone shows afterwards. No conflict must be undecidable.
@@ -182,8 +186,19 @@ impl ThreeWay<'_> {
             (None, None) => panic!("{id} is named, and no side has it"),
         };
         grow(&mut merged, &names, |name| decisions.lead(name), object);
+        // What has lost its place to the clone's is removed; nobody looks at what lies in it.
+        let lost =
+            names_of(self.theirs).filter(|(name, id)| shows(&merged, name.0) && lookup(&merged, name) != Some(*id));
+        let lost: Vec<ObjectId> = lost.map(|(_, id)| id).collect();
+        merged.gone.extend(lost);
         merged.gone.retain(|id| !merged.objects.contains_key(id));
         merged
+    }
+
+    /// A name in a directory that the clone's view hides, and that nobody removed there.
+    fn is_hidden(&self, name: &Name) -> bool {
+        let known = |id: ObjectId| self.mine.objects.contains_key(&id) || self.mine.gone.contains(&id);
+        !shows(self.mine, name.0) && lookup(self.base, name).is_some_and(|id| !known(id))
     }
 
     fn merged_object(&self, mine: &Object, base: Option<&Object>, theirs: Option<&Object>, winner: Winner) -> Object {
