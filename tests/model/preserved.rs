@@ -17,6 +17,9 @@ impl ThreeWay<'_> {
     pub fn choose(&self, paths: &[String]) -> Option<Choice> {
         let mut choice = Choice { names: BTreeSet::new(), objects: BTreeSet::new() };
         for name in self.names().into_iter().filter(|name| self.is_covered(name, paths)) {
+            if self.is_hidden(&name) {
+                continue;
+            }
             if lookup(self.mine, &name) != lookup(self.base, &name) {
                 self.choose_name(&mut choice, name);
             } else if let Some(id) = lookup(self.mine, &name).filter(|id| self.mine.attr(*id).touched) {

@@ -196,7 +196,7 @@ impl ThreeWay<'_> {
     }
 
     /// A name in a directory that the clone's view hides, and that nobody removed there.
-    fn is_hidden(&self, name: &Name) -> bool {
+    pub fn is_hidden(&self, name: &Name) -> bool {
         let known = |id: ObjectId| self.mine.objects.contains_key(&id) || self.mine.gone.contains(&id);
         !shows(self.mine, name.0) && lookup(self.base, name).is_some_and(|id| !known(id))
     }
