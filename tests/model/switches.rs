@@ -171,7 +171,12 @@ impl World {
                 let along = choice.objects.into_iter().filter(|id| part.objects.contains_key(id)).collect();
                 let sides = ThreeWay { mine: &part, ..sides };
                 let comes_back = |conflict: &Conflict| matches!(conflict, Conflict::Removed(_));
-                if on_conflict == Some(Winner::Image) && sides.conflicts().iter().any(comes_back) {
+                let keeps_link = |((dir, _), id)| {
+                    let is_moved = view.tree.objects.contains_key(&dir) && !part.objects.contains_key(&dir);
+                    is_moved && part.objects.contains_key(&id)
+                };
+                let comes_back = on_conflict == Some(Winner::Image) && sides.conflicts().iter().any(comes_back);
+                if comes_back || names_of(sides.base).any(keeps_link) {
                     return Fate::Open;
                 }
                 match sides.switched(on_conflict) {
