@@ -11,6 +11,7 @@ use rand::rngs::SmallRng;
 use rustix::fs::{AtFlags, CWD, Mode, Timespec, Timestamps};
 
 use crate::reference::{Attr, Data, Instant, Kind, Object, ObjectId, Tree, content, states};
+use crate::three_way::names_of;
 
 /// The root of every version and every clone.
 pub const ROOT: ObjectId = 1;
@@ -126,9 +127,15 @@ impl Press {
             attr.ctime = attr.ctime.same_or_later();
         }
         let facts = |object: &Object| (object.attr.now().mode, object.nlink);
+        let names = |tree: &Tree, id: ObjectId| names_of(tree).filter(|(_, to)| *to == id).collect::<Vec<_>>();
+        let linked: Vec<ObjectId> =
+            next.objects.keys().copied().filter(|id| names(tree, *id) != names(&next, *id)).collect();
         for (id, object) in &mut next.objects {
             if tree.objects.get(id).is_some_and(|before| facts(before) != facts(object)) {
                 object.attr.each(|attr| attr.ctime = attr.ctime.later());
+            } else if linked.contains(id) {
+                // As many names as before, and others.
+                object.attr.each(|attr| attr.ctime = attr.ctime.same_or_later());
             }
         }
         next
