@@ -9,6 +9,7 @@
 mod cases;
 #[path = "../common/mod.rs"]
 mod common;
+mod fates;
 mod fleet;
 mod fleets;
 mod golden;

@@ -6,14 +6,11 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, IteratorRandom};
 use serde_json::Value;
 
+use crate::fates::{Fate, OnConflict, Writes};
 use crate::fleet::View;
-use crate::reference::{ObjectId, Tree};
-use crate::three_way::{Conflict, ThreeWay, names_of};
+use crate::reference::ObjectId;
 use crate::winners::Winner;
 use crate::world::{IMAGE, World};
-
-/// With more layers the product makes one of them before it adds some.
-const FLATTEN_ABOVE: usize = 4;
 
 /// An operation that was made.
 pub struct Past {
@@ -30,47 +27,6 @@ struct Switched {
     before: View,
     /// Its version is all that it showed, and the operation knows that.
     is_plain: bool,
-}
-
-/// What becomes of the private writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Writes {
-    Keep,
-    Discard,
-    Preserve(Vec<String>),
-    Stay,
-}
-
-/// What becomes of what both sides changed; `None`: nothing is switched.
-type OnConflict = Option<Winner>;
-
-/// What a repoint does to a clone.
-enum Fate {
-    Unchanged,
-    Switched(View),
-    Discarded(View),
-    Kept(View),
-    Preserved(View, BTreeSet<ObjectId>),
-    Stays,
-    Conflicts(Conflict),
-    /// Nothing at all is switched.
-    Refused,
-    /// Known to be wrong: it is not done.
-    Open,
-}
-
-impl Writes {
-    fn arguments(&self) -> Vec<&str> {
-        match self {
-            // The default.
-            Self::Keep => Vec::new(),
-            Self::Discard => vec!["--writes", "discard"],
-            Self::Stay => vec!["--writes", "stay"],
-            Self::Preserve(paths) => {
-                ["--writes", "preserve", "--path"].into_iter().chain(paths.iter().map(String::as_str)).collect()
-            }
-        }
-    }
 }
 
 impl World {
@@ -107,16 +63,18 @@ impl World {
             *self.fates.entry("refused").or_default() += 1;
             self.must_refuse(&command, &chosen, &fates);
         } else {
-            for (name, fate) in chosen.iter().zip(&fates) {
-                *self.fates.entry(fate.word()).or_default() += 1;
-                if matches!(fate, Fate::Kept(_)) && !self.sides(name, version).conflicts().is_empty() {
-                    *self.fates.entry("kept in conflicts").or_default() += 1;
-                }
-            }
+            chosen.iter().zip(&fates).for_each(|(name, fate)| self.count(name, version, fate));
             let done = self.repoint_as_predicted(&command, &fates);
             self.repointed(&chosen, version, fates, &done);
         }
         chosen.iter().for_each(|name| self.compare(name));
+    }
+
+    fn count(&mut self, name: &str, version: usize, fate: &Fate) {
+        *self.fates.entry(fate.word()).or_default() += 1;
+        if matches!(fate, Fate::Kept(_)) && !self.sides(name, version).conflicts().is_empty() {
+            *self.fates.entry("kept in conflicts").or_default() += 1;
+        }
     }
 
     fn some_writes(&mut self, name: &str) -> Writes {
@@ -149,58 +107,6 @@ impl World {
         let count = self.rng.random_range(1..=3);
         let chosen: Vec<String> = paths.filter(plain).choose_multiple(&mut self.rng, count);
         chosen.iter().map(|path| path.trim_start_matches('/').to_owned()).collect()
-    }
-
-    /// A clone between the version that it shows and another one.
-    fn sides(&self, name: &str, version: usize) -> ThreeWay<'_> {
-        let view = &self.clones[name].view;
-        let [base, theirs] = [view.version, version].map(|number| &self.versions[number - 1]);
-        ThreeWay { version: view.version, base, mine: &view.tree, theirs }
-    }
-
-    /// What is to become of a clone.
-    fn fate(&self, name: &str, version: usize, writes: &Writes, on_conflict: OnConflict) -> Fate {
-        let view = &self.clones[name].view;
-        let sides = self.sides(name, version);
-        let fresh = || View::of_version(sides.theirs, version);
-        match writes {
-            Writes::Discard if view.is_private() => Fate::Discarded(fresh()),
-            Writes::Preserve(paths) if view.is_private() => {
-                let Some(choice) = sides.choose(paths) else { return Fate::Refused };
-                let part = sides.part(&choice);
-                let along = choice.objects.into_iter().filter(|id| part.objects.contains_key(id)).collect();
-                let sides = ThreeWay { mine: &part, ..sides };
-                let comes_back = |conflict: &Conflict| matches!(conflict, Conflict::Removed(_));
-                let keeps_link = |((dir, _), id)| {
-                    let is_moved = view.tree.objects.contains_key(&dir) && !part.objects.contains_key(&dir);
-                    is_moved && part.objects.contains_key(&id)
-                };
-                let comes_back = on_conflict == Some(Winner::Image) && sides.conflicts().iter().any(comes_back);
-                if comes_back || names_of(sides.base).any(keeps_link) {
-                    return Fate::Open;
-                }
-                match sides.switched(on_conflict) {
-                    Ok(tree) => Fate::Preserved(View::over_version(&tree, version, 2), along),
-                    Err(first) => Fate::Conflicts(first),
-                }
-            }
-            _ if view.version == version => Fate::Unchanged,
-            _ if !view.is_private() => Fate::Switched(fresh()),
-            Writes::Stay => Fate::Stays,
-            _ => match sides.switched(on_conflict) {
-                Ok(tree) => Fate::Kept(View::over_version(&tree, version, view.layers.min(FLATTEN_ABOVE) + 2)),
-                Err(first) => Fate::Conflicts(first),
-            },
-        }
-    }
-
-    /// Not mended yet: what comes back of what is preserved has its old name, and a file of which the image
-    /// has one more name in a directory that nobody sees counts that.
-    fn is_open(&self, fate: &Fate) -> bool {
-        let (Fate::Kept(view) | Fate::Preserved(view, _)) = fate else { return matches!(fate, Fate::Open) };
-        let (theirs, shown) = (&self.versions[view.version - 1], &view.tree.objects);
-        names_of(theirs)
-            .any(|((dir, _), id)| !shown.contains_key(&dir) && shown.contains_key(&id) && !theirs.is_dir(id))
     }
 
     fn must_refuse(&mut self, command: &[&str], chosen: &[String], fates: &[Fate]) {
@@ -339,49 +245,5 @@ impl World {
         }
         self.past[at].rolled_back = true;
         self.past.push(past);
-    }
-}
-
-impl ThreeWay<'_> {
-    /// What the clone shows afterwards, or why it cannot.
-    fn switched(&self, on_conflict: OnConflict) -> Result<Tree, Conflict> {
-        let stops = |conflict: &Conflict| on_conflict.is_none() || conflict.is_undecidable();
-        match self.conflicts().into_iter().find(stops) {
-            Some(conflict) => Err(conflict),
-            // Without conflicts no side has to win.
-            None => Ok(self.merged(on_conflict.unwrap_or(Winner::Clone))),
-        }
-    }
-}
-
-impl Winner {
-    fn argument(self) -> &'static str {
-        match self {
-            Self::Clone => "clone-wins",
-            Self::Image => "image-wins",
-        }
-    }
-}
-
-impl Fate {
-    fn word(&self) -> &'static str {
-        match self {
-            Self::Unchanged => "unchanged",
-            Self::Switched(_) => "switched",
-            Self::Discarded(_) => "discarded",
-            Self::Kept(_) => "kept",
-            Self::Preserved(..) => "preserved",
-            Self::Stays => "stays",
-            Self::Conflicts(_) => "conflicts",
-            Self::Refused => "a directory in two places",
-            Self::Open => "open",
-        }
-    }
-
-    fn text(&self) -> String {
-        match self {
-            Self::Conflicts(first) => format!("conflicts, {first:?}"),
-            other => other.word().into(),
-        }
     }
 }
