@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::fleet::View;
 use crate::reference::{ObjectId, Tree};
-use crate::three_way::{Conflict, ThreeWay, names_of};
+use crate::three_way::{Conflict, Name, ThreeWay, lookup, names_of};
 use crate::winners::Winner;
 use crate::world::World;
 
@@ -71,6 +71,7 @@ impl World {
             _ if view.version == version => Fate::Unchanged,
             _ if !view.is_private() => Fate::Switched(fresh()),
             Writes::Stay => Fate::Stays,
+            _ if sides.is_open(on_conflict) => Fate::Open,
             _ => match sides.switched(on_conflict) {
                 Ok(tree) => Fate::Kept(View::over_version(&tree, version, view.layers.min(FLATTEN_ABOVE) + 2)),
                 Err(first) => Fate::Conflicts(first),
@@ -93,7 +94,7 @@ impl ThreeWay<'_> {
         let Some(choice) = self.choose(paths) else { return Fate::Refused };
         let part = self.part(&choice);
         let sides = ThreeWay { mine: &part, ..*self };
-        if sides.comes_back(on_conflict) || self.leaves_a_link(&part) {
+        if sides.is_open(on_conflict) || sides.comes_back(on_conflict) || self.leaves_a_link(&part) {
             return Fate::Open;
         }
         let along = choice.objects.into_iter().filter(|id| part.objects.contains_key(id)).collect();
@@ -101,6 +102,25 @@ impl ThreeWay<'_> {
             Ok(tree) => Fate::Preserved(View::over_version(&tree, version, 2), along),
             Err(first) => Fate::Conflicts(first),
         }
+    }
+
+    /// Not mended yet: a file that the clone did not touch, and to which the image gave a name where the clone
+    /// changed some, gets a row; what the image replaced by something that comes back is taken for the clone's.
+    fn is_open(&self, on_conflict: OnConflict) -> bool {
+        let touched = |id: ObjectId| self.mine.objects.get(&id).is_none_or(|object| object.attr.now().touched);
+        let gets_a_row = |(name, id): &(Name, ObjectId)| {
+            lookup(self.base, name) != Some(*id)
+                && lookup(self.mine, name) != Some(*id)
+                && self.base.objects.contains_key(id)
+                && touched(name.0)
+                && !touched(*id)
+        };
+        let replaces = |(name, id): (Name, ObjectId)| {
+            let base = lookup(self.base, &name);
+            base.is_some_and(|base| base != id) && lookup(self.mine, &name) == base && self.mine.gone.contains(&id)
+        };
+        names_of(self.theirs).any(|named| gets_a_row(&named))
+            || (on_conflict == Some(Winner::Image) && names_of(self.theirs).any(replaces))
     }
 
     /// Not mended yet: it has the name again that it had before it was removed.
