@@ -26,6 +26,7 @@ mod policy;
 pub mod promote;
 mod readers;
 mod record;
+mod share;
 mod state;
 mod switch;
 
@@ -59,5 +60,6 @@ pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
     SnapshotId, SnapshotRecord, Span, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,
 };
+pub use share::Percent;
 pub use state::{Export, FIRST_ID, OverlayRoot, State};
 pub use switch::{Content, Fitting, Sealed, Shown, ViewSwitch};
