@@ -11,7 +11,7 @@ export NFS_CLIENT ?= $(CURDIR)/../shared/nfs-client
 PACKAGES := gcc g++ make libclang-dev clang python3 jq attr libnfs-utils nfs-common ca-certificates fio
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup setup-client build check fmt clippy unit model crash torture kernel test demo bench bench-writes fuzz docker-check clean
+.PHONY: help setup setup-client build check fmt clippy unit model crash torture kernel test demo bench bench-repoint bench-writes fuzz docker-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,9 @@ demo: build setup-client ## import an OS tree, 1,000 clones, one repoint under a
 
 bench: setup ## the figures of docs/benchmarks.md
 	cargo bench --profile release --locked
+
+bench-repoint: setup ## repoint and rollback of fleets beside symlinks, renames and reflinks (root, xfsprogs)
+	cargo bench --profile release --locked --bench repoint -- --scratch $${BENCH_DIR:-/var/tmp}
 
 bench-writes: setup ## private writes beside NFS-Ganesha on the same disk (root, nfs-ganesha-vfs, xfsprogs)
 	bench/beside-ganesha

@@ -71,6 +71,11 @@ impl Daemon {
         self.child.id()
     }
 
+    /// Where its admin API is.
+    pub fn socket(&self) -> PathBuf {
+        self.data.join("admin.sock")
+    }
+
     /// Run a command against this daemon; the document that it prints.
     pub fn command(&self, arguments: &[&str]) -> Result<Value> {
         let output = Command::new(PROGRAM)

@@ -9,6 +9,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream as TokioStream;
 
 pub const NFS: u32 = 100_003;
 pub const MOUNT: u32 = 100_005;
@@ -222,17 +224,10 @@ impl Client {
     pub fn receive(&mut self) -> Result<(u32, Vec<u8>)> {
         let mut mark = [0; 4];
         self.stream.read_exact(&mut mark)?;
-        let mark = u32::from_be_bytes(mark);
-        let len = (mark & !LAST_FRAGMENT) as usize;
-        ensure!(mark & LAST_FRAGMENT != 0 && len <= MAX_REPLY, "a reply with the record mark {mark:#x}");
+        let len = reply_len(mark)?;
         let mut record = vec![0; len];
         self.stream.read_exact(&mut record)?;
-        let word = |i: usize| u32_at(&record, i * 4).context("a reply without an end");
-        ensure!(word(1)? == 1 && word(2)? == 0 && word(4)? == 0 && word(5)? == 0, "a call was not accepted");
-        match word(6)? {
-            0 => Ok((word(0)?, record.split_off(28))),
-            status => bail!("a call failed with status {status}"),
-        }
+        succeeded(record)
     }
 
     /// Whether the server answers at all.
@@ -263,15 +258,71 @@ impl Client {
         let calls = (0..size).step_by(count as usize).map(|offset| read(handle, offset, count)).collect();
         let mut content = Vec::with_capacity(size as usize);
         for body in self.call_all(calls)? {
-            let attributes = if u32_at(&body, 0) == Some(1) { FATTR } else { 0 };
-            content.extend_from_slice(&first_opaque(&body[4 + attributes + 8..])?);
+            content.extend_from_slice(&read_payload(&body)?);
         }
         Ok(content)
     }
 }
 
+/// One connection among many on a thread, one call at a time.
+pub struct AsyncClient {
+    stream: BufReader<TokioStream>,
+    next_xid: u32,
+}
+
+impl AsyncClient {
+    pub async fn connect(address: SocketAddr) -> Result<Self> {
+        let stream = TokioStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream), next_xid: 1 })
+    }
+
+    /// What comes after the status of the reply, if the call succeeded.
+    pub async fn call(&mut self, record: Vec<u8>) -> Result<Vec<u8>> {
+        tokio::time::timeout(PATIENCE, self.exchange(record)).await.context("the server does not answer")?
+    }
+
+    async fn exchange(&mut self, mut record: Vec<u8>) -> Result<Vec<u8>> {
+        record[XID_AT..XID_AT + 4].copy_from_slice(&self.next_xid.to_be_bytes());
+        self.stream.get_mut().write_all(&record).await?;
+        let mut mark = [0; 4];
+        self.stream.read_exact(&mut mark).await?;
+        let mut reply = vec![0; reply_len(mark)?];
+        self.stream.read_exact(&mut reply).await?;
+        let (xid, body) = succeeded(reply)?;
+        ensure!(xid == self.next_xid, "a reply to call {xid} instead of {}", self.next_xid);
+        self.next_xid = self.next_xid.wrapping_add(1);
+        Ok(body)
+    }
+}
+
+/// How long a reply with this mark is.
+fn reply_len(mark: [u8; 4]) -> Result<usize> {
+    let mark = u32::from_be_bytes(mark);
+    let len = (mark & !LAST_FRAGMENT) as usize;
+    ensure!(mark & LAST_FRAGMENT != 0 && len <= MAX_REPLY, "a reply with the record mark {mark:#x}");
+    Ok(len)
+}
+
+/// The transaction id of a reply, and what comes after its status, which must be that of success.
+fn succeeded(mut reply: Vec<u8>) -> Result<(u32, Vec<u8>)> {
+    let word = |i: usize| u32_at(&reply, i * 4).context("a reply without an end");
+    ensure!(word(1)? == 1 && word(2)? == 0 && word(4)? == 0 && word(5)? == 0, "a call was not accepted");
+    let xid = word(0)?;
+    match word(6)? {
+        0 => Ok((xid, reply.split_off(28))),
+        status => bail!("a call failed with status {status}"),
+    }
+}
+
+/// The bytes that a READ brought, of what comes after its status.
+pub fn read_payload(body: &[u8]) -> Result<Vec<u8>> {
+    let attributes = if u32_at(body, 0) == Some(1) { FATTR } else { 0 };
+    first_opaque(body.get(4 + attributes + 8..).context("a reply that is cut short")?)
+}
+
 /// The variable-length opaque at the start of `body`.
-fn first_opaque(body: &[u8]) -> Result<Vec<u8>> {
+pub fn first_opaque(body: &[u8]) -> Result<Vec<u8>> {
     let len = u32_at(body, 0).context("a reply without an end")? as usize;
     Ok(body.get(4..4 + len).context("a reply that is cut short")?.to_vec())
 }
