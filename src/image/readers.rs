@@ -7,9 +7,10 @@ use super::record::ExportId;
 
 /// Who reads clones.
 pub trait Readers: Send + Sync + 'static {
-    /// How many clients were seen reading one of `clones` at or after the moment `since` of the clock's
-    /// uptime: each address once for each clone. Reads within one second count as one, at its first.
-    fn readers_since(&self, clones: &[ExportId], since: Duration) -> usize;
+    /// How many clients were seen reading what one of these clones shows, in the view with this number or a later
+    /// one, at or after the moment `since` of the clock's uptime: each address once for each clone. Reads of one
+    /// view within one second count as one, at its first.
+    fn readers_since(&self, views: &[(ExportId, u64)], since: Duration) -> usize;
 }
 
 /// Whether a clone may be switched without anybody noticing.

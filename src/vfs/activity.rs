@@ -51,7 +51,8 @@ const SLOTS: usize = 32;
 pub enum Use {
     /// A request came with it, whatever became of it.
     Request,
-    Read,
+    /// A file was read in this view.
+    Read(u64),
     /// It was resolved in this former view.
     View(u64),
 }
@@ -79,7 +80,8 @@ struct Shard {
 #[derive(Default)]
 struct Client {
     last: Option<Duration>,
-    read: Option<Duration>,
+    /// The newest view in which it was seen reading, and when it last did.
+    read: Option<(u64, Duration)>,
     left: Option<Left>,
     connections: SmallVec<[Connected; 1]>,
 }
@@ -177,7 +179,7 @@ impl Activity {
         let listed = self.note_client(&mut shard, by, clone, what, now)
             && match what {
                 Use::View(view) => self.note_view(&mut shard, by.client, (clone, view), now),
-                Use::Request | Use::Read => true,
+                Use::Request | Use::Read(_) => true,
             };
         if !listed {
             self.incomplete(now);
@@ -195,8 +197,8 @@ impl Activity {
         }
         let client = shard.clients.entry(key).or_default();
         client.last = Some(now);
-        if what == Use::Read {
-            client.read = Some(now);
+        if let Use::Read(view) = what {
+            client.read = client.read.max(Some((view, now)));
         }
         client.left = client.left.take().filter(|left| !left.unmounted);
         if by.clones.lock().contains(&clone) {
@@ -304,9 +306,12 @@ impl Activity {
 }
 
 impl Readers for Activity {
-    fn readers_since(&self, clones: &[ExportId], since: Duration) -> usize {
-        let reads = |_, client: &Client| client.read.is_some_and(|read| read >= since);
-        clones.iter().map(|clone| self.clients(*clone, reads).count()).sum()
+    fn readers_since(&self, views: &[(ExportId, u64)], since: Duration) -> usize {
+        let readers = |(clone, view): &(ExportId, u64)| {
+            let reads = |_, client: &Client| client.read.is_some_and(|(read, at)| read >= *view && at >= since);
+            self.clients(*clone, reads).count()
+        };
+        views.iter().map(readers).sum()
     }
 }
 
@@ -416,7 +421,7 @@ impl Footprint {
         let now = self.now_millis.load(Ordering::Relaxed);
         let kind = match what {
             Use::Request => 0,
-            Use::Read => u64::MAX,
+            Use::Read(view) => !view,
             Use::View(view) => view,
         };
         let key = mixed(clone.0 ^ mixed(kind));
