@@ -55,7 +55,7 @@ pub use operation::{
 pub use policy::{
     Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,
 };
-pub use readers::{Quiet, Readers, ViewUses};
+pub use readers::{IsDue, Quiet, Readers, ViewUses};
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
     SnapshotId, SnapshotRecord, Span, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,

@@ -23,7 +23,7 @@ mod tests;
 pub use outside::Machine;
 pub(super) use prune::Prune;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -164,7 +164,10 @@ impl Runner {
         if let OperationState::RollingBack { why } = &operation.state {
             let (fleet, outside) = (self.fleet.clone(), self.outside.clone());
             let roll_back = async move { outside.roll_back(&fleet, id).await };
-            return match self.audited(id, "roll back", json!({ "why": why }), roll_back).await? {
+            return match self
+                .audited((id, operation.plan.waves.concat()), "roll back", json!({ "why": why }), roll_back)
+                .await?
+            {
                 Ok(()) => Ok(()),
                 Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
                 Err(error) => self.fleet.fail_rollback(id, &format!("{why}; the rollback failed: {error}")).await,
@@ -178,10 +181,11 @@ impl Runner {
             }
             Next::Wave(wave) => {
                 let fleet = self.fleet.clone();
-                let clones = operation.plan.waves.get(wave).map_or(0, Vec::len);
-                let request = json!({ "wave": wave + 1, "clones": clones, "version": operation.version });
+                let clones = operation.plan.waves.get(wave).cloned().unwrap_or_default();
+                let version = version_name(&self.fleet.catalog().state(), operation);
+                let request = json!({ "wave": wave + 1, "clones": clones.len(), "version": version });
                 let switch = async move { fleet.switch_wave(id, wave).await };
-                match self.audited(id, "switch a wave", request, switch).await? {
+                match self.audited((id, clones), "switch a wave", request, switch).await? {
                     // Nothing failed but the time: the whole is tried again.
                     Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
                     Err(error) => self.fleet.fail(id, next, &format!("wave {}: {error}", wave + 1)).await,
@@ -196,22 +200,21 @@ impl Runner {
         }
     }
 
-    /// Do what changes clones, and note it in the audit log; `Err` if that cannot be. It goes to its end there
+    /// Do what changes these clones, and note it in the audit log; `Err` if that cannot be. It goes to its end there
     /// although the operation is seen to have moved before: it is this that moves it.
     async fn audited(
         &self,
-        id: OperationId,
+        (id, clones): (OperationId, Vec<ExportId>),
         action: &str,
         request: Value,
         work: impl Future<Output = Result<()>> + Send + 'static,
     ) -> Result<Result<()>> {
-        let audit = self.fleet.audit().clone();
-        let (actor, before) = (Actor::mimeo(id.to_string()), Value::Null);
-        let deed = Deed { actor, action: action.into(), request, before };
+        let (fleet, actor) = (self.fleet.clone(), Actor::mimeo(id.to_string()));
+        let deed = Deed { actor, action: action.into(), request, before: showing(&fleet, &clones) };
         let noted = tokio::spawn(async move {
-            let asked = audit.ask(deed).await?;
+            let asked = fleet.audit().ask(deed).await?;
             let done = work.await;
-            let outcome = done.as_ref().map_or_else(Outcome::failed, |()| Outcome::done(Value::Null));
+            let outcome = done.as_ref().map_or_else(Outcome::failed, |()| Outcome::done(showing(&fleet, &clones)));
             asked.done(outcome.by(Some(id))).await?;
             Ok(done)
         });
@@ -274,6 +277,18 @@ fn views(state: &State, operation: &OperationRecord, wave: usize) -> Vec<(Export
     let clones = operation.plan.waves.get(wave).into_iter().flatten().filter_map(|id| state.clone_by_id(*id));
     let shown = clones.filter(|clone| Some(clone.view.version) == operation.version);
     shown.map(|clone| (clone.id, clone.view.number)).collect()
+}
+
+/// How many of these clones show which version.
+fn showing(fleet: &Fleet, clones: &[ExportId]) -> Value {
+    let state = fleet.catalog().state();
+    let mut versions = BTreeMap::<_, usize>::new();
+    for clone in clones.iter().filter_map(|id| state.clone_by_id(*id)) {
+        *versions.entry((clone.image, clone.view.version)).or_default() += 1;
+    }
+    let name =
+        |(image, number)| state.image(image).map_or_else(String::new, |image| format!("{}@v{number}", image.name));
+    json!({ "showing": versions.into_iter().map(|(version, clones)| (name(version), clones)).collect::<BTreeMap<_, _>>() })
 }
 
 fn goes_on(operation: &OperationRecord) -> bool {

@@ -369,7 +369,7 @@ async fn a_wave_that_cannot_be_tried_just_now_is_no_failure() {
     let env = Env { disk: disk.clone(), clock: world.clock.clone(), rng: Arc::new(SeededRng::new(1)) };
     let bounds = crate::audit::Bounds { file_bytes: 1 << 20, files: 2 };
     let audit = crate::audit::AuditLog::open(&env, "/audit".into(), bounds).unwrap();
-    world.fleet = Arc::new(Fleet::clone(&world.fleet).with_audit(audit));
+    world.fleet = Arc::new(Fleet::clone(&world.fleet).with_audit(audit.clone()));
     let id = world.start(gated(), &["2"], None).await;
     disk.set_capacity(0);
     let refused = world.runner().take_step(&world.operation(id)).await.unwrap_err();
@@ -378,6 +378,20 @@ async fn a_wave_that_cannot_be_tried_just_now_is_no_failure() {
     disk.set_capacity(u64::MAX);
     world.run();
     assert_eq!(world.still(id).await.state, OperationState::Done);
+    // Its outcome is noted after the wave is seen to be done.
+    let noted = async {
+        loop {
+            let entries = audit.entries(crate::audit::Filter::default()).await.unwrap();
+            if entries.iter().all(|entry| entry.outcome == "done") {
+                return entries;
+            }
+        }
+    };
+    let entries = tokio::time::timeout(LIMIT, noted).await.unwrap();
+    let told: Vec<_> = entries.iter().map(|entry| (entry.request["wave"].clone(), entry.before.clone())).collect();
+    let before = |clones| json!({ "showing": { "os@v1": clones } });
+    assert_eq!(told, [(json!(1), before(2)), (json!(2), before(4))]);
+    assert_eq!(entries[1].after, json!({ "showing": { "os@v2": 4 } }));
 }
 
 /// The daemon dies after each of the operation's commits, and the next one goes on.
