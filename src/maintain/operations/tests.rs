@@ -32,6 +32,9 @@ enum Answer {
     Never,
 }
 
+/// A clone, and the number of its view.
+type View = (ExportId, u64);
+
 /// The world outside.
 struct Script {
     clock: Arc<ManualClock>,
@@ -39,8 +42,8 @@ struct Script {
     answers: Mutex<VecDeque<Answer>>,
     /// The gate, its wave, and how many seconds after the start it was asked.
     asked: Mutex<Vec<(String, usize, u64)>>,
-    /// Whose readers count each time, and from how many seconds after the start on.
-    readers: Mutex<Vec<(Vec<(ExportId, u64)>, u64)>>,
+    /// The views whose readers count each time, and from how many seconds after the start on.
+    readers: Mutex<Vec<(Vec<View>, u64)>>,
     /// Rollbacks fail.
     no_way_back: bool,
     rolled_back: Mutex<Vec<OperationId>>,
