@@ -91,7 +91,7 @@ async fn noted(cx: &Context, peer: Peer, request: Request, next: Next) -> Result
     Ok(Response::from_parts(parts, HttpBody::from(body)))
 }
 
-fn actor(cx: &Context, peer: Peer) -> Actor {
+pub(super) fn actor(cx: &Context, peer: Peer) -> Actor {
     let who = peer.uid.map_or_else(|| "unknown".to_owned(), |uid| format!("uid {uid}"));
     Actor { who, pid: peer.pid, from: format!("unix:{}", cx.socket.display()) }
 }

@@ -165,3 +165,28 @@ fn lasts(operation: &OperationRecord) -> bool {
     use OperationState::{Active, Paused, RollingBack};
     matches!(operation.state, Active | Paused | RollingBack { .. })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::{CloneTarget, RepointPlan, Rollout, VersionRef};
+
+    fn ask(gates: &[&str], uid: Option<u32>) -> Result<()> {
+        let repoint = RepointPlan::new("os", VersionRef::number("os", 1), CloneTarget::All);
+        let rollout = Rollout { gates: gates.iter().map(|gate| gate.parse().unwrap()).collect(), ..Rollout::default() };
+        check_gates(&NewOperation { repoint, waves: Vec::new(), rollout, at: None }, Peer { uid, pid: None })
+    }
+
+    #[test]
+    fn commands_are_for_root_and_the_daemons_own_user() {
+        let own = rustix::process::geteuid().as_raw();
+        for trusted in [0, own] {
+            ask(&["true", "clients:1"], Some(trusted)).unwrap();
+        }
+        for other in [Some(own + 1), Some(u32::MAX), None] {
+            ask(&["http://localhost/", "clients:1"], other).unwrap();
+            let refused = ask(&["clients:1", "true"], other).unwrap_err();
+            assert!(refused.what().contains("command"), "{refused}");
+        }
+    }
+}

@@ -4,16 +4,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::{ConnectInfo, Query, State};
 
-use super::Context;
+use super::audit::actor;
 use super::reply::{Answer, Body};
 use super::selection::{Selection, target};
 use super::types::{DropPinsBody, PinInfo, PinList, PinsDropped};
 use super::views::{rfc3339, version_of};
+use super::{Context, Peer};
 use crate::env::Time;
 use crate::error::{Error, Result};
 use crate::image::{self, CloneRecord, EndedPin, Pin, ViewUses};
+use crate::maintain::note_ended;
 
 /// Clients that are told for one pin.
 const MAX_CLIENTS: usize = 16;
@@ -51,12 +53,18 @@ fn wall(cx: &Context, at: Duration) -> Time {
     Time { secs: now.secs - i64::try_from(ago.as_secs()).unwrap_or(0), ..now }
 }
 
-pub(super) async fn drop_pins(State(cx): State<Arc<Context>>, Body(body): Body<DropPinsBody>) -> Answer<PinsDropped> {
+pub(super) async fn drop_pins(
+    State(cx): State<Arc<Context>>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    Body(body): Body<DropPinsBody>,
+) -> Answer<PinsDropped> {
+    let state = cx.catalog.state();
     let dropped = match body.view {
         None => cx.fleet.drop_pins(target(body.clones, body.select)?).await?,
         Some(view) => vec![cx.fleet.drop_pin(only(&body)?, view).await?],
     };
     tracing::info!("dropped {} pins", dropped.len());
+    note_ended(cx.fleet.audit(), &actor(&cx, peer), "pins dropped", &state, &*cx.activity, &dropped).await?;
     let name = |EndedPin { clone, pin }: &EndedPin| format!("{} view {}", clone.name, pin.view.number);
     Ok(Json(PinsDropped { pins: dropped.len() as u64, names: dropped.iter().map(name).collect() }))
 }

@@ -14,7 +14,7 @@ use super::types::{ConflictInfo, RepointBody, RepointInfo, StuckInfo};
 use super::views::{switch_policy, version_name};
 use super::{Context, Peer};
 use crate::error::Result;
-use crate::image::{CloneOutcome, Fate, OnConflict, Prediction, RepointOutcome, RepointPlan, VersionNumber};
+use crate::image::{CloneOutcome, Fate, OnConflict, Percent, Prediction, RepointOutcome, RepointPlan, VersionNumber};
 use crate::manifest::{self, ChangeKind};
 use crate::overlay::rebase::Conflict;
 
@@ -46,7 +46,8 @@ pub(super) async fn repoint(
 pub(super) fn plan(body: RepointBody) -> Result<RepointPlan> {
     let target = target(body.clones, body.select)?;
     let plan = RepointPlan::new(&body.image, body.to.parse()?, target).with(switch_policy(&body.policy)?);
-    Ok(RepointPlan { max_failures: body.max_failures, ..plan })
+    let percent = body.percent.map(Percent::new).transpose()?;
+    Ok(RepointPlan { percent, max_failures: body.max_failures, ..plan })
 }
 
 async fn predict(cx: &Context, plan: &RepointPlan) -> Answer<RepointInfo> {

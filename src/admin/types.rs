@@ -443,6 +443,9 @@ pub struct RepointBody {
     pub select: Option<String>,
     #[serde(default)]
     pub clones: Vec<String>,
+    /// Only so many hundredths of them, from 1 to 100.
+    #[serde(default)]
+    pub percent: Option<u8>,
     #[serde(flatten)]
     pub policy: SwitchWords,
     /// Clones that may stay because of conflicts.

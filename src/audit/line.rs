@@ -9,7 +9,9 @@ use crate::env::Time;
 pub const MAX_LINE: usize = 16 * 1024;
 /// Most bytes of each of a line's values, encoded.
 const MAX_VALUE: usize = 4096;
-/// Longest text in it, in characters.
+/// Longest text in it, in characters: the first of these with which all of the value fits.
+const MAX_TEXTS: [usize; 3] = [1024, 256, 64];
+/// Longest text elsewhere.
 const MAX_TEXT: usize = 256;
 /// Most items of a list in it; how many more there were is told.
 const MAX_ITEMS: usize = 16;
@@ -129,24 +131,22 @@ impl Line {
     }
 }
 
-/// `value` with long texts, long lists and what lies too deep cut. If it is too long all the same, its
-/// length alone.
+/// `value` with long texts, long lists and what lies too deep cut, and said so. If it is too long all the same,
+/// its length alone.
 pub fn summary(value: &Value) -> Value {
-    let short = cut(value, 0);
-    match serde_json::to_vec(&short).map_or(0, |text| text.len()) {
-        bytes if bytes > MAX_VALUE => json!({ "bytes_left_out": bytes }),
-        _ => short,
-    }
+    let len = |value: &Value| serde_json::to_vec(value).map_or(0, |text| text.len());
+    let mut short = MAX_TEXTS.iter().map(|max| cut(value, *max, 0));
+    short.find(|short| len(short) <= MAX_VALUE).unwrap_or_else(|| json!({ "bytes_left_out": len(value) }))
 }
 
-fn cut(value: &Value, depth: usize) -> Value {
+fn cut(value: &Value, max_text: usize, depth: usize) -> Value {
     if depth == MAX_DEPTH {
         return Value::String("...".into());
     }
     match value {
-        Value::String(text) => Value::String(cut_text(text)),
+        Value::String(text) => Value::String(cut_text_to(max_text, text)),
         Value::Array(items) => {
-            let mut short: Vec<_> = items.iter().take(MAX_ITEMS).map(|item| cut(item, depth + 1)).collect();
+            let mut short: Vec<_> = items.iter().take(MAX_ITEMS).map(|item| cut(item, max_text, depth + 1)).collect();
             if items.len() > MAX_ITEMS {
                 short.push(Value::String(format!("... {} more", items.len() - MAX_ITEMS)));
             }
@@ -157,7 +157,7 @@ fn cut(value: &Value, depth: usize) -> Value {
                 .iter()
                 .filter(|(_, field)| !is_nothing(field))
                 .take(MAX_ITEMS)
-                .map(|(key, field)| (cut_text(key), cut(field, depth + 1)))
+                .map(|(key, field)| (cut_text(key), cut(field, max_text, depth + 1)))
                 .collect();
             if fields.len() > MAX_ITEMS {
                 short.insert("...".into(), json!(format!("{} fields", fields.len())));
@@ -179,8 +179,12 @@ fn is_nothing(value: &Value) -> bool {
 }
 
 fn cut_text(text: &str) -> String {
-    match text.char_indices().nth(MAX_TEXT) {
-        Some((end, _)) => format!("{}...", &text[..end]),
+    cut_text_to(MAX_TEXT, text)
+}
+
+fn cut_text_to(max: usize, text: &str) -> String {
+    match text.char_indices().nth(max) {
+        Some((end, _)) => format!("{}... ({} bytes)", &text[..end], text.len()),
         None => text.to_owned(),
     }
 }

@@ -187,10 +187,13 @@ async fn callers_at_one_time_are_all_noted() {
 #[test]
 fn values_are_cut() {
     let names: Vec<_> = (0..100).map(|n| format!("desk-{n}")).collect();
-    let short = summary(&json!({ "names": names, "select": null, "edits": [], "text": "x".repeat(1000) }));
+    let short = summary(&json!({ "names": names, "select": null, "edits": [], "text": "x".repeat(4096) }));
     assert_eq!(short["names"].as_array().unwrap().len(), 17);
     assert_eq!(short["names"][16], "... 84 more");
-    assert_eq!(short["text"].as_str().unwrap().len(), 259);
+    assert_eq!(short["text"], format!("{}... (4096 bytes)", "x".repeat(1024)), "the command of a gate, say");
+    let gates = summary(&json!({ "gates": vec!["y".repeat(4096); 8], "to": "os@v2" }));
+    assert_eq!(gates["gates"][7], format!("{}... (4096 bytes)", "y".repeat(256)), "so that all fits");
+    assert_eq!(gates["to"], "os@v2");
     assert_eq!(short.as_object().unwrap().len(), 2, "what says nothing is left out");
     let fields: serde_json::Map<_, _> = (0..15).map(|n| (format!("{n}"), json!(vec!["y".repeat(250); 16]))).collect();
     let long = summary(&Value::Object(fields));

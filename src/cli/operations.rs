@@ -1,5 +1,7 @@
 //! `mimeo ops`, and a repoint in waves.
 
+use std::path::Path;
+
 use anyhow::{Result, bail};
 use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{Args, Subcommand};
@@ -7,7 +9,7 @@ use hyper::Method;
 
 use super::client::{Client, broken_off, escape};
 use super::output::{Output, count, fields, local, table, words};
-use super::repoint::switch_policy;
+use super::repoint::{names_in, switch_policy};
 use crate::admin::types::{
     OperationBody, OperationClone, OperationClones, OperationDetail, OperationInfo, OperationList, OutcomeCounts,
     RepointBody, RollbackBody, RollbackInfo, RolloutWords, WaveInfo,
@@ -20,9 +22,10 @@ const MAX_SHOWN: usize = 100;
 #[derive(Args)]
 #[command(next_help_heading = "Waves")]
 pub(super) struct RolloutArgs {
-    /// Switch wave by wave: N clones; N%, until so many of all are switched; or those whose labels match.
-    /// What the waves leave is the last one
-    #[arg(long = "wave", value_name = "N|N%|SELECTOR", num_args = 1.., value_parser = Text::new())]
+    /// Switch wave by wave: N clones; N%, until so many of all are switched; those whose labels match; those
+    /// named in clones:NAME,NAME or, one a line, in @FILE (@- is standard input). What the waves leave is the
+    /// last one
+    #[arg(long = "wave", value_name = "N|N%|SELECTOR|clones:NAME,NAME|@FILE", num_args = 1.., value_parser = Text::new())]
     waves: Vec<String>,
     /// What must hold after each wave, else the operation halts: a command that exits 0, an http:// URL that
     /// answers 2xx, or clients:N, so many clients seen reading from the wave; may be repeated
@@ -66,6 +69,7 @@ pub(super) async fn start(
 ) -> Result<()> {
     let RolloutArgs { waves, gates, gate_timeout, gate_interval, soak, on_failure, at, detach } = rollout;
     let detach = detach || at.is_some();
+    let waves = waves.into_iter().map(wave_words).collect::<Result<_>>()?;
     let rollout = RolloutWords {
         gates,
         gate_timeout_secs: gate_timeout,
@@ -76,6 +80,14 @@ pub(super) async fn start(
     let body = OperationBody { repoint, waves, rollout, at };
     let begun: OperationInfo = client.send(Method::POST, "/v1/operations", &body).await?;
     if detach { output.show(&begun, in_a_line) } else { follow(&begun, client, output).await }
+}
+
+/// A file of names becomes a list of names.
+fn wave_words(wave: String) -> Result<String> {
+    match wave.strip_prefix('@') {
+        Some(file) => Ok(format!("clones:{}", names_in(Path::new(file))?.join(","))),
+        None => Ok(wave),
+    }
 }
 
 /// A line on standard error for each wave; the document when it stands still.

@@ -29,6 +29,9 @@ pub(super) struct Repoint {
     /// Only the clones whose names are in this file, one a line; - is standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["select", "clones"])]
     clones_from: Option<PathBuf>,
+    /// Only N % of these, rounded up: which ones, a hash of their ids decides, so that 10 are a part of 20
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    percent: Option<u8>,
     #[command(flatten)]
     policy: SwitchArgs,
     /// So many clones may stay because of conflicts, marked as lagging; with more, nothing is switched
@@ -70,9 +73,9 @@ impl From<SwitchArgs> for SwitchWords {
 }
 
 pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Output) -> Result<()> {
-    let Repoint { image, to, select, clones, clones_from, policy, max_failures, dry_run, rollout } = repoint;
+    let Repoint { image, to, select, clones, clones_from, percent, policy, max_failures, dry_run, rollout } = repoint;
     let clones = clones_from.map_or(Ok(clones), |from| names_in(&from))?;
-    let body = RepointBody { image, to, select, clones, policy: policy.into(), max_failures, dry_run };
+    let body = RepointBody { image, to, select, clones, percent, policy: policy.into(), max_failures, dry_run };
     if rollout.is_given() && !dry_run {
         return operations::start(rollout, body, client, output).await;
     }
@@ -81,7 +84,7 @@ pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Outp
 }
 
 /// Names, one a line, in a file or, for `-`, on standard input.
-fn names_in(from: &Path) -> Result<Vec<String>> {
+pub(super) fn names_in(from: &Path) -> Result<Vec<String>> {
     let read = match from == Path::new("-") {
         true => std::io::read_to_string(std::io::stdin()),
         false => std::fs::read_to_string(from),

@@ -9,9 +9,9 @@ use tracing_subscriber::EnvFilter;
 use super::{Config, MIB, Squash};
 use crate::error::{Error, Result};
 
-/// Below this the pages of a manifest push each other out.
 /// Slowest background work, in bytes a second.
 const MIN_RATE: u64 = 64 * 1024;
+/// Below this the pages of a manifest push each other out.
 const MIN_CACHE_BYTES: u64 = 64 * MIB;
 const PACK_BYTES: std::ops::RangeInclusive<u64> = MIB..=64 * MIB;
 const ZSTD_LEVELS: std::ops::RangeInclusive<i32> = 0..=19;
@@ -23,6 +23,8 @@ const AUDIT_FILES: std::ops::RangeInclusive<usize> = 2..=10_000;
 /// Clients cache attributes for up to a minute, and look again.
 const MIN_PIN_SECS: u64 = 60;
 const MAX_OPERATIONS: usize = 4096;
+/// Whoever finds out that a repoint was wrong needs time to say so.
+const MIN_ROLLBACK_SECS: u64 = 600;
 
 /// Whether the daemon may start in spite of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -218,6 +220,11 @@ impl Config {
 
     fn check_operations(&self, found: &mut Findings) {
         found.error(
+            self.operations.rollback_secs < MIN_ROLLBACK_SECS,
+            format!("operations.rollback_secs is {}", self.operations.rollback_secs),
+            "set it to 600 or more: until then the snapshots that a rollback needs are kept",
+        );
+        found.error(
             self.operations.keep > MAX_OPERATIONS,
             format!("operations.keep is {}", self.operations.keep),
             "set at most 4096",
@@ -250,9 +257,16 @@ mod tests {
 
     #[test]
     fn every_contradiction_is_told_at_once() {
-        let config = "nfs.max_connections = 0\ncache.bytes = 1\nstore.zstd_level = 40\nexports.allow = []\noperations.keep = 4097";
+        let config = "nfs.max_connections = 0\ncache.bytes = 1\nstore.zstd_level = 40\nexports.allow = []\noperations.keep = 4097\noperations.rollback_secs = 599";
         let error = Config::parse(config, "test").unwrap().validate().unwrap_err().to_string();
-        for key in ["nfs.max_connections", "cache.bytes", "store.zstd_level", "exports.allow", "operations.keep"] {
+        for key in [
+            "nfs.max_connections",
+            "cache.bytes",
+            "store.zstd_level",
+            "exports.allow",
+            "operations.keep",
+            "operations.rollback_secs",
+        ] {
             assert!(error.contains(key), "{key} in {error}");
         }
     }

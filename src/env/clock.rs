@@ -1,6 +1,6 @@
 //! Wall time and monotonic time.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use jiff::Timestamp;
@@ -80,11 +80,13 @@ impl Clock for SystemClock {
 /// A clock that moves only when told to. Tests set it, also backwards.
 pub struct ManualClock {
     nanos: AtomicU64,
+    /// By how many seconds wall time is off.
+    wall_secs: AtomicI64,
 }
 
 impl ManualClock {
     pub fn at_secs(secs: u64) -> Self {
-        Self { nanos: AtomicU64::new(secs * 1_000_000_000) }
+        Self { nanos: AtomicU64::new(secs * 1_000_000_000), wall_secs: AtomicI64::new(0) }
     }
 
     pub fn set_secs(&self, secs: u64) {
@@ -95,12 +97,18 @@ impl ManualClock {
         let nanos = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
         self.nanos.fetch_add(nanos, Ordering::SeqCst);
     }
+
+    /// Let wall time step, in either direction, and uptime go on as it was.
+    pub fn step_wall(&self, secs: i64) {
+        self.wall_secs.fetch_add(secs, Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> Time {
         let nanos = self.nanos.load(Ordering::SeqCst);
-        Time { secs: (nanos / 1_000_000_000) as i64, nanos: (nanos % 1_000_000_000) as u32 }
+        let secs = (nanos / 1_000_000_000) as i64 + self.wall_secs.load(Ordering::SeqCst);
+        Time { secs, nanos: (nanos % 1_000_000_000) as u32 }
     }
 
     fn uptime(&self) -> Duration {

@@ -221,7 +221,7 @@ impl Fleet {
                     return Ok(done);
                 }
             }
-            Err(Error::new(ErrorKind::Conflict, format!("{label}: the clones were switched by others every time"))
+            Err(Error::new(ErrorKind::Unavailable, format!("{label}: the clones were switched by others every time"))
                 .remedy("try again"))
         });
         attempts.await.map_err(|e| Error::internal(format!("{label}: broken off")).because(e))?

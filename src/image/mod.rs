@@ -26,6 +26,7 @@ mod policy;
 pub mod promote;
 mod readers;
 mod record;
+mod share;
 mod state;
 mod switch;
 
@@ -54,10 +55,11 @@ pub use operation::{
 pub use policy::{
     Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,
 };
-pub use readers::{Quiet, Readers, ViewUses};
+pub use readers::{IsDue, Quiet, Readers, ViewUses};
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
     SnapshotId, SnapshotRecord, Span, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,
 };
+pub use share::Percent;
 pub use state::{Export, FIRST_ID, OverlayRoot, State};
 pub use switch::{Content, Fitting, Sealed, Shown, ViewSwitch};

@@ -389,7 +389,9 @@ pub(super) fn shortened(why: &str) -> Arc<str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    pub(in crate::image) use super::waves::tests::clones;
+
     use super::*;
 
     #[test]

@@ -33,6 +33,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+pub use self::pins::note_ended;
 use self::worker::{Pace, Worker};
 use crate::chunk::ChunkStore;
 use crate::config::{Config, MaintenanceConfig};

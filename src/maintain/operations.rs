@@ -9,8 +9,9 @@
 //! waits for nothing without seeing that its operation was paused or aborted.
 //!
 //! Failure story: a wave or gate that fails halts its operation, which says why. If not even that can be
-//! written down, it is tried again. After a restart a soak goes on by the wall clock; the timeout of a gate
-//! begins anew, because the gate was not tried meanwhile.
+//! written down, or a wave cannot be tried at all just now, it is tried again. Waits are measured by uptime;
+//! after a restart the wall clock tells how much of a soak is over. The timeout of a gate begins anew, because
+//! the gate was not tried meanwhile.
 
 mod command;
 mod http;
@@ -22,7 +23,7 @@ mod tests;
 pub use outside::Machine;
 pub(super) use prune::Prune;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,8 +50,9 @@ pub struct Question<'a> {
     pub wave: usize,
     /// `IMAGE@vN`.
     pub version: &'a str,
-    pub clones: &'a [ExportId],
-    /// Uptime since which readers count.
+    /// The wave's clones that show the version, each with the number of its view.
+    pub views: &'a [(ExportId, u64)],
+    /// Uptime at which the wave was switched, since which readers count.
     pub since: Duration,
     /// How long the answer may take.
     pub limit: Duration,
@@ -97,8 +99,17 @@ impl Runner {
                 _ = stop.wait_for(|stop| *stop) => break,
                 changed = revisions.changed() => if changed.is_err() { break },
                 Some(ended) = tasks.join_next_with_id() => {
-                    let id = ended.as_ref().map_or_else(|e| e.id(), |(id, ())| *id);
-                    running.remove(&id);
+                    let task = ended.as_ref().map_or_else(|e| e.id(), |(id, ())| *id);
+                    let Some(id) = running.remove(&task) else { continue };
+                    if ended.is_err() {
+                        tracing::error!("the task of operation {id} died; it is tried again");
+                        let runner = self.clone();
+                        let task = tasks.spawn(async move {
+                            runner.outside.pause(RETRY).await;
+                            runner.go_on(id).await;
+                        });
+                        running.insert(task.id(), id);
+                    }
                 }
             }
         }
@@ -153,8 +164,12 @@ impl Runner {
         if let OperationState::RollingBack { why } = &operation.state {
             let (fleet, outside) = (self.fleet.clone(), self.outside.clone());
             let roll_back = async move { outside.roll_back(&fleet, id).await };
-            return match self.audited(id, "roll back", json!({ "why": why }), roll_back).await {
+            return match self
+                .audited((id, operation.plan.waves.concat()), "roll back", json!({ "why": why }), roll_back)
+                .await?
+            {
                 Ok(()) => Ok(()),
+                Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
                 Err(error) => self.fleet.fail_rollback(id, &format!("{why}; the rollback failed: {error}")).await,
             };
         }
@@ -166,12 +181,15 @@ impl Runner {
             }
             Next::Wave(wave) => {
                 let fleet = self.fleet.clone();
-                let clones = operation.plan.waves.get(wave).map_or(0, Vec::len);
-                let request = json!({ "wave": wave + 1, "clones": clones, "version": operation.version });
+                let clones = operation.plan.waves.get(wave).cloned().unwrap_or_default();
+                let version = version_name(&self.fleet.catalog().state(), operation);
+                let request = json!({ "wave": wave + 1, "clones": clones.len(), "version": version });
                 let switch = async move { fleet.switch_wave(id, wave).await };
-                match self.audited(id, "switch a wave", request, switch).await {
-                    Ok(()) => Ok(()),
+                match self.audited((id, clones), "switch a wave", request, switch).await? {
+                    // Nothing failed but the time: the whole is tried again.
+                    Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
                     Err(error) => self.fleet.fail(id, next, &format!("wave {}: {error}", wave + 1)).await,
+                    Ok(()) => Ok(()),
                 }
             }
             Next::Gate(wave) => match self.pass(operation, wave).await {
@@ -182,28 +200,38 @@ impl Runner {
         }
     }
 
-    /// Do what changes clones, and note it in the audit log. It goes to its end there although the operation
-    /// is seen to have moved before: it is this that moves it.
+    /// Do what changes these clones, and note it in the audit log; `Err` if that cannot be. It goes to its end there
+    /// although the operation is seen to have moved before: it is this that moves it.
     async fn audited(
         &self,
-        id: OperationId,
+        (id, clones): (OperationId, Vec<ExportId>),
         action: &str,
         request: Value,
         work: impl Future<Output = Result<()>> + Send + 'static,
-    ) -> Result<()> {
-        let audit = self.fleet.audit().clone();
-        let (actor, before) = (Actor::mimeo(id.to_string()), Value::Null);
-        let deed = Deed { actor, action: action.into(), request, before };
+    ) -> Result<Result<()>> {
+        let (fleet, actor) = (self.fleet.clone(), Actor::mimeo(id.to_string()));
+        let deed = Deed { actor, action: action.into(), request, before: showing(&fleet, &clones) };
         let noted = tokio::spawn(async move {
-            let asked = audit.ask(deed).await?;
+            let asked = fleet.audit().ask(deed).await?;
             let done = work.await;
-            let outcome = done.as_ref().map_or_else(Outcome::failed, |()| Outcome::done(Value::Null));
+            let outcome = done.as_ref().map_or_else(Outcome::failed, |()| Outcome::done(showing(&fleet, &clones)));
             asked.done(outcome.by(Some(id))).await?;
-            done
+            Ok(done)
         });
-        noted.await.map_err(|e| Error::internal(format!("{action} of operation {id} died")).because(e))?
+        noted.await.unwrap_or_else(|e| Ok(Err(Error::internal(format!("{action} of operation {id} died")).because(e))))
     }
 
+    /// By uptime.
+    async fn sleep_until(&self, then: Duration) {
+        loop {
+            match then.saturating_sub(self.clock.uptime()) {
+                Duration::ZERO => return,
+                left => self.outside.pause(left).await,
+            }
+        }
+    }
+
+    /// By the wall clock, which may step.
     async fn wait_until(&self, time: Time) {
         loop {
             match until(self.clock.now(), time) {
@@ -215,17 +243,17 @@ impl Runner {
 
     /// Let a wave soak, then try its gates until all were passed or the time is over.
     async fn pass(&self, operation: &OperationRecord, wave: usize) -> Result<(), String> {
-        let (rollout, since) = (&operation.plan.rollout, self.clock.uptime());
-        let soaked = i64::try_from(rollout.soak_secs).unwrap_or(i64::MAX);
-        self.wait_until(Time { secs: operation.since.secs.saturating_add(soaked), ..operation.since }).await;
+        let rollout = &operation.plan.rollout;
+        let since = self.uptime_at(operation.outcomes.get(wave).map_or(operation.since, |outcome| outcome.at));
+        self.sleep_until(self.uptime_at(operation.since) + Duration::from_secs(rollout.soak_secs)).await;
         let deadline = self.clock.uptime() + Duration::from_secs(rollout.gate_timeout_secs);
         let version = version_name(&self.fleet.catalog().state(), operation);
-        let clones = operation.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
         for gate in &rollout.gates {
             loop {
+                let views = views(&self.fleet.catalog().state(), operation, wave);
                 let limit = deadline.saturating_sub(self.clock.uptime());
-                let (id, version) = (operation.id, version.as_str());
-                let question = Question { gate, operation: id, wave, version, clones, since, limit };
+                let (id, version, views) = (operation.id, version.as_str(), views.as_slice());
+                let question = Question { gate, operation: id, wave, version, views, since, limit };
                 let Err(why) = self.outside.ask(question).await else { break };
                 let pause = Duration::from_secs(rollout.gate_interval_secs);
                 if self.clock.uptime() + pause >= deadline {
@@ -236,6 +264,31 @@ impl Runner {
         }
         Ok(())
     }
+
+    /// The uptime at which the wall clock showed `time`; it was not before this start, nor is it to come. Asked
+    /// as soon as an operation's step begins, so that a wall clock that steps later changes nothing.
+    fn uptime_at(&self, time: Time) -> Duration {
+        self.clock.uptime().saturating_sub(until(time, self.clock.now()))
+    }
+}
+
+/// The clones of a wave that show its version now, with their views.
+fn views(state: &State, operation: &OperationRecord, wave: usize) -> Vec<(ExportId, u64)> {
+    let clones = operation.plan.waves.get(wave).into_iter().flatten().filter_map(|id| state.clone_by_id(*id));
+    let shown = clones.filter(|clone| Some(clone.view.version) == operation.version);
+    shown.map(|clone| (clone.id, clone.view.number)).collect()
+}
+
+/// How many of these clones show which version.
+fn showing(fleet: &Fleet, clones: &[ExportId]) -> Value {
+    let state = fleet.catalog().state();
+    let mut versions = BTreeMap::<_, usize>::new();
+    for clone in clones.iter().filter_map(|id| state.clone_by_id(*id)) {
+        *versions.entry((clone.image, clone.view.version)).or_default() += 1;
+    }
+    let name =
+        |(image, number)| state.image(image).map_or_else(String::new, |image| format!("{}@v{number}", image.name));
+    json!({ "showing": versions.into_iter().map(|(version, clones)| (name(version), clones)).collect::<BTreeMap<_, _>>() })
 }
 
 fn goes_on(operation: &OperationRecord) -> bool {

@@ -12,8 +12,9 @@
 //! [`complete_since`](ViewUses::complete_since): who wants to know that something is *not* used must look at
 //! that too.
 //!
-//! Failure story: a full table forgets who did nothing for a while and has no connection; if that is not
-//! enough, it says that it is not complete until the connections that it cannot list are closed.
+//! Failure story: a full table forgets who did nothing for a while and has no connection, a shard once a second
+//! at most; if that is not enough, it says that it is not complete until the connections that it cannot list are
+//! closed. So nothing counts as unused because there was no room: pins stay, switches go on waiting.
 
 #[cfg(test)]
 mod tests;
@@ -32,7 +33,7 @@ use crate::image::{ExportId, Readers, ViewUses};
 
 /// Clients of clones, connections of these, and users of former views that are listed altogether: 100 to
 /// 200 bytes each.
-const MAX_ENTRIES: usize = 1 << 18;
+const MAX_ENTRIES: usize = 1 << 20;
 /// Clients that are listed for one former view.
 const MAX_VIEW_CLIENTS: usize = 64;
 /// How long nobody may have used a clone for it to count as unused.
@@ -51,7 +52,8 @@ const SLOTS: usize = 32;
 pub enum Use {
     /// A request came with it, whatever became of it.
     Request,
-    Read,
+    /// A file was read in this view.
+    Read(u64),
     /// It was resolved in this former view.
     View(u64),
 }
@@ -73,13 +75,16 @@ pub struct Activity {
 struct Shard {
     clients: BTreeMap<(ExportId, IpAddr), Client>,
     views: BTreeMap<(ExportId, u64), ViewUse>,
+    /// When who is idle was last forgotten.
+    swept: Option<Duration>,
 }
 
 /// One client of one clone.
 #[derive(Default)]
 struct Client {
     last: Option<Duration>,
-    read: Option<Duration>,
+    /// The newest view in which it was seen reading, and when it last did.
+    read: Option<(u64, Duration)>,
     left: Option<Left>,
     connections: SmallVec<[Connected; 1]>,
 }
@@ -177,7 +182,7 @@ impl Activity {
         let listed = self.note_client(&mut shard, by, clone, what, now)
             && match what {
                 Use::View(view) => self.note_view(&mut shard, by.client, (clone, view), now),
-                Use::Request | Use::Read => true,
+                Use::Request | Use::Read(_) => true,
             };
         if !listed {
             self.incomplete(now);
@@ -195,8 +200,8 @@ impl Activity {
         }
         let client = shard.clients.entry(key).or_default();
         client.last = Some(now);
-        if what == Use::Read {
-            client.read = Some(now);
+        if let Use::Read(view) = what {
+            client.read = client.read.max(Some((view, now)));
         }
         client.left = client.left.take().filter(|left| !left.unmounted);
         if by.clones.lock().contains(&clone) {
@@ -231,9 +236,7 @@ impl Activity {
         if self.entries.fetch_add(1, Ordering::Relaxed) < self.max_entries {
             return true;
         }
-        let before = shard.len();
-        shard.clients.retain(|_, client| !client.connections.is_empty() || client.was_active(now));
-        let forgotten = before - shard.len();
+        let forgotten = shard.forget_idle(now);
         if forgotten > 0 {
             self.incomplete(now);
         }
@@ -257,7 +260,7 @@ impl Activity {
             true => client.is_active(now),
             false => client.is_active(now) || client.is_away(now),
         };
-        self.knows_users(now) && self.clients(clone, blocks).next().is_none()
+        self.knows_users(now) && self.seen(clone, blocks).next().is_none()
     }
 
     /// Whether it is known who has used a clone lately.
@@ -267,16 +270,16 @@ impl Activity {
 
     /// Who keeps a mount of the clone, by anybody or by another one, from finding it unused, at most `limit`.
     pub fn users(&self, clone: ExportId, now: Duration, limit: usize) -> Vec<Seen> {
-        self.clients(clone, |_, client| client.is_active(now) || client.is_away(now)).take(limit).collect()
+        self.seen(clone, |_, client| client.is_active(now) || client.is_away(now)).take(limit).collect()
     }
 
     /// The clients of a clone that may hold handles into its view `view`, at most `limit`.
     pub fn holders(&self, clone: ExportId, view: u64, limit: usize) -> Vec<Seen> {
-        self.clients(clone, |_, client| client.last.is_some() && !client.has_left(view)).take(limit).collect()
+        self.seen(clone, |_, client| client.may_hold(view)).take(limit).collect()
     }
 
     /// The clients of a clone for which `wanted` holds, by address.
-    fn clients(&self, clone: ExportId, wanted: impl Fn(IpAddr, &Client) -> bool) -> impl Iterator<Item = Seen> {
+    fn seen(&self, clone: ExportId, wanted: impl Fn(IpAddr, &Client) -> bool) -> impl Iterator<Item = Seen> {
         let shard = self.shard(clone).lock();
         let of_clone = shard.of_clone(clone).filter(|(address, client)| wanted(*address, client));
         let seen = |(address, client): (IpAddr, &Client)| Seen {
@@ -304,9 +307,12 @@ impl Activity {
 }
 
 impl Readers for Activity {
-    fn readers_since(&self, clones: &[ExportId], since: Duration) -> usize {
-        let reads = |_, client: &Client| client.read.is_some_and(|read| read >= since);
-        clones.iter().map(|clone| self.clients(*clone, reads).count()).sum()
+    fn readers_since(&self, views: &[(ExportId, u64)], since: Duration) -> usize {
+        let readers = |(clone, view): &(ExportId, u64)| {
+            let reads = |_, client: &Client| client.read.is_some_and(|(read, at)| read >= *view && at >= since);
+            self.seen(*clone, reads).count()
+        };
+        views.iter().map(readers).sum()
     }
 }
 
@@ -342,6 +348,15 @@ impl ViewUses for Activity {
         Some(since)
     }
 
+    fn clients(&self, clone: ExportId, view: u64, limit: usize) -> Vec<IpAddr> {
+        let shard = self.shard(clone).lock();
+        let resolved =
+            shard.views.get(&(clone, view)).into_iter().flat_map(|used| used.clients.iter().map(|(ip, _)| *ip));
+        let holding = shard.of_clone(clone).filter(|(_, client)| client.may_hold(view)).map(|(ip, _)| ip);
+        let all: BTreeSet<_> = resolved.chain(holding).collect();
+        all.into_iter().take(limit).collect()
+    }
+
     fn keep_only(&self, is_there: &dyn Fn(ExportId, Option<u64>) -> bool) {
         for shard in &self.shards {
             let mut shard = shard.lock();
@@ -358,6 +373,17 @@ impl Shard {
     /// Clients and views; connections are counted by themselves.
     fn len(&self) -> usize {
         self.clients.len() + self.views.len()
+    }
+
+    /// Forget who did nothing for a while and has no connection; answers how many.
+    fn forget_idle(&mut self, now: Duration) -> usize {
+        if self.swept.is_some_and(|swept| now < swept + RESOLUTION) {
+            return 0;
+        }
+        let before = self.len();
+        self.clients.retain(|_, client| !client.connections.is_empty() || client.was_active(now));
+        self.swept = Some(now);
+        before - self.len()
     }
 
     fn of_clone(&self, clone: ExportId) -> impl Iterator<Item = (IpAddr, &Client)> {
@@ -382,6 +408,10 @@ impl Client {
     fn was_active(&self, now: Duration) -> bool {
         let last = self.last.max(self.left.as_ref().map(|left| left.at));
         last.is_some_and(|last| last + QUIET + RESOLUTION > now)
+    }
+
+    fn may_hold(&self, view: u64) -> bool {
+        self.last.is_some() && !self.has_left(view)
     }
 
     /// Whether it mounted the clone anew, or unmounted it, after the clone showed `view`, and no connection is
@@ -416,7 +446,7 @@ impl Footprint {
         let now = self.now_millis.load(Ordering::Relaxed);
         let kind = match what {
             Use::Request => 0,
-            Use::Read => u64::MAX,
+            Use::Read(view) => !view,
             Use::View(view) => view,
         };
         let key = mixed(clone.0 ^ mixed(kind));

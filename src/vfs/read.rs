@@ -104,7 +104,9 @@ impl<'s> Run<'s, '_> {
         let start = offset.min(attr.size);
         let end = start.saturating_add(u64::from(len.min(MAX_READ))).min(attr.size);
         let slices = tree.read(self.fetch, found.ino, &found.node, start, end)?;
-        self.note(&found.scope, Use::Read);
+        if let Some((_, view)) = found.scope.shown {
+            self.note(&found.scope, Use::Read(view.number));
+        }
         let len = u32::try_from(end - start).map_err(|_| Error::internal("a READ beyond its bound"))?;
         Ok(ReadData { attr, slices, len, eof: end == attr.size })
     }

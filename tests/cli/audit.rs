@@ -87,9 +87,12 @@ fn one_pin_is_dropped_by_its_view() {
     let dropped = world.json(&["pins", "--drop", "--clone", "desk", "--view", "1"]);
     assert_eq!(dropped, json!({ "pins": 1, "names": ["desk view 1"] }));
     assert_eq!(column(&world.json(&["pins"])["pins"], "version"), ["base@v2"]);
-    let last = audit(&world, &["--tail", "1"]).remove(0);
-    assert_eq!(last["request"], json!({ "clones": ["desk"], "view": 1 }));
-    assert_eq!(last["after"]["answer"]["names"], json!(["desk view 1"]));
+    let [asked, ended] = <[Value; 2]>::try_from(audit(&world, &["--tail", "2"])).unwrap();
+    assert_eq!(asked["request"], json!({ "clones": ["desk"], "view": 1 }));
+    assert_eq!(asked["after"]["answer"]["names"], json!(["desk view 1"]));
+    let pin = json!({ "clone": "desk", "view": 1, "version": "base@v1", "clients": [] });
+    assert_eq!((&ended["action"], &ended["who"]), (&json!("pins dropped"), &asked["who"]));
+    assert_eq!(ended["request"]["pins"].as_array().unwrap()[0]["version"], pin["version"]);
     world.run(&["image", "rm", "base@v2"]).ok();
     assert!(world.run(&["pins"]).ok().contains("base@v2 (removed)"));
 }

@@ -321,3 +321,37 @@ fn operations_that_make_no_sense_are_refused() {
         world.run(&["ops", verb, "7"]).refused(1, &["\"7\""]);
     }
 }
+
+#[test]
+fn waves_are_named_and_names_are_in_files() {
+    let world = world();
+    std::fs::write(world.file("second"), "c3\n\n c5 \n").unwrap();
+    let file = format!("@{}", world.file("second").display());
+    let id = world.start(&["--wave", "clones:c4,c1", &file, "--detach"]);
+    let shown = until(&world.daemon, &id, "done");
+    assert_eq!(column(&shown["clone_states"], "name"), ["c1", "c4", "c3", "c5", "c0", "c2"]);
+    let waves: Vec<_> = shown["waves"].as_array().unwrap().iter().map(|wave| &wave["clones"]).collect();
+    assert_eq!(waves, [2, 2, 2]);
+    world.repoint(&["--wave", "clones:c1,nobody"]).refused(1, &["\"nobody\"", "--select"]);
+    world.repoint(&["--wave", "clones:"]).refused(1, &["clones:NAME"]);
+    world.repoint(&["--wave", "@/does/not/exist"]).refused(1, &["/does/not/exist"]);
+}
+
+#[test]
+fn a_share_of_the_clones_is_a_part_of_a_larger_one() {
+    let world = world();
+    let names = |args: &[&str]| {
+        let predicted = world.json(&[&["repoint", "base", "--to", "base@v2", "--dry-run"], args].concat());
+        predicted["clones"].as_u64().unwrap()
+    };
+    assert_eq!((names(&["--percent", "1"]), names(&["--percent", "50"]), names(&["--percent", "100"])), (1, 3, 6));
+    assert_eq!(names(&["--select", "ring=0", "--percent", "50"]), 1);
+    world.repoint(&["--percent", "50"]).ok();
+    let half = world.versions();
+    let more = world.json(&["repoint", "base", "--to", "base@v2", "--percent", "80"]);
+    assert_eq!((&more["clones"], &more["unchanged"]), (&json!(2), &json!(3)), "the first half is among them");
+    assert!(half.iter().zip(world.versions()).all(|(before, now)| *before == now || now == "v2"));
+    for bad in ["0", "101", "ten"] {
+        world.repoint(&["--percent", bad]).refused(2, &["--percent"]);
+    }
+}

@@ -275,7 +275,10 @@ impl Run {
             (79..84, _) => {
                 let pins: Vec<_> = record.pins.iter().map(|pin| pin.view.number).collect();
                 let some = pins.into_iter().filter(|_| self.rng.random()).collect();
-                fleet.expire_pins(PinnedViews::from([(record.id, some)])).await.unwrap();
+                fleet
+                    .expire_pins(PinnedViews::from([(record.id, some)]), std::sync::Arc::new(|_, _| true))
+                    .await
+                    .unwrap();
             }
             (84..90, _) if self.clones().len() > CLONES.len() => drop(fleet.remove_clones(one()).await.unwrap()),
             (84..94, _) => drop(fleet.flatten(&record).await.unwrap()),

@@ -9,7 +9,7 @@ use super::{RepointBody, SwitchWords};
 pub struct OperationBody {
     #[serde(flatten)]
     pub repoint: RepointBody,
-    /// `N` clones, up to `N%` of all, or a selector; what they leave is the last wave.
+    /// `N` clones, up to `N%` of all, a selector, or `clones:NAME,NAME`; what they leave is the last wave.
     #[serde(default)]
     pub waves: Vec<String>,
     #[serde(flatten)]

@@ -66,8 +66,25 @@ impl Fleet {
 
     /// Switch a wave: its clones, those excepted that may stay because of conflicts, or none.
     pub async fn switch_wave(&self, id: OperationId, wave: usize) -> Result<()> {
+        if self.skip_wave(id, wave).await? {
+            return Ok(());
+        }
         let plan = wave_plan(&self.catalog.state(), id)?;
         self.repoint_part(plan, Part::Wave { operation: id, wave }).await.map(drop)
+    }
+
+    /// A wave of which no clone is left to be switched is done, whatever has become of its version. `false`:
+    /// there are some.
+    async fn skip_wave(&self, id: OperationId, wave: usize) -> Result<bool> {
+        let left = move |state: &State| Ok(!clones_of_wave(state, at(state, id, Next::Wave(wave))?, wave).is_empty());
+        if left(&self.catalog.state())? {
+            return Ok(false);
+        }
+        let skip = move |draft: &mut Draft| match left(draft)? {
+            true => Ok(false),
+            false => record_wave(draft, id, wave, &[]).map(|()| true),
+        };
+        self.catalog.transact("skip a wave", skip).await
     }
 
     /// The gates behind a wave are passed.
@@ -278,6 +295,13 @@ fn stage(draft: &mut Draft, clones: Vec<ExportId>, staged: Option<Arc<Staged>>) 
     if clones.is_empty() { Ok(()) } else { draft.apply(Change::Stage { clones, staged }) }
 }
 
+/// The clones of a wave to come that are there and were not early.
+fn clones_of_wave(state: &State, operation: &OperationRecord, wave: usize) -> Vec<Arc<CloneRecord>> {
+    let clones = operation.plan.waves.get(wave).into_iter().flatten();
+    let clones = clones.filter(|id| operation.settled_early(**id).is_none());
+    clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect()
+}
+
 fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
     let operation = state.find_operation(id)?;
     let gone = || Error::not_found(format!("the image of operation {id} was removed"));
@@ -306,9 +330,7 @@ impl Part {
             }
             Self::Wave { operation, wave } => {
                 let operation = at(state, *operation, Next::Wave(*wave))?;
-                let clones = operation.plan.waves.get(*wave).into_iter().flatten();
-                let clones = clones.filter(|id| operation.settled_early(**id).is_none());
-                Ok(clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect())
+                Ok(clones_of_wave(state, operation, *wave))
             }
         }
     }
@@ -352,7 +374,7 @@ impl<'a> Step<'a> {
         match self.part {
             Part::Staged { .. } => self.settle(draft, outcome),
             Part::Whole { who } => self.record_whole(draft, who, plan, outcome),
-            Part::Wave { operation, wave } => record_wave(draft, *operation, *wave, outcome),
+            Part::Wave { operation, wave } => record_wave(draft, *operation, *wave, &outcome.clones),
         }
     }
 
@@ -373,7 +395,7 @@ impl<'a> Step<'a> {
         outcome: &RepointOutcome,
     ) -> Result<()> {
         let wave: Vec<_> = outcome.clones.iter().map(|clone| clone.id).collect();
-        let done = wave_outcome(draft.now(), &wave, outcome);
+        let done = wave_outcome(draft.now(), &wave, &outcome.clones);
         let (policy, max_failures) = (plan.policy.clone(), plan.max_failures);
         let whole = Whole {
             kind: OperationKind::Repoint,
@@ -416,20 +438,20 @@ impl Whole {
     }
 }
 
-fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, outcome: &RepointOutcome) -> Result<()> {
+fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, done: &[CloneOutcome]) -> Result<()> {
     let record = draft.find_operation(operation)?.clone();
     let (at, (state, next)) = (draft.now(), record.behind_wave(wave));
     let clones = record.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
-    let mut outcome = wave_outcome(at, clones, outcome);
+    let mut outcome = wave_outcome(at, clones, done);
     outcome.settle_early(clones, &record);
     let outcome = Some(outcome);
     draft.apply(Change::Advance(Advance { operation, at, state, next, outcome }))
 }
 
 /// What became of the clones of a wave, and why those stay that conflict.
-fn wave_outcome(at: Time, wave: &[ExportId], outcome: &RepointOutcome) -> WaveOutcome {
-    let clones: HashMap<_, _> = outcome.clones.iter().map(|clone| (clone.id, clone)).collect();
-    let conflict = outcome.clones.iter().filter(|clone| clone.fate == Fate::Conflicts).take(MAX_WHYS);
+fn wave_outcome(at: Time, wave: &[ExportId], done: &[CloneOutcome]) -> WaveOutcome {
+    let clones: HashMap<_, _> = done.iter().map(|clone| (clone.id, clone)).collect();
+    let conflict = done.iter().filter(|clone| clone.fate == Fate::Conflicts).take(MAX_WHYS);
     let why = |clone: &CloneOutcome| (clone.id, shortened(&clone.first_conflict().unwrap_or_default()));
     WaveOutcome {
         at,

@@ -11,6 +11,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
+use crate::image::readers::IsDue;
 use crate::image::record::{CloneRecord, ExportId, Pin};
 use crate::image::state::State;
 use crate::image::switch::Sealed;
@@ -60,9 +61,9 @@ impl Fleet {
         self.at_one_instant("drop a pin", Freeze::ViewsAndPins, choose, drop).await
     }
 
-    /// Drop these former views, as far as they are there and no older one holds them back; answers those
-    /// that were dropped.
-    pub async fn expire_pins(&self, views: PinnedViews) -> Result<Vec<EndedPin>> {
+    /// Drop these former views, as far as they are there, no older one holds them back, and they are `due` still,
+    /// which is asked in the commit itself; answers those that were dropped.
+    pub async fn expire_pins(&self, views: PinnedViews, due: Arc<dyn IsDue>) -> Result<Vec<EndedPin>> {
         let views = Arc::new(views);
         let wanted = views.clone();
         let choose = move |state: &State| {
@@ -72,8 +73,9 @@ impl Fleet {
         let drop = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
             let mut of = Vec::with_capacity(clones.len());
             for clone in clones {
-                let wanted = views.get(&clone.id).map_or(&[][..], Vec::as_slice);
-                of.push((clone, droppable(clone, wanted, sealed)));
+                let wanted = views.get(&clone.id).into_iter().flatten().copied();
+                let wanted: Vec<_> = wanted.filter(|view| due.is_due(clone.id, *view)).collect();
+                of.push((clone, droppable(clone, &wanted, sealed)));
             }
             drop_views(draft, sealed, of)
         };

@@ -19,6 +19,7 @@ use crate::image::names::VersionRef;
 use crate::image::operation::Fate;
 use crate::image::policy::{Activation, OnConflict, SwitchPolicy, Writes};
 use crate::image::record::{CloneRecord, ExportId, Lagging, OperationId, VersionNumber, VersionRecord};
+use crate::image::share::Percent;
 use crate::image::state::State;
 use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
 use crate::overlay::rebase::Conflict;
@@ -34,6 +35,8 @@ pub struct RepointPlan {
     /// A version of that image.
     pub to: VersionRef,
     pub target: CloneTarget,
+    /// Only this share of them.
+    pub percent: Option<Percent>,
     /// What it decides for all its clones.
     pub policy: SwitchPolicy,
     /// Clones that may stay because of conflicts, marked as lagging. If there are more, nothing is switched.
@@ -45,7 +48,8 @@ pub struct RepointPlan {
 impl RepointPlan {
     /// With nothing decided for all clones; one conflict and nothing is switched.
     pub fn new(image: &str, to: VersionRef, target: CloneTarget) -> Self {
-        Self { image: image.to_owned(), to, target, policy: SwitchPolicy::default(), max_failures: 0, staged_by: None }
+        let (policy, image) = (SwitchPolicy::default(), image.to_owned());
+        Self { image, to, target, percent: None, policy, max_failures: 0, staged_by: None }
     }
 
     fn means(&self, clone: &CloneRecord) -> bool {
@@ -276,6 +280,9 @@ pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneR
         return Err(
             Error::not_found(format!("image {:?} has no clone{which}", image.name)).remedy("see `mimeo clone ls`")
         );
+    }
+    if let Some(percent) = plan.percent {
+        chosen = percent.of(chosen);
     }
     chosen.retain(|clone| plan.means(clone));
     Ok(chosen)

@@ -1,5 +1,6 @@
 //! How long operations that have ended are kept, and what they need for a rollback.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,15 +51,20 @@ impl Fleet {
 }
 
 impl Fleet {
-    /// Remove automatic snapshots that are older than `window` and not of an operation that goes on;
-    /// answers how many, at most [`MAX_SNAPSHOTS`].
-    pub async fn forget_snapshots(&self, window: Duration) -> Result<usize> {
+    /// Automatic snapshots that are older than `window` and not of an operation that goes on, at most
+    /// [`MAX_SNAPSHOTS`].
+    pub fn outdated_snapshots(&self, window: Duration) -> Vec<Arc<SnapshotRecord>> {
         let catalog = self.catalog();
-        if outdated(&catalog.state(), window, catalog.now()).is_empty() {
-            return Ok(0);
-        }
+        outdated(&catalog.state(), window, catalog.now())
+    }
+
+    /// Remove these automatic snapshots, as far as they are outdated still; answers how many.
+    pub async fn forget_snapshots(&self, snapshots: &[Arc<SnapshotRecord>], window: Duration) -> Result<usize> {
+        let meant: HashSet<_> = snapshots.iter().map(|snapshot| snapshot.id).collect();
+        let catalog = self.catalog();
         let forget = move |draft: &mut Draft| {
-            let outdated = outdated(draft, window, draft.now());
+            let mut outdated = outdated(draft, window, draft.now());
+            outdated.retain(|snapshot| meant.contains(&snapshot.id));
             for snapshot in &outdated {
                 draft.apply(Change::RemoveSnapshot { clone: snapshot.clone, name: snapshot.name.clone() })?;
             }

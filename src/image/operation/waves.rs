@@ -1,11 +1,13 @@
 //! Which clones are in which wave.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::image::labels::Selector;
+use crate::image::names::check_name;
 use crate::image::record::{CloneRecord, ExportId};
 
 /// Waves of one operation.
@@ -21,16 +23,30 @@ pub enum WaveSpec {
     Percent(u8),
     /// Those whose labels match.
     Select(Selector),
+    /// Those with these names.
+    Names(Vec<String>),
 }
+
+/// What a list of names begins with. No label has a colon.
+const CLONES: &str = "clones:";
 
 impl FromStr for WaveSpec {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
         let bad = || {
-            Error::invalid(format!("wave {text:?}"))
-                .remedy("write a number of clones from 1, N% from 1% to 100%, or labels: k=v, k!=v, k, !k")
+            Error::invalid(format!("wave {text:?}")).remedy(
+                "write a number of clones from 1, N% from 1% to 100%, labels (k=v, k!=v, k, !k), or clones:NAME,NAME",
+            )
         };
+        if let Some(names) = text.strip_prefix(CLONES) {
+            let names: Vec<_> = names.split(',').map(str::to_owned).collect();
+            return if names.iter().all(|name| check_name("clone", name).is_ok()) {
+                Ok(Self::Names(names))
+            } else {
+                Err(bad())
+            };
+        }
         let percent = text.strip_suffix('%');
         let digits = percent.unwrap_or(text);
         if percent.is_none() && (digits.is_empty() || !digits.bytes().all(|b| b.is_ascii_digit())) {
@@ -50,12 +66,14 @@ impl fmt::Display for WaveSpec {
             Self::Count(count) => write!(f, "{count}"),
             Self::Percent(percent) => write!(f, "{percent}%"),
             Self::Select(selector) => selector.fmt(f),
+            Self::Names(names) => write!(f, "{CLONES}{}", names.join(",")),
         }
     }
 }
 
 /// The waves that `specs` make of `clones`, and what they leave as the last one. By name within each.
-/// One that nobody is left for is none; labels that match nobody are refused, because they are a mistake.
+/// One that nobody is left for is none; labels that match nobody are refused, and so are names of clones that
+/// are not meant at all, because they are a mistake.
 pub(in crate::image) fn split(clones: &[Arc<CloneRecord>], specs: &[WaveSpec]) -> Result<Vec<Vec<ExportId>>> {
     if specs.len() >= MAX_WAVES {
         return Err(Error::invalid(format!("{} waves", specs.len())).remedy(format!("name less than {MAX_WAVES}")));
@@ -64,7 +82,7 @@ pub(in crate::image) fn split(clones: &[Arc<CloneRecord>], specs: &[WaveSpec]) -
     left.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     let mut waves = Vec::new();
     for spec in specs {
-        let wave = take(spec, &mut left, clones.len())?;
+        let wave = take(spec, &mut left, clones)?;
         waves.push(wave);
     }
     waves.push(left);
@@ -73,8 +91,14 @@ pub(in crate::image) fn split(clones: &[Arc<CloneRecord>], specs: &[WaveSpec]) -
 }
 
 /// The clones of one wave, out of those that are `left` of `all`.
-fn take<'a>(spec: &WaveSpec, left: &mut Vec<&'a Arc<CloneRecord>>, all: usize) -> Result<Vec<&'a Arc<CloneRecord>>> {
+fn take<'a>(
+    spec: &WaveSpec,
+    left: &mut Vec<&'a Arc<CloneRecord>>,
+    clones: &'a [Arc<CloneRecord>],
+) -> Result<Vec<&'a Arc<CloneRecord>>> {
+    let all = clones.len();
     let count = match spec {
+        WaveSpec::Names(names) => return take_named(names, left, clones),
         WaveSpec::Count(count) => *count,
         WaveSpec::Percent(percent) => (all * usize::from(*percent)).div_ceil(100).saturating_sub(all - left.len()),
         WaveSpec::Select(selector) => {
@@ -89,8 +113,27 @@ fn take<'a>(spec: &WaveSpec, left: &mut Vec<&'a Arc<CloneRecord>>, all: usize) -
     Ok(left.drain(..count.min(left.len())).collect())
 }
 
+fn take_named<'a>(
+    names: &[String],
+    left: &mut Vec<&'a Arc<CloneRecord>>,
+    clones: &[Arc<CloneRecord>],
+) -> Result<Vec<&'a Arc<CloneRecord>>> {
+    let wanted: HashSet<_> = names.iter().map(String::as_str).collect();
+    let wave: Vec<_> = left.extract_if(.., |clone| wanted.contains(&*clone.name)).collect();
+    if wave.len() < wanted.len() {
+        let meant: HashSet<_> = clones.iter().map(|clone| &*clone.name).collect();
+        if let Some(other) = names.iter().find(|name| !meant.contains(name.as_str())) {
+            return Err(Error::not_found(format!(
+                "a wave names clone {other:?}, which is not among those that are meant"
+            ))
+            .remedy("name clones of the image that --select, --clone and --percent leave in"));
+        }
+    }
+    Ok(wave)
+}
+
 #[cfg(test)]
-mod tests {
+pub(in crate::image) mod tests {
     use super::*;
     use crate::env::Time;
     use crate::image::Labels;
@@ -98,7 +141,7 @@ mod tests {
     use crate::overlay::OverlayId;
 
     /// By name the other way round than by id.
-    fn clones(count: u64) -> Vec<Arc<CloneRecord>> {
+    pub(in crate::image) fn clones(count: u64) -> Vec<Arc<CloneRecord>> {
         let one = |n: u64| CloneRecord {
             id: ExportId(n),
             name: format!("desk-{:03}", count - n).into(),
@@ -127,10 +170,23 @@ mod tests {
 
     #[test]
     fn waves_are_read_as_they_are_written() {
-        for text in ["1", "5000", "1%", "100%", "pool=a,!old", "canary"] {
+        for text in ["1", "5000", "1%", "100%", "pool=a,!old", "canary", "clones", "clones:a", "clones:a-1,b.c"] {
             assert_eq!(text.parse::<WaveSpec>().unwrap().to_string(), text);
         }
-        for bad in ["", "0", "0%", "101%", "-1", "%", "1.5%", "a b", "99999999999999999999"] {
+        for bad in [
+            "",
+            "0",
+            "0%",
+            "101%",
+            "-1",
+            "%",
+            "1.5%",
+            "a b",
+            "99999999999999999999",
+            "clones:",
+            "clones:a,",
+            "clones:a b",
+        ] {
             assert!(bad.parse::<WaveSpec>().is_err(), "{bad:?}");
         }
     }
@@ -159,6 +215,15 @@ mod tests {
         let mut all = waves.concat();
         all.sort_unstable();
         assert_eq!(all, (0..20).map(ExportId).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn names_are_a_wave_of_those_that_are_left() {
+        assert_eq!(sizes(5, &["clones:desk-003,desk-001,desk-003", "1"]), [2, 1, 2]);
+        assert_eq!(sizes(5, &["2", "clones:desk-001,desk-004"]), [2, 1, 2], "the first was in the wave before");
+        let specs = ["clones:desk-001,other"].map(|spec| spec.parse().unwrap());
+        let refused = split(&clones(5), &specs).unwrap_err();
+        assert!(refused.what().contains("\"other\""), "{refused}");
     }
 
     #[test]

@@ -19,7 +19,7 @@ pub struct Machine {
 impl Machine {
     fn count_readers(&self, question: &Question<'_>, wanted: u64) -> Result<(), String> {
         let Some(readers) = &self.readers else { return Err("this daemon does not count readers".into()) };
-        match readers.readers_since(question.clones, question.since) as u64 {
+        match readers.readers_since(question.views, question.since) as u64 {
             seen if seen >= wanted => Ok(()),
             seen => Err(format!("{seen} of {wanted} clients were seen reading")),
         }

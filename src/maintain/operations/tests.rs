@@ -32,6 +32,9 @@ enum Answer {
     Never,
 }
 
+/// A clone, and the number of its view.
+type View = (ExportId, u64);
+
 /// The world outside.
 struct Script {
     clock: Arc<ManualClock>,
@@ -39,6 +42,8 @@ struct Script {
     answers: Mutex<VecDeque<Answer>>,
     /// The gate, its wave, and how many seconds after the start it was asked.
     asked: Mutex<Vec<(String, usize, u64)>>,
+    /// The views whose readers count each time, and from how many seconds after the start on.
+    readers: Mutex<Vec<(Vec<View>, u64)>>,
     /// Rollbacks fail.
     no_way_back: bool,
     rolled_back: Mutex<Vec<OperationId>>,
@@ -46,8 +51,9 @@ struct Script {
 
 impl Outside for Script {
     fn ask<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<(), String>> {
-        assert_eq!((question.version, question.clones.is_empty()), ("os@v2", false));
+        assert_eq!(question.version, "os@v2");
         let secs = self.clock.uptime().as_secs() - START;
+        self.readers.lock().push((question.views.to_vec(), question.since.as_secs().saturating_sub(START)));
         self.asked.lock().push((question.gate.to_string(), question.wave, secs));
         match self.answers.lock().pop_front().unwrap_or(Answer::Passed) {
             Answer::Passed => std::future::ready(Ok(())).boxed(),
@@ -118,6 +124,7 @@ impl World {
             clock: clock.clone(),
             answers: Mutex::new(answers.iter().copied().collect()),
             asked: Mutex::default(),
+            readers: Mutex::default(),
             no_way_back: false,
             rolled_back: Mutex::default(),
         };
@@ -314,6 +321,80 @@ async fn a_soak_goes_on_where_it_was_after_a_restart() {
     world.until_asked(1).await;
     let asked = world.asked()[0].2;
     assert_eq!(asked, 1000);
+}
+
+#[tokio::test]
+async fn a_soak_is_measured_by_uptime() {
+    for (step, restarted, asked) in [(-5000, false, 1000), (5000, false, 1000), (-5000, true, 1000), (5000, true, 0)] {
+        let mut world = World::new(&[]).await;
+        let id = world.start(Rollout { soak_secs: 1000, ..gated() }, &["2"], None).await;
+        world.fleet.switch_wave(id, 0).await.unwrap();
+        if restarted {
+            world.clock.step_wall(step);
+            world.run();
+        } else {
+            let runner = world.runner();
+            let operation = world.operation(id);
+            let mut pass = Box::pin(runner.pass(&operation, 0));
+            assert!(futures_util::poll!(pass.as_mut()).is_pending());
+            world.clock.step_wall(step);
+            pass.await.unwrap();
+        }
+        world.until_asked(1).await;
+        assert_eq!(world.asked()[0].2, asked, "{step} s, restarted: {restarted}");
+    }
+}
+
+/// Also after a pause, which lets the soak begin anew.
+#[tokio::test]
+async fn readers_count_from_the_switch_of_the_wave_and_only_of_its_clones_that_show_the_version() {
+    let mut world = World::new(&[Answer::Never, Answer::Passed]).await;
+    let id = world.start(gated(), &["3"], None).await;
+    world.fleet.remove_clones(CloneTarget::Names(vec!["c1".into()])).await.unwrap();
+    world.clock.advance(Duration::from_secs(10));
+    world.run();
+    world.until_asked(1).await;
+    world.fleet.pause(id).await.unwrap();
+    world.clock.advance(Duration::from_secs(100));
+    world.fleet.resume(id).await.unwrap();
+    world.still(id).await;
+    let readers = world.script.readers.lock().clone();
+    let state = world.fleet.catalog().state();
+    let of = |names: &[&str]| names.iter().map(|name| (state.clone_named(name).unwrap().id, 2)).collect::<Vec<_>>();
+    let (first, last) = (of(&["c0", "c2"]), of(&["c3", "c4", "c5"]));
+    assert_eq!(readers, [(first.clone(), 10), (first, 10), (last, 110)]);
+}
+
+#[tokio::test]
+async fn a_wave_that_cannot_be_tried_just_now_is_no_failure() {
+    let mut world = World::new(&[]).await;
+    let disk = Arc::new(SimDisk::new(1));
+    let env = Env { disk: disk.clone(), clock: world.clock.clone(), rng: Arc::new(SeededRng::new(1)) };
+    let bounds = crate::audit::Bounds { file_bytes: 1 << 20, files: 2 };
+    let audit = crate::audit::AuditLog::open(&env, "/audit".into(), bounds).unwrap();
+    world.fleet = Arc::new(Fleet::clone(&world.fleet).with_audit(audit.clone()));
+    let id = world.start(gated(), &["2"], None).await;
+    disk.set_capacity(0);
+    let refused = world.runner().take_step(&world.operation(id)).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::NoSpace);
+    assert_eq!((world.operation(id).next, world.switches()), (Next::Wave(0), vec![0; 6]));
+    disk.set_capacity(u64::MAX);
+    world.run();
+    assert_eq!(world.still(id).await.state, OperationState::Done);
+    // Its outcome is noted after the wave is seen to be done.
+    let noted = async {
+        loop {
+            let entries = audit.entries(crate::audit::Filter::default()).await.unwrap();
+            if entries.iter().all(|entry| entry.outcome == "done") {
+                return entries;
+            }
+        }
+    };
+    let entries = tokio::time::timeout(LIMIT, noted).await.unwrap();
+    let told: Vec<_> = entries.iter().map(|entry| (entry.request["wave"].clone(), entry.before.clone())).collect();
+    let before = |clones| json!({ "showing": { "os@v1": clones } });
+    assert_eq!(told, [(json!(1), before(2)), (json!(2), before(4))]);
+    assert_eq!(entries[1].after, json!({ "showing": { "os@v2": 4 } }));
 }
 
 /// The daemon dies after each of the operation's commits, and the next one goes on.

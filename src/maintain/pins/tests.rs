@@ -34,6 +34,10 @@ impl ViewUses for Told {
         self.left.lock().get(&view).copied().flatten()
     }
 
+    fn clients(&self, _: ExportId, _: u64, limit: usize) -> Vec<std::net::IpAddr> {
+        (1..=6).map(|n| [10, 0, 0, n].into()).take(limit).collect()
+    }
+
     fn keep_only(&self, _: &dyn Fn(ExportId, Option<u64>) -> bool) {}
 }
 
@@ -117,7 +121,7 @@ async fn a_start_and_a_gap_in_what_is_known_begin_the_time_anew() {
 #[tokio::test]
 async fn a_pin_ends_an_hour_after_all_its_clients_have_left() {
     let mut scene = Scene::new(1).await;
-    scene.pins.first_id = 0;
+    Arc::get_mut(&mut scene.pins.rule).unwrap().first_id = 0;
     assert_eq!(scene.after(2 * HOUR).await, [1], "nobody has left");
     scene.tell_left(1, Some(scene.now()));
     assert_eq!(scene.after(HOUR - Duration::from_secs(1)).await, [1]);
@@ -135,7 +139,7 @@ async fn clients_of_before_the_start_are_waited_for() {
     assert_eq!(scene.after(DAY - Duration::from_secs(61)).await, [1], "there may be others, from before");
     assert_eq!(scene.after(Duration::from_secs(61)).await, [0; 0], "they would have come by now");
     let mut scene = Scene::new(1).await;
-    scene.pins.first_id = 0;
+    Arc::get_mut(&mut scene.pins.rule).unwrap().first_id = 0;
     *scene.told.complete_since.lock() = scene.now() + Duration::from_secs(1);
     scene.tell_left(1, Some(scene.now()));
     assert_eq!(scene.after(2 * HOUR).await, [1], "something was missed since the start");
@@ -165,6 +169,34 @@ async fn what_ended_is_in_the_audit_log_and_stays_if_that_cannot_be_written() {
     let entries = audit.entries(Filter::default()).await.unwrap();
     assert_eq!(entries.len(), 1);
     assert_eq!((entries[0].who.as_str(), entries[0].action.as_str()), ("mimeo", "expire pins"));
-    assert_eq!(entries[0].request, json!({ "count": 1, "pins": ["desk view 1"] }));
+    let clients = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "..."];
+    let pin = json!({ "clone": "desk", "view": 1, "version": "os@v1", "clients": clients });
+    assert_eq!(entries[0].request, json!({ "pins": [pin] }));
     assert_eq!(entries[0].after, json!({ "count": 1 }));
+}
+
+/// Something was resolved in it between the look and the commit.
+#[tokio::test]
+async fn a_pin_that_is_used_again_before_it_ends_stays() {
+    let mut scene = Scene::new(1).await;
+    scene.world.clock.advance(DAY);
+    scene.pins.look();
+    assert_eq!(scene.pins.todo.len(), 1);
+    scene.told.resolved.lock().insert(1, scene.now());
+    assert_eq!(scene.after(Duration::ZERO).await, [1]);
+    assert_eq!(scene.after(DAY - Duration::from_secs(1)).await, [1]);
+    assert_eq!(scene.after(Duration::from_secs(61)).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn each_of_many_pins_is_in_the_audit_log() {
+    let mut scene = Scene::new(20).await;
+    let audit = AuditLog::open(&scene.world.env, "/audit".into(), Bounds { file_bytes: 1 << 20, files: 2 }).unwrap();
+    scene.pins.fleet = Arc::new(scene.world.fleet().with_audit(audit.clone()));
+    assert_eq!(scene.after(DAY).await, [0; 0]);
+    let entries = audit.entries(Filter::default()).await.unwrap();
+    let pins = entries.iter().flat_map(|entry| entry.request["pins"].as_array().unwrap());
+    let mut views: Vec<_> = pins.map(|pin| pin["view"].as_u64().unwrap()).collect();
+    views.sort_unstable();
+    assert_eq!(views, (1..=20).collect::<Vec<_>>());
 }

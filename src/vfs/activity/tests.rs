@@ -66,24 +66,39 @@ fn uses_are_noted_once_a_second_and_kind() {
     let activity = Activity::new(START);
     let at = START + 100 * SECOND;
     let connection = used(&activity, 1, CLONE, at);
-    let readers = |since| activity.readers_since(&[CLONE, OTHER], since);
+    let readers = |since| activity.readers_since(&[(CLONE, 2), (OTHER, 2)], since);
     assert_eq!(readers(START), 0, "it has not read");
-    connection.note(CLONE, Use::Read);
+    connection.note(CLONE, Use::Read(2));
     assert_eq!((readers(at), readers(at + SECOND / 1000)), (1, 0));
     connection.tick(at + SECOND / 2);
-    connection.note(CLONE, Use::Read);
+    connection.note(CLONE, Use::Read(2));
     assert_eq!(readers(at + SECOND / 1000), 0, "in the same second");
     connection.tick(at + SECOND);
-    connection.note(CLONE, Use::Read);
+    connection.note(CLONE, Use::Read(2));
     assert_eq!(readers(at + SECOND), 1);
     let second = activity.connect(client(1));
     second.tick(at + SECOND);
-    second.note(CLONE, Use::Read);
+    second.note(CLONE, Use::Read(2));
     assert_eq!(readers(at), 1, "one client, two connections");
-    second.note(OTHER, Use::Read);
+    second.note(OTHER, Use::Read(2));
     let third = used(&activity, 3, CLONE, at + SECOND);
-    third.note(CLONE, Use::Read);
+    third.note(CLONE, Use::Read(2));
     assert_eq!(readers(at), 3);
+}
+
+/// Who reads on in a former view has not seen the new one.
+#[test]
+fn readers_count_from_the_view_that_is_asked_for() {
+    let activity = Activity::new(START);
+    let readers = |view| activity.readers_since(&[(CLONE, view)], START);
+    let connection = used(&activity, 1, CLONE, START);
+    connection.note(CLONE, Use::Read(1));
+    assert_eq!((readers(1), readers(2)), (1, 0));
+    connection.note(CLONE, Use::Read(2));
+    assert_eq!((readers(2), readers(3)), (1, 0), "in the same second");
+    connection.tick(START + SECOND);
+    connection.note(CLONE, Use::Read(1));
+    assert_eq!((readers(2), readers(3)), (1, 0), "it has both open");
 }
 
 #[test]
@@ -92,8 +107,8 @@ fn many_clones_on_one_connection_are_all_noted() {
     let connection = activity.connect(client(1));
     connection.tick(START);
     let clones: Vec<_> = (0..1000).map(ExportId).collect();
-    clones.iter().for_each(|clone| connection.note(*clone, Use::Read));
-    assert_eq!(activity.readers_since(&clones, START), 1000);
+    clones.iter().for_each(|clone| connection.note(*clone, Use::Read(2)));
+    assert_eq!(activity.readers_since(&clones.iter().map(|clone| (*clone, 2)).collect::<Vec<_>>(), START), 1000);
     drop(connection);
     let later = START + 91 * SECOND;
     assert!(clones.iter().all(|clone| activity.is_quiet(*clone, client(1), later)));

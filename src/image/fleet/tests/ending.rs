@@ -80,10 +80,10 @@ async fn pins_expire_as_far_as_none_is_held_back() {
     let (x, y) = (world.get("x").id, world.get("y").id);
     let gone = ExportId(4711);
     let views = PinnedViews::from([(x, vec![3, 1, 2, 77]), (y, vec![1, 3]), (gone, vec![1])]);
-    let ended = world.fleet.expire_pins(views).await.unwrap();
+    let ended = world.fleet.expire_pins(views, Arc::new(|_, _| true)).await.unwrap();
     assert_eq!(ended.len(), 4);
     assert_eq!((pinned(&world.get("x")), pinned(&world.get("y"))), (vec![], vec![3, 2]));
-    assert_eq!(world.fleet.expire_pins(PinnedViews::from([(x, vec![1])])).await.unwrap(), []);
+    assert_eq!(world.fleet.expire_pins(PinnedViews::from([(x, vec![1])]), Arc::new(|_, _| true)).await.unwrap(), []);
 }
 
 #[tokio::test]

@@ -182,6 +182,18 @@ async fn a_wave_of_removed_clones_is_done() {
     assert_eq!(world.at(id), active(Next::Wave(1)));
 }
 
+#[tokio::test]
+async fn waves_of_which_nobody_is_left_need_no_version() {
+    let world = World::six().await;
+    let id = world.start(plain(&["2", "2"])).await;
+    world.fleet.remove_clones(names(&SIX)).await.unwrap();
+    world.catalog.remove_version("os@v2".parse().unwrap()).await.unwrap();
+    for wave in 0..3 {
+        world.fleet.switch_wave(id, wave).await.unwrap();
+    }
+    assert_eq!((world.at(id).0, world.operation(id).count(&[Fate::Gone])), (OperationState::Done, 6));
+}
+
 /// File B is another one in v2, so what a clone wrote there cannot go along.
 #[tokio::test]
 async fn as_many_clones_may_fail_as_are_allowed() {

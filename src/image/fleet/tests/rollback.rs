@@ -114,9 +114,11 @@ async fn automatic_snapshots_are_kept_for_the_window() {
     let op = to_v2(&world, Writes::Discard).await;
     let window = std::time::Duration::from_secs(3600);
     world.clock.advance(window - std::time::Duration::from_secs(1));
-    assert_eq!(world.fleet.forget_snapshots(window).await.unwrap(), 0);
+    assert!(world.fleet.outdated_snapshots(window).is_empty());
     world.clock.advance(std::time::Duration::from_secs(1));
-    assert_eq!(world.fleet.forget_snapshots(window).await.unwrap(), 1);
+    let outdated = world.fleet.outdated_snapshots(window);
+    assert_eq!(world.fleet.forget_snapshots(&outdated, window).await.unwrap(), 1);
+    assert_eq!(world.fleet.forget_snapshots(&outdated, window).await.unwrap(), 0);
     let state = world.catalog.state();
     let left: Vec<_> = state.snapshots_of(world.get("dirty").id).map(|snapshot| snapshot.name.to_string()).collect();
     assert_eq!(left, ["mine"]);

@@ -14,9 +14,9 @@ async fn ask(gate: &str, limit: Duration) -> Result<(), String> {
 }
 
 async fn ask_on(machine: &Machine, gate: &str, limit: Duration) -> Result<(), String> {
-    let (gate, clones) = (gate.parse().unwrap(), [ExportId(7), ExportId(8)]);
+    let (gate, views) = (gate.parse().unwrap(), [(ExportId(7), 2), (ExportId(8), 5)]);
     let (operation, since) = (OperationId(5), Duration::from_secs(9));
-    let question = Question { gate: &gate, operation, wave: 1, version: "os@v2", clones: &clones, since, limit };
+    let question = Question { gate: &gate, operation, wave: 1, version: "os@v2", views: &views, since, limit };
     machine.ask(question).await
 }
 
@@ -102,8 +102,8 @@ async fn a_server_that_is_not_there_or_says_nothing_fails_in_time() {
 struct Seen(usize);
 
 impl Readers for Seen {
-    fn readers_since(&self, clones: &[ExportId], since: Duration) -> usize {
-        assert_eq!((clones, since), (&[ExportId(7), ExportId(8)][..], Duration::from_secs(9)));
+    fn readers_since(&self, views: &[(ExportId, u64)], since: Duration) -> usize {
+        assert_eq!((views, since), (&[(ExportId(7), 2), (ExportId(8), 5)][..], Duration::from_secs(9)));
         self.0
     }
 }
