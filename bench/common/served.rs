@@ -42,6 +42,10 @@ impl Served {
         self.daemon.address
     }
 
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
     pub fn clones(&self) -> usize {
         self.roots.len()
     }
