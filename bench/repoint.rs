@@ -141,7 +141,7 @@ impl Bench {
             let (mut there, mut back) = (Vec::new(), Vec::new());
             for _ in 0..self.args.rounds {
                 let audience = self.nfs_audience(&served, readers)?;
-                let (ours, (operation, _)) = self.switch(pid, audience, 1, || served.repoint("keep"))?;
+                let (ours, operation) = self.switch(pid, audience, 1, || served.repoint("keep", "clones"))?;
                 there.push(Round { ours, local: self.switch_local(&local, readers, 1)? });
                 let audience = self.nfs_audience(&served, readers)?;
                 let (ours, _) = self.switch(pid, audience, 0, || served.roll_back(&operation))?;
@@ -248,19 +248,20 @@ impl Bench {
             let mut served = Served::set_up(&self.ours.join(format!("private-{clones}")), &self.trees, clones)?;
             let pid = served.pid();
             let written = self.write(&served)?;
-            let mut samples: [Vec<Sample>; 4] = Default::default();
+            let mut samples: [Vec<Sample>; 5] = Default::default();
             for _ in 0..self.args.rounds {
                 for (at, (writes, counted)) in [("keep", "kept"), ("discard", "discarded")].into_iter().enumerate() {
-                    let (there, (operation, done)) = self.switch(pid, None, 1, || served.repoint(writes))?;
-                    ensure!(done[counted] == clones, "{writes}: {} clones of {clones}", done[counted]);
+                    let (there, operation) = self.switch(pid, None, 1, || served.repoint(writes, counted))?;
                     let (back, _) = self.switch(pid, None, 0, || served.roll_back(&operation))?;
                     written.check(&served)?;
                     samples[2 * at].push(there);
                     samples[2 * at + 1].push(back);
                 }
+                // Nothing is switched, so there is nothing to roll back.
+                samples[4].push(self.switch(pid, None, 0, || served.repoint("stay", "lagging"))?.0);
                 served.drop_pins()?;
             }
-            let rows = ["repoint, keep", "its rollback", "repoint, discard", "its rollback"];
+            let rows = ["repoint, keep", "its rollback", "repoint, discard", "its rollback", "repoint, stay"];
             for (what, samples) in rows.into_iter().zip(samples) {
                 let spread = Spread::of(samples.iter().map(Sample::millis));
                 let cpu = samples.iter().map(|sample| millis(sample.cpu)).sum::<f64>() / samples.len() as f64;
