@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -16,7 +17,7 @@ use super::views::{clone_info, switch_edits, version_name};
 use crate::error::{Error, Result};
 use crate::image::{CloneNames, CloneRecord, LabelEdits, Labels, NewClones, PolicyEdits, Squash};
 
-use crate::vfs::{QUIET, Seen};
+use crate::vfs::{AWAY, QUIET, Seen};
 
 /// Clients that are named as being in the way of a switch.
 const MAX_BLOCKERS: usize = 16;
@@ -40,18 +41,24 @@ pub(super) async fn show(State(cx): State<Arc<Context>>, Path(name): Path<String
 /// What keeps the next mount of a clone from setting off the switch that waits for it.
 fn blockers(cx: &Context, clone: &CloneRecord) -> Vec<String> {
     let now = cx.env.clock.uptime();
-    if !clone.waits_for_mount() || cx.activity.is_quiet(clone.id, now) {
+    if !clone.waits_for_mount() {
         return Vec::new();
     }
-    let users = cx.activity.users(clone.id, now, MAX_BLOCKERS);
-    let blocker = |seen: &Seen| match seen.connected {
-        true => format!("{} is connected", seen.client),
-        false => format!("{} used it less than {} s ago", seen.client, QUIET.as_secs() + 1),
+    let lately = |seen: &Seen, limit: Duration| seen.last.is_some_and(|last| now.saturating_sub(last) <= limit);
+    let blocker = |seen: &Seen| {
+        let client = seen.client;
+        match seen.connected {
+            true => format!("{client} is connected"),
+            false if lately(seen, QUIET) => format!("{client} used it less than {} s ago", QUIET.as_secs() + 1),
+            false => format!(
+                "{client} used it in the last {} min and has not unmounted it: only a mount of its own would do",
+                AWAY.as_secs() / 60
+            ),
+        }
     };
-    match users.is_empty() {
-        true => vec![format!("who used it in the last {} s is not known", QUIET.as_secs())],
-        false => users.iter().map(blocker).collect(),
-    }
+    let unknown = format!("who used it in the last {} s is not known", QUIET.as_secs());
+    let unknown = Some(unknown).filter(|_| !cx.activity.knows_users(now));
+    unknown.into_iter().chain(cx.activity.users(clone.id, now, MAX_BLOCKERS).iter().map(blocker)).collect()
 }
 
 pub(super) async fn create(State(cx): State<Arc<Context>>, Body(body): Body<CreateClones>) -> Answer<ClonesCreated> {

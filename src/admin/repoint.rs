@@ -10,7 +10,7 @@ use axum::extract::{ConnectInfo, State};
 use super::diff::escaped;
 use super::reply::{Answer, Body};
 use super::selection::target;
-use super::types::{ConflictInfo, RepointBody, RepointInfo};
+use super::types::{ConflictInfo, RepointBody, RepointInfo, StuckInfo};
 use super::views::{switch_policy, version_name};
 use super::{Context, Peer};
 use crate::error::Result;
@@ -110,9 +110,15 @@ fn repoint_info(image: &str, outcome: &RepointOutcome) -> RepointInfo {
         staged: count(&[Fate::Staged]),
         moved: outcome.clones.iter().filter(|clone| clone.moved).map(|clone| clone.name.to_string()).collect(),
         conflicts: outcome.clones.iter().flat_map(conflicts).take(MAX_CONFLICTS).collect(),
+        stuck: outcome.clones.iter().filter_map(stuck).take(MAX_CONFLICTS).collect(),
         conflicts_total: outcome.clones.iter().map(|clone| clone.conflicts_total).sum(),
         ..RepointInfo::default()
     }
+}
+
+fn stuck(clone: &CloneOutcome) -> Option<StuckInfo> {
+    let why = clone.why.as_ref()?.to_string();
+    Some(StuckInfo { name: clone.name.to_string(), why })
 }
 
 /// How the conflicts of a clone ended.

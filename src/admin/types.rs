@@ -499,10 +499,21 @@ pub struct RepointInfo {
     pub conflicts: Vec<ConflictInfo>,
     /// All of them; `conflicts` has the first of each clone.
     pub conflicts_total: u64,
+    /// Clones whose private writes cannot go along whoever wins.
+    #[serde(default)]
+    pub stuck: Vec<StuckInfo>,
     /// Of a dry run: former views that would stay readable.
     pub pins: Option<u64>,
     /// Of a dry run: bytes of the files that the version changed, which clients fetch anew if they read them.
     pub bytes_refetched: Option<u64>,
+}
+
+/// A clone whose private writes cannot go along.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StuckInfo {
+    /// The clone.
+    pub name: String,
+    pub why: String,
 }
 
 /// A path that a clone and the version changed both.

@@ -126,6 +126,9 @@ fn switched(done: &RepointInfo) -> String {
             done.conflicts.iter().map(row),
         ));
     }
+    for stuck in &done.stuck {
+        text.push_str(&format!("\n{}: {}", stuck.name, stuck.why));
+    }
     if let Some(refused) = &done.refused {
         text.push_str(&format!("\nwould be refused: {refused}"));
     }

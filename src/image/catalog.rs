@@ -104,6 +104,11 @@ impl Catalog {
         answer.await.unwrap_or_else(|_| Err(closed(label)))
     }
 
+    /// What `work` would do to a state; nothing comes of it.
+    pub fn rehearse<T>(&self, state: &State, work: impl FnOnce(&mut Draft) -> Result<T>) -> Result<T> {
+        work(&mut Draft::new(state.clone(), 0..0, self.env.clock.clone()))
+    }
+
     /// Identifiers for the caller alone, granted durably. `count` is bounded by [`MAX_ID_RANGE`].
     pub async fn id_range(&self, count: u64) -> Result<IdRange> {
         if !(1..=MAX_ID_RANGE).contains(&count) {

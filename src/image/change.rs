@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::Labels;
-use super::operation::{Advance, OperationRecord};
+use super::operation::{Advance, OperationRecord, Settled};
 use super::policy::SwitchPolicy;
 use super::record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, OperationId, SnapshotRecord, Staged,
@@ -95,6 +95,11 @@ pub enum Change {
         views: Vec<Vec<u64>>,
         sealed: Sealed,
     },
+    /// The switches that an operation had staged for these clones were made. By clone.
+    Settle {
+        operation: OperationId,
+        clones: Vec<Settled>,
+    },
 }
 
 impl Change {
@@ -121,6 +126,7 @@ impl Change {
             | Self::PutOperation(_)
             | Self::Advance(_)
             | Self::RemoveOperation(_)
+            | Self::Settle { .. }
             | Self::RemoveSnapshot { .. } => &[],
         }
     }

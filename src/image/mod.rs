@@ -49,12 +49,12 @@ pub use names::{
 };
 pub use operation::{
     Advance, Fate, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_UNFINISHED, MAX_WAVES, Next, OnFailure,
-    OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, WaveOutcome, WaveSpec,
+    OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, Settled, WaveOutcome, WaveSpec,
 };
 pub use policy::{
     Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,
 };
-pub use readers::{Readers, ViewUses};
+pub use readers::{Quiet, Readers, ViewUses};
 pub use record::{
     CloneRecord, ExportId, ExportOverrides, ImageId, ImageRecord, Lagging, MAX_LAYERS, MAX_TURNS, OperationId, Pin,
     SnapshotId, SnapshotRecord, Span, Squash, Staged, StoreRecord, Turn, VersionNumber, VersionRecord, View,

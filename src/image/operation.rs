@@ -16,6 +16,7 @@ pub use gate::{Gate, MAX_GATE_TEXT};
 pub(super) use waves::split;
 pub use waves::{MAX_WAVES, WaveSpec};
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -58,6 +59,8 @@ pub struct OperationRecord {
     pub outcomes: Vec<WaveOutcome>,
     /// Clones that were removed before their wave came, by id.
     pub gone: Vec<GoneClone>,
+    /// Clones that were switched before their wave came, because somebody activated them; by id.
+    pub early: Vec<Settled>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -207,12 +210,20 @@ pub enum Fate {
     Gone,
     /// It shows again what it showed once.
     Restored,
+    /// The same, and it had no private writes.
+    RestoredClean,
 }
 
 impl Fate {
     /// It shows something else afterwards.
     pub fn switches(self) -> bool {
-        matches!(self, Self::Switched | Self::Kept | Self::Discarded | Self::Preserved | Self::Restored)
+        use Fate::{Discarded, Kept, Preserved, Restored, RestoredClean, Switched};
+        matches!(self, Switched | Kept | Discarded | Preserved | Restored | RestoredClean)
+    }
+
+    /// Its version was all that it showed before.
+    pub(super) fn was_clean(self) -> bool {
+        matches!(self, Self::Switched | Self::RestoredClean)
     }
 }
 
@@ -221,6 +232,15 @@ impl Fate {
 pub struct GoneClone {
     pub id: ExportId,
     pub name: Arc<str>,
+}
+
+/// What became of a clone, apart from its wave: the switch that waited for it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settled {
+    pub id: ExportId,
+    pub fate: Fate,
+    /// The version that it showed before.
+    pub from: VersionNumber,
 }
 
 /// A step of an operation.
@@ -267,12 +287,12 @@ impl OperationRecord {
         self.plan.waves.iter().map(Vec::len).sum()
     }
 
-    /// Clones of the waves that are done, by what became of them.
+    /// Clones that are done, by what became of them.
     pub fn count(&self, fates: &[Fate]) -> usize {
-        self.outcomes.iter().map(|wave| wave.count(fates)).sum()
+        self.finished().filter(|(_, fate)| fates.contains(fate)).count()
     }
 
-    /// The clones of the waves that are done, with what became of them.
+    /// The clones of the waves that are done, and those that were early, with what became of them.
     pub fn finished(&self) -> impl Iterator<Item = (ExportId, Fate)> {
         self.outcomes_of_clones().map(|(id, fate, _)| (id, fate))
     }
@@ -280,10 +300,11 @@ impl OperationRecord {
     /// The same, with the version that each showed before.
     pub(super) fn outcomes_of_clones(&self) -> impl Iterator<Item = (ExportId, Fate, VersionNumber)> {
         let waves = self.plan.waves.iter().zip(&self.outcomes);
-        waves.flat_map(|(wave, outcome)| {
+        let done = waves.flat_map(|(wave, outcome)| {
             let fates = outcome.fates.iter().copied().zip(outcome.from.iter().copied());
             wave.iter().copied().zip(fates).map(|(id, (fate, from))| (id, fate, from))
-        })
+        });
+        done.chain(self.early.iter().map(|early| (early.id, early.fate, early.from)))
     }
 
     /// What comes when a wave is done.
@@ -309,18 +330,50 @@ impl OperationRecord {
         self.gone.binary_search_by_key(&id, |gone| gone.id).ok().map(|at| &self.gone[at].name)
     }
 
+    /// The clone was switched before its wave came.
+    pub fn settled_early(&self, id: ExportId) -> Option<&Settled> {
+        self.early.binary_search_by_key(&id, |settled| settled.id).ok().map(|at| &self.early[at])
+    }
+
+    /// The switches that waited for these clones, by id, were made: their waves' outcomes say so, or will.
+    pub(super) fn settle(&mut self, settled: &[Settled]) {
+        let find = |id| settled.binary_search_by_key(&id, |settled| settled.id).ok().map(|at| settled[at]);
+        for (wave, clones) in self.plan.waves.iter().enumerate() {
+            let found = clones.iter().enumerate().filter_map(|(at, id)| find(*id).map(|settled| (at, settled)));
+            match self.outcomes.get_mut(wave) {
+                Some(outcome) => found.for_each(|(at, settled)| outcome.settle(at, settled)),
+                None => self.early.extend(found.map(|(_, settled)| settled)),
+            }
+        }
+        self.early.sort_unstable_by_key(|settled| settled.id);
+    }
+
     /// What its own step changes it to.
     pub(super) fn advance(&mut self, advance: &Advance) {
         self.state = advance.state.clone();
         self.next = advance.next;
         self.since = advance.at;
-        self.outcomes.extend(advance.outcome.clone());
+        let Some(outcome) = &advance.outcome else { return };
+        let settled: HashSet<_> = self.plan.waves.get(self.outcomes.len()).into_iter().flatten().collect();
+        self.early.retain(|early| !settled.contains(&early.id));
+        self.outcomes.push(outcome.clone());
     }
 }
 
 impl WaveOutcome {
-    pub fn count(&self, fates: &[Fate]) -> usize {
-        self.fates.iter().filter(|fate| fates.contains(fate)).count()
+    /// What was settled before it came, of its `clones`.
+    pub(super) fn settle_early(&mut self, clones: &[ExportId], operation: &OperationRecord) {
+        for (at, id) in clones.iter().enumerate() {
+            if let Some(settled) = operation.settled_early(*id) {
+                self.settle(at, *settled);
+            }
+        }
+    }
+
+    fn settle(&mut self, at: usize, settled: Settled) {
+        if let (Some(fate), Some(from)) = (self.fates.get_mut(at), self.from.get_mut(at)) {
+            (*fate, *from) = (settled.fate, settled.from);
+        }
     }
 
     /// Why a clone of it stays.

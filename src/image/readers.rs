@@ -12,6 +12,12 @@ pub trait Readers: Send + Sync + 'static {
     fn readers_since(&self, clones: &[ExportId], since: Duration) -> usize;
 }
 
+/// Whether a clone may be switched without anybody noticing.
+pub trait Quiet: Send + Sync + 'static {
+    /// Nobody uses the clone, as far as is known.
+    fn is_quiet(&self, clone: ExportId) -> bool;
+}
+
 /// Who may still hold handles into former views of clones.
 pub trait ViewUses: Send + Sync + 'static {
     /// From this uptime on nothing that clients did is missing here: the start at first.

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::record::{CloneRecord, ExportId, MAX_LAYERS, MAX_TURNS, OperationId, Pin, Span, Turn, VersionNumber, View};
 use crate::env::Time;
 use crate::error::{Error, ErrorKind, Result};
+use crate::overlay::rebase::FITS;
 use crate::overlay::{Layer, OverlayId};
 
 #[cfg(test)]
@@ -226,10 +227,11 @@ impl CloneRecord {
         let former = switch.sealed.stack(&self.view);
         let common = former.iter().zip(new).take_while(|(a, b)| a == b).count();
         let kept = matches!(switch.shown, Shown::Kept { .. });
-        // What makes kept writes fit says nothing of any object's content.
-        let new = if kept { &[] } else { &new[common..] };
-        let mut layers: Vec<_> = former[common..].iter().chain(new).copied().collect();
+        // What makes kept writes fit says nothing of any object's content, but of those that come back.
+        let other = if kept { &[] } else { &new[common..] };
+        let mut layers: Vec<_> = former[common..].iter().chain(other).copied().collect();
         let mut written: Vec<_> = self.loose.iter().copied().chain(written_pins(&self.pins, &switch.sealed)).collect();
+        written.extend(returned(switch, former.len(), new));
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();
         if layers.is_empty() && written.is_empty() {
@@ -244,7 +246,7 @@ impl CloneRecord {
         }
         let except = match switch.shown {
             // The first of them holds what went along.
-            Shown::Preserved(_) if !all => new.first().copied().into_iter().collect(),
+            Shown::Preserved(_) if !all => other.first().copied().into_iter().collect(),
             _ => Vec::new(),
         };
         Some(Turn { view: self.view.number + 1, all, layers, written, except })
@@ -258,6 +260,12 @@ impl CloneRecord {
             self.turns.drain(..last);
         }
     }
+}
+
+/// The objects that come back in the layer that makes kept writes fit, over as many layers as there were.
+fn returned(switch: &ViewSwitch, were: usize, new: &[Layer]) -> Option<Span> {
+    let fits = matches!(switch.shown, Shown::Kept { .. }).then(|| new.get(were)).flatten()?;
+    (fits.upto > FITS).then_some(Span { after: FITS, upto: *fits })
 }
 
 /// What was written to the tops of pins since the last switch.

@@ -54,7 +54,7 @@ pub struct Node {
     /// Bytes that the data of its own layer covers, exactly.
     pub(super) own: u64,
     /// The version that lies under its layers, if that is not the one that the view shows.
-    pub(super) base: Option<ManifestId>,
+    pub base: Option<ManifestId>,
     /// Where the image has its data, if the node is the image's.
     pub(super) content: Content,
 }
@@ -179,7 +179,7 @@ struct Present {
     below: u64,
     below_used: u64,
     own: u64,
-    base: Option<ManifestId>,
+    pub base: Option<ManifestId>,
 }
 
 impl NodeState {

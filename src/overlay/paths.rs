@@ -22,7 +22,7 @@ use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, MAX_DEPTH, Manifest, 
 
 /// Paths of directories that are remembered.
 const MAX_PATHS: usize = 4096;
-/// Names of private directories that are remembered.
+/// Private names that are remembered.
 const MAX_NAMES: usize = 256 * 1024;
 
 /// Sealed layers over a version, to be asked on a thread that may block.
@@ -39,7 +39,7 @@ impl SealedView<'_> {
     pub(super) fn ask<T>(&self, mut question: impl FnMut(&Tree<'_>, &mut Fetch<'_>) -> Step<T>) -> Result<T> {
         Fetch::new(self.chunks).run_blocking(|fetch| {
             let manifest = Manifest::open(fetch, &self.manifest)?;
-            question(&Tree::open_sealed(self.overlays, manifest, self.layers), fetch)
+            question(&Tree::open_sealed(self.overlays, manifest, self.layers)?, fetch)
         })
     }
 
@@ -64,17 +64,25 @@ impl SealedView<'_> {
 /// The paths of a view's directories.
 pub struct Paths<'a> {
     view: SealedView<'a>,
-    private: &'a Private,
     paths: HashMap<Ino, Vec<u8>>,
-    /// Private names of directories: of all whose parent is in `scanned`.
-    names: HashMap<Ino, (Ino, Bytes)>,
+    names: PrivateNames,
+}
+
+/// Private names, by what they lead to. A directory is gone through once, whatever number of its names are
+/// asked for.
+pub struct PrivateNames {
+    private: Private,
+    /// Of directories only.
+    dirs_only: bool,
+    /// By (directory, object): all names of the directories in `scanned`, and of one object the first.
+    names: HashMap<(Ino, Ino), Entry>,
     scanned: HashSet<Ino>,
 }
 
 impl<'a> Paths<'a> {
     /// `private` is what the view's layers hold.
     pub fn new(view: SealedView<'a>, private: &'a Private) -> Self {
-        Self { view, private, paths: HashMap::new(), names: HashMap::new(), scanned: HashSet::new() }
+        Self { view, paths: HashMap::new(), names: PrivateNames::new(private, true) }
     }
 
     /// The path of a directory as the view has it, from the root and without a leading slash; `None` if
@@ -118,29 +126,38 @@ impl<'a> Paths<'a> {
         {
             return Ok(entry.name);
         }
-        self.private_name(parent, dir)?.ok_or_else(|| nameless(dir))
+        self.names.find(parent, dir)?.map(|entry| entry.name).ok_or_else(|| nameless(dir))
+    }
+}
+
+impl PrivateNames {
+    pub fn new(private: &Private, dirs_only: bool) -> Self {
+        Self { private: private.clone(), dirs_only, names: HashMap::new(), scanned: HashSet::new() }
     }
 
-    /// The same, if it is a private one.
-    fn private_name(&mut self, parent: Ino, dir: Ino) -> Result<Option<Bytes>> {
-        if let Some((_, name)) = self.names.get(&dir).filter(|(named_in, _)| *named_in == parent) {
-            return Ok(Some(name.clone()));
+    /// The first private name of `ino` in `parent`.
+    pub fn find(&mut self, parent: Ino, ino: Ino) -> Result<Option<Entry>> {
+        if let Some(entry) = self.names.get(&(parent, ino)) {
+            return Ok(Some(entry.clone()));
         }
         if self.scanned.contains(&parent) {
             return Ok(None);
         }
         let (mut found, mut whole) = (None, true);
         for name in self.private.names_of(parent) {
-            let Some(entry) = name?.entry.filter(|entry| entry.kind == FileKind::Directory) else { continue };
-            if entry.ino == dir {
-                found = Some(entry.name.clone());
+            let Some(entry) = name?.entry else { continue };
+            if self.dirs_only && entry.kind != FileKind::Directory {
+                continue;
+            }
+            if entry.ino == ino {
+                found = found.or_else(|| Some(entry.clone()));
             }
             if self.names.len() == MAX_NAMES {
                 self.names.clear();
                 self.scanned.clear();
                 whole = false;
             }
-            self.names.insert(entry.ino, (parent, entry.name));
+            self.names.entry((parent, entry.ino)).or_insert(entry);
         }
         // One that has more than are remembered is gone through again.
         if whole {

@@ -43,8 +43,10 @@ use crate::manifest::ManifestId;
 use crate::meta::Durability;
 use crate::overlay::index::OverlayRow;
 
-/// The position of everything in a layer that makes others fit.
-const POSITION: Position = 1;
+/// The position of what makes other layers fit, and begins nothing.
+pub const FITS: Position = 1;
+/// The position of objects that come back as the version to come has them: new lines of content.
+pub const RETURNED: Position = 2;
 /// Rows of one batch.
 const BATCH: usize = 1000;
 /// Conflicts of one clone that are told by path; all are counted.
@@ -106,21 +108,23 @@ impl fmt::Display for Did {
 }
 
 impl OverlayStore {
-    /// Look at all that the layers change. They must be sealed: what they show must stay.
+    /// See that what is sealed is in the index, at its positions: looks at layers see only what is there.
+    pub async fn index_sealed(self: &Arc<Self>) -> Result<()> {
+        self.flush(Durability::Buffered).await
+    }
+
+    /// Look at all that the layers change. They must be sealed, and in the index: what they show must stay.
     pub async fn survey(self: &Arc<Self>, rebase: Rebase) -> Result<Survey> {
-        // What is sealed is in the index from here on, at its positions.
-        self.flush(Durability::Buffered).await?;
         self.blocking("looking at private changes", move |store| Survey::new(store, rebase)).await
     }
 
     /// Bring surveys up to layers that were written since.
-    pub async fn survey_again(self: &Arc<Self>, surveys: Vec<(Arc<Survey>, Vec<Layer>)>) -> Result<Vec<Survey>> {
-        if surveys.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.flush(Durability::Buffered).await?;
+    pub async fn survey_again(
+        self: &Arc<Self>,
+        surveys: Vec<(Arc<Survey>, Vec<Layer>)>,
+    ) -> Result<Vec<Result<Survey>>> {
         self.blocking("looking at private changes again", move |store| {
-            surveys.iter().map(|(survey, layers)| survey.again(store, layers)).collect()
+            Ok(surveys.iter().map(|(survey, layers)| survey.again(store, layers)).collect())
         })
         .await
     }
@@ -134,7 +138,6 @@ impl OverlayStore {
         paths: Vec<String>,
         into: OverlayId,
     ) -> Result<(Layer, Held)> {
-        self.flush(Durability::Buffered).await?;
         let layers = rebase.layers.clone();
         let choice = self.blocking("choosing what is preserved", move |store| preserve::choose(store, &rebase, &paths));
         self.flatten_choice(layers, Some(choice.await?), into).await
@@ -160,12 +163,12 @@ impl OverlayStore {
 
     fn write_fit(&self, fit: &Fit, into: OverlayId) -> Result<Layer> {
         let layer = fit.layer(into);
-        let row = OverlayRow { position: POSITION, counts: layer.counts };
-        self.insert(Overlay::new(into, row, vec![POSITION], Touched::Unread));
-        let mut copy = Copy::new(&self.index, into, POSITION, BATCH);
+        let row = OverlayRow { position: layer.upto, counts: layer.counts };
+        self.insert(Overlay::new(into, row, vec![layer.upto], Touched::Unread));
+        let mut copy = Copy::new(&self.index, into, layer.upto, BATCH);
         copy.begin()?;
-        for (key, value) in fit.rows() {
-            copy.put(key, value?)?;
+        for (key, value, position) in fit.rows() {
+            copy.put_at(key, value?, position)?;
         }
         copy.finish(layer.counts, Durability::Buffered)?;
         Ok(layer)

@@ -75,11 +75,11 @@ impl<'a> Tree<'a> {
         top: OverlayId,
     ) -> Step<Self> {
         let top = store.find(top).map(|overlay| store.lock(fetch, &overlay)).transpose()?;
-        Ok(Self { store: Some(store), top, ..Self::of_version(manifest) }.over(store, layers))
+        Ok(Self { store: Some(store), top, ..Self::of_version(manifest) }.over(store, layers)?)
     }
 
     /// The layers alone, as a snapshot shows them.
-    pub fn open_sealed(store: &'a OverlayStore, manifest: Manifest, layers: &[Layer]) -> Self {
+    pub fn open_sealed(store: &'a OverlayStore, manifest: Manifest, layers: &[Layer]) -> Result<Self> {
         Self { store: Some(store), ..Self::of_version(manifest) }.over(store, layers)
     }
 
@@ -92,16 +92,21 @@ impl<'a> Tree<'a> {
         top: OverlayId,
     ) -> Step<Self> {
         let top = Some(store.lock_for_change(fetch, top)?);
-        Ok(Self { store: Some(store), top, ..Self::of_version(manifest) }.over(store, layers))
+        Ok(Self { store: Some(store), top, ..Self::of_version(manifest) }.over(store, layers)?)
     }
 
-    fn over(mut self, store: &OverlayStore, layers: &[Layer]) -> Self {
+    fn over(mut self, store: &OverlayStore, layers: &[Layer]) -> Result<Self> {
         for layer in layers.iter().rev() {
             self.lower_counts.bytes += layer.counts.bytes;
             self.lower_counts.inodes += layer.counts.inodes;
-            self.lower.extend(store.find(layer.overlay).map(|overlay| (overlay, layer.upto)));
+            match store.find(layer.overlay) {
+                Some(overlay) => self.lower.push((overlay, layer.upto)),
+                None if layer.upto == 0 => {}
+                // Without it, what lies below would show, as if nothing had been written.
+                None => return Err(missing(layer)),
+            }
         }
-        self
+        Ok(self)
     }
 
     pub fn manifest(&self) -> &Manifest {
@@ -408,4 +413,8 @@ fn show(
     state: &EntryState,
 ) -> Result<ControlFlow<()>> {
     state.entry(cookie).map_or(Ok(ControlFlow::Continue(())), visit)
+}
+
+fn missing(layer: &Layer) -> Error {
+    Error::corrupt(format!("overlay {} is named and not there", layer.overlay.0)).remedy("run `mimeo fsck`")
 }

@@ -37,6 +37,9 @@ const MAX_ENTRIES: usize = 1 << 18;
 const MAX_VIEW_CLIENTS: usize = 64;
 /// How long nobody may have used a clone for it to count as unused.
 pub const QUIET: Duration = Duration::from_secs(90);
+/// How long a machine may have been silent, and unconnected, and still counts where another address mounts: a
+/// client closes an idle connection after some minutes, and has the clone mounted all the same.
+pub const AWAY: Duration = Duration::from_secs(3600);
 /// Uses within it are one.
 const RESOLUTION: Duration = Duration::from_secs(1);
 const SHARDS: usize = 64;
@@ -247,26 +250,35 @@ impl Activity {
         *since = now.max(*since);
     }
 
-    /// Whether nobody has used the clone for a while, as far as is known, nor has a connection to it.
-    pub fn is_quiet(&self, clone: ExportId, now: Duration) -> bool {
-        let is_known = self.complete_since() + QUIET <= now;
-        is_known && self.clients(clone, |client| client.is_active(now)).next().is_none()
+    /// Whether a mount by this address finds the clone unused, as far as is known.
+    pub fn is_quiet(&self, clone: ExportId, by: IpAddr, now: Duration) -> bool {
+        let by = by.to_canonical();
+        let blocks = |address: IpAddr, client: &Client| match address == by {
+            true => client.is_active(now),
+            false => client.is_active(now) || client.is_away(now),
+        };
+        self.knows_users(now) && self.clients(clone, blocks).next().is_none()
     }
 
-    /// Who keeps a clone from being quiet, at most `limit`.
+    /// Whether it is known who has used a clone lately.
+    pub fn knows_users(&self, now: Duration) -> bool {
+        self.complete_since() + QUIET <= now
+    }
+
+    /// Who keeps a mount of the clone, by anybody or by another one, from finding it unused, at most `limit`.
     pub fn users(&self, clone: ExportId, now: Duration, limit: usize) -> Vec<Seen> {
-        self.clients(clone, |client| client.is_active(now)).take(limit).collect()
+        self.clients(clone, |_, client| client.is_active(now) || client.is_away(now)).take(limit).collect()
     }
 
     /// The clients of a clone that may hold handles into its view `view`, at most `limit`.
     pub fn holders(&self, clone: ExportId, view: u64, limit: usize) -> Vec<Seen> {
-        self.clients(clone, |client| client.last.is_some() && !client.has_left(view)).take(limit).collect()
+        self.clients(clone, |_, client| client.last.is_some() && !client.has_left(view)).take(limit).collect()
     }
 
     /// The clients of a clone for which `wanted` holds, by address.
-    fn clients(&self, clone: ExportId, wanted: impl Fn(&Client) -> bool) -> impl Iterator<Item = Seen> {
+    fn clients(&self, clone: ExportId, wanted: impl Fn(IpAddr, &Client) -> bool) -> impl Iterator<Item = Seen> {
         let shard = self.shard(clone).lock();
-        let of_clone = shard.of_clone(clone).filter(|(_, client)| wanted(client));
+        let of_clone = shard.of_clone(clone).filter(|(address, client)| wanted(*address, client));
         let seen = |(address, client): (IpAddr, &Client)| Seen {
             client: address,
             last: client.last,
@@ -293,7 +305,7 @@ impl Activity {
 
 impl Readers for Activity {
     fn readers_since(&self, clones: &[ExportId], since: Duration) -> usize {
-        let reads = |client: &Client| client.read.is_some_and(|read| read >= since);
+        let reads = |_, client: &Client| client.read.is_some_and(|read| read >= since);
         clones.iter().map(|clone| self.clients(*clone, reads).count()).sum()
     }
 }
@@ -358,6 +370,12 @@ impl Client {
     /// It uses the clone: it has a connection that does, or sent a request lately.
     fn is_active(&self, now: Duration) -> bool {
         !self.connections.is_empty() || self.last.is_some_and(|last| last + QUIET + RESOLUTION > now)
+    }
+
+    /// It used the clone not too long ago, and has not unmounted it since.
+    fn is_away(&self, now: Duration) -> bool {
+        let unmounted = self.left.as_ref().is_some_and(|left| left.unmounted);
+        !unmounted && self.last.is_some_and(|last| last + AWAY + RESOLUTION > now)
     }
 
     /// It did anything lately.

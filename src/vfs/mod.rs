@@ -6,7 +6,8 @@
 //! | `serve` | the service itself: exports, and the verbs by name |
 //! | `resolve` | from an object to its node: views, pins, generations, fileids |
 //! | `read`, `change/` | the verbs that read; those that change something |
-//! | `mount` | MNT and UMNT, and the switch that a MNT sets off |
+//! | `mount` | MNT and UMNT |
+//! | `activation` | the switch that a MNT sets off |
 //! | `activity` | who uses which clone |
 //! | `access`, `policy` | permission bits; who may use an export, and as whom |
 //! | `inodes`, `quota`, `reserve` | numbers for new objects; what a clone may hold; what must stay free on the disk |
@@ -21,6 +22,7 @@
 //! is on stable storage. Nothing is undone, because nothing takes effect before its commit.
 
 mod access;
+mod activation;
 mod activity;
 mod change;
 mod inodes;
@@ -33,7 +35,7 @@ mod resolve;
 mod serve;
 mod types;
 
-pub use activity::{Activity, Footprint, QUIET, Seen};
+pub use activity::{AWAY, Activity, Footprint, QUIET, Seen};
 pub use policy::{ExportPolicy, Squash};
 pub use serve::ImageVfs;
 pub use types::{

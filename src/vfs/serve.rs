@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::activation::Activations;
 use super::activity::Activity;
 use super::inodes::Inodes;
 use super::policy::{ExportPolicy, Rules};
@@ -34,8 +35,8 @@ pub struct ImageVfs {
     inodes: Inodes,
     reserve: Reserve,
     activity: Arc<Activity>,
-    /// Makes switches that wait for a MNT; without one they go on waiting.
-    fleet: Option<Fleet>,
+    /// Makes switches that wait for a MNT; without it they go on waiting.
+    activations: Option<Arc<Activations>>,
 }
 
 impl ImageVfs {
@@ -51,17 +52,18 @@ impl ImageVfs {
         let inodes = Inodes::new(catalog.clone());
         let reserve = Reserve::new(env.clone(), data_dir);
         let activity = Activity::new(env.clock.uptime());
-        Self { catalog, chunks, overlays, policy, env, inodes, reserve, activity, fleet: None }
+        Self { catalog, chunks, overlays, policy, env, inodes, reserve, activity, activations: None }
     }
 
     /// Let a MNT set off the switch that waits for it.
     #[must_use]
     pub fn activating(self, fleet: Fleet) -> Self {
-        Self { fleet: Some(fleet), ..self }
+        let activations = Activations::new(fleet, self.activity.clone(), self.env.clock.clone());
+        Self { activations: Some(Arc::new(activations)), ..self }
     }
 
-    pub(super) fn fleet(&self) -> Option<&Fleet> {
-        self.fleet.as_ref()
+    pub(super) fn activations(&self) -> Option<&Arc<Activations>> {
+        self.activations.as_ref()
     }
 
     pub(super) fn policy(&self) -> &ExportPolicy {

@@ -53,3 +53,20 @@ fn what_is_withdrawn_does_not_wait() {
     assert_eq!(world.json(&["clone", "unstage", "a"]), json!({ "names": [] }));
     world.run(&["clone", "activate"]).refused(2, &["CLONE"]);
 }
+
+#[test]
+fn what_waits_for_a_time_is_made_at_once_for_those_who_ask() {
+    let (world, _) = staged();
+    world.run(&["clone", "unstage", "a", "b", "c"]).ok();
+    let scheduled = world.json(&["repoint", "base", "--to", "base@v2", "--at", "+2h"]);
+    let activated = world.json(&["clone", "activate", "b"]);
+    assert_eq!(activated["clones"][0]["operation"], scheduled["operation"]);
+    assert_eq!(versions(&world), ["base@v1", "base@v2", "base@v1"]);
+    let id = scheduled["operation"].as_str().unwrap();
+    let shown = world.json(&["ops", "show", id]);
+    assert_eq!((&shown["state"], &shown["outcome"]["switched"]), (&json!("scheduled"), &json!(1)));
+    assert_eq!(column(&shown["clone_states"], "state"), ["waiting", "switched", "waiting"]);
+    world.run(&["ops", "abort", id]).ok();
+    world.run(&["rollback", id]).ok();
+    assert_eq!(versions(&world), ["base@v1"; 3]);
+}

@@ -159,10 +159,8 @@ impl CloneModel {
                 let object = view.tree.objects.get(id).cloned();
                 self.lines.entry(*id).or_default().insert(identity.clone(), object);
             }
-            for (id, lines) in &mut self.lines {
-                let ended = |identity: &Identity| view.tree.ended.contains(&identity.handle);
-                let gone = view.tree.gone.contains(id);
-                lines.iter_mut().filter(|(identity, _)| gone && ended(identity)).for_each(|(_, line)| *line = None);
+            for (identity, id) in &view.tree.ended {
+                self.lines.entry(*id).or_default().insert(identity.clone(), None);
             }
         }
     }
@@ -221,7 +219,7 @@ impl CloneModel {
                 let Some(pin) = at.checked_sub(1) else { return Leads::Current };
                 return Leads::Pin(pin, may_have_ended || !tree.changed);
             }
-            if tree.ended.contains(&held.handle) {
+            if tree.has_ended(&held.handle) {
                 return Leads::Nowhere;
             }
             // It was removed under a name that nobody had looked at.

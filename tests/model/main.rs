@@ -13,12 +13,14 @@ mod fleet;
 mod fleets;
 mod golden;
 mod held;
+mod preserved;
 #[allow(dead_code, reason = "the crash tests use the rest")]
 mod reference;
 mod switches;
 mod three_way;
 mod trusted;
 mod views;
+mod winners;
 mod world;
 
 /// A number from the environment.

@@ -7,8 +7,9 @@ use rand::seq::{IndexedRandom, IteratorRandom};
 use serde_json::Value;
 
 use crate::fleet::View;
-use crate::reference::ObjectId;
-use crate::three_way::ThreeWay;
+use crate::reference::{ObjectId, Tree};
+use crate::three_way::{Conflict, ThreeWay};
+use crate::winners::Winner;
 use crate::world::{IMAGE, World};
 
 /// With more layers the product makes one of them before it adds some.
@@ -40,6 +41,9 @@ enum Writes {
     Stay,
 }
 
+/// What becomes of what both sides changed; `None`: nothing is switched.
+type OnConflict = Option<Winner>;
+
 /// What a repoint does to a clone.
 enum Fate {
     Unchanged,
@@ -48,7 +52,7 @@ enum Fate {
     Kept(View),
     Preserved(View, BTreeSet<ObjectId>),
     Stays,
-    Conflicts(String),
+    Conflicts(Conflict),
     /// Nothing at all is switched.
     Refused,
 }
@@ -77,14 +81,22 @@ impl World {
         }
         chosen.iter().for_each(|name| self.hold_some(name));
         let (version, writes) = (self.some_version(), self.some_writes(&chosen[0]));
+        let on_conflict = self.some_winner(&writes);
         let may_fail = if self.rng.random_ratio(1, 4) { 1 } else { 0 };
         let (to, failures) = (format!("{IMAGE}@v{version}"), may_fail.to_string());
         let mut command = vec!["repoint", IMAGE, "--to", &to, "--max-failures", &failures];
         command.extend(writes.arguments());
+        if let Some(winner) = on_conflict {
+            command.extend(["--conflict", winner.argument()]);
+        }
         command.push("--clone");
         command.extend(chosen.iter().map(String::as_str));
         self.driver.note(command.join(" "));
-        let fates: Vec<Fate> = chosen.iter().map(|name| self.fate(name, version, &writes)).collect();
+        for name in &chosen {
+            let conflicts = self.sides(name, version).conflicts();
+            self.driver.note(format!("{name} of v{}, both changed {conflicts:?}", self.clones[name].view.version));
+        }
+        let fates: Vec<Fate> = chosen.iter().map(|name| self.fate(name, version, &writes, on_conflict)).collect();
         let failed = fates.iter().filter(|fate| matches!(fate, Fate::Conflicts(_))).count();
         if failed > may_fail || fates.iter().any(|fate| matches!(fate, Fate::Refused)) {
             *self.fates.entry("refused").or_default() += 1;
@@ -109,6 +121,14 @@ impl World {
         }
     }
 
+    fn some_winner(&mut self, writes: &Writes) -> OnConflict {
+        match (writes, self.rng.random_range(0..4)) {
+            (Writes::Keep | Writes::Preserve(_), 0) => Some(Winner::Clone),
+            (Writes::Keep | Writes::Preserve(_), 1) => Some(Winner::Image),
+            _ => None,
+        }
+    }
+
     /// Paths of a clone, or of its version.
     fn some_paths(&mut self, name: &str) -> Vec<String> {
         let view = &self.clones[name].view;
@@ -121,32 +141,35 @@ impl World {
         chosen.iter().map(|path| path.trim_start_matches('/').to_owned()).collect()
     }
 
-    /// What is to become of a clone.
-    fn fate(&self, name: &str, version: usize, writes: &Writes) -> Fate {
+    /// A clone between the version that it shows and another one.
+    fn sides(&self, name: &str, version: usize) -> ThreeWay<'_> {
         let view = &self.clones[name].view;
-        let (base, theirs) = (&self.versions[view.version - 1], &self.versions[version - 1]);
-        let fresh = || View::of_version(theirs, version);
-        let sides = ThreeWay { base, mine: &view.tree, theirs };
+        let [base, theirs] = [view.version, version].map(|number| &self.versions[number - 1]);
+        ThreeWay { version: view.version, base, mine: &view.tree, theirs }
+    }
+
+    /// What is to become of a clone.
+    fn fate(&self, name: &str, version: usize, writes: &Writes, on_conflict: OnConflict) -> Fate {
+        let view = &self.clones[name].view;
+        let sides = self.sides(name, version);
+        let fresh = || View::of_version(sides.theirs, version);
         match writes {
             Writes::Discard if view.is_private() => Fate::Discarded(fresh()),
             Writes::Preserve(paths) if view.is_private() => {
                 let Some(choice) = sides.choose(paths) else { return Fate::Refused };
                 let part = sides.part(&choice);
-                let sides = ThreeWay { base, mine: &part, theirs };
-                match sides.conflicts().first() {
-                    Some(first) => Fate::Conflicts(first.clone()),
-                    None => Fate::Preserved(View::over_version(&sides.merged(), version, 2), choice.objects),
+                let along = choice.objects.into_iter().filter(|id| part.objects.contains_key(id)).collect();
+                match (ThreeWay { mine: &part, ..sides }).switched(on_conflict) {
+                    Ok(tree) => Fate::Preserved(View::over_version(&tree, version, 2), along),
+                    Err(first) => Fate::Conflicts(first),
                 }
             }
             _ if view.version == version => Fate::Unchanged,
             _ if !view.is_private() => Fate::Switched(fresh()),
             Writes::Stay => Fate::Stays,
-            _ => match sides.conflicts().first() {
-                Some(first) => Fate::Conflicts(first.clone()),
-                None => {
-                    let layers = view.layers.min(FLATTEN_ABOVE) + 2;
-                    Fate::Kept(View::over_version(&sides.merged(), version, layers))
-                }
+            _ => match sides.switched(on_conflict) {
+                Ok(tree) => Fate::Kept(View::over_version(&tree, version, view.layers.min(FLATTEN_ABOVE) + 2)),
+                Err(first) => Fate::Conflicts(first),
             },
         }
     }
@@ -290,6 +313,27 @@ impl World {
     }
 }
 
+impl ThreeWay<'_> {
+    /// What the clone shows afterwards, or why it cannot.
+    fn switched(&self, on_conflict: OnConflict) -> Result<Tree, Conflict> {
+        let stops = |conflict: &Conflict| on_conflict.is_none() || conflict.is_undecidable();
+        match self.conflicts().into_iter().find(stops) {
+            Some(conflict) => Err(conflict),
+            // Without conflicts no side has to win.
+            None => Ok(self.merged(on_conflict.unwrap_or(Winner::Clone))),
+        }
+    }
+}
+
+impl Winner {
+    fn argument(self) -> &'static str {
+        match self {
+            Self::Clone => "clone-wins",
+            Self::Image => "image-wins",
+        }
+    }
+}
+
 impl Fate {
     fn word(&self) -> &'static str {
         match self {
@@ -306,7 +350,7 @@ impl Fate {
 
     fn text(&self) -> String {
         match self {
-            Self::Conflicts(first) => format!("conflicts, {first}"),
+            Self::Conflicts(first) => format!("conflicts, {first:?}"),
             other => other.word().into(),
         }
     }

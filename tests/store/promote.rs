@@ -8,7 +8,7 @@ use std::sync::Arc;
 use mimeo::error::ErrorKind;
 use mimeo::image::import::{ImportDone, Progress};
 use mimeo::image::promote::{PromoteRequest, run_promote};
-use mimeo::image::{CloneTarget, Labels, NewSnapshot};
+use mimeo::image::{CloneTarget, Labels, NewSnapshot, OnConflict, RepointPlan, SwitchPolicy, VersionRef};
 use mimeo::manifest::FileKind;
 use mimeo::vfs::{Attr, CreateHow, NewAttr, NewObject, Object, Place, Vfs};
 
@@ -167,6 +167,38 @@ async fn a_snapshot_becomes_a_version_of_another_image() {
     assert_eq!(world.read_path(copy, "dir/mode").await, b"then");
     assert!(world.read_path(copy, "dir/same").await == noise(1, 200_000));
     assert_ne!(world.find(copy, "dir/same").await.unwrap().ino, file.ino);
+}
+
+/// A disk that was kept over a version that has another one is still a disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kept_disk_is_promoted_as_a_disk() {
+    let world = World::new().await;
+    let source = world.source("src");
+    let mut disk = noise(4, 2 << 20);
+    disk[510..512].copy_from_slice(&[0x55, 0xaa]);
+    write(&source, "vm", &disk);
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    put(&world, world.find(root, "vm").await.unwrap(), 510, &[0, 0]).await;
+    disk[1 << 20] ^= 1;
+    write(&source, "vm", &disk);
+    world.import("img", &source).await.unwrap();
+    let plan = |clone: &str, number| {
+        let policy = SwitchPolicy { conflict: Some(OnConflict::CloneWins), ..SwitchPolicy::default() };
+        let target = CloneTarget::Names(vec![clone.into()]);
+        RepointPlan::new("img", VersionRef::number("img", number), target).with(policy)
+    };
+    world.fleet.repoint(plan("desk", 2)).await.unwrap();
+    let kept = world.read_path(root, "vm").await;
+    promote(&world, "desk", "img").await;
+    let copy = world.clone_of("img", "copy").await;
+    assert!(world.read_path(copy, "vm").await == kept);
+    // A conflict says what is a disk: by its first bytes and its name, this one would be none.
+    put(&world, world.find(copy, "vm").await.unwrap(), 0, b"mine").await;
+    write(&source, "vm", b"no disk");
+    world.import("img", &source).await.unwrap();
+    let predicted = world.fleet.predict(&plan("copy", 4)).await.unwrap();
+    assert!(predicted.outcome.clones[0].conflicts[0].disk_image);
 }
 
 /// What a promotion leaves that did not get to its end: nothing.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use futures_util::FutureExt;
 use mimeo::error::ErrorKind;
-use mimeo::image::{CloneTarget, OnConflict, RepointPlan, SwitchPolicy, VersionRef, Writes};
-use mimeo::vfs::{CreateHow, FileKind, NewAttr, NewObject, Object, Place, Vfs};
+use mimeo::image::{CloneTarget, Labels, NewSnapshot, OnConflict, RepointPlan, SwitchPolicy, VersionRef, Writes};
+use mimeo::vfs::{CreateHow, FileKind, NewAttr, NewObject, Object, Place, SetTime, Vfs};
 
 use crate::world::{World, chmod, write};
 
@@ -355,6 +355,135 @@ async fn an_open_log_goes_along_again_and_again() {
         assert_eq!(world.read(left).await.unwrap(), text.as_bytes());
         assert!(world.find(root, "b").await.is_err());
     }
+    clean(&world, 0).await;
+}
+
+/// One more sealed layer under clone `desk`.
+async fn add_layer(world: &World, name: &str) {
+    let target = CloneTarget::Names(vec!["desk".into()]);
+    world.fleet.snapshot(NewSnapshot { target, name: name.into(), labels: Labels::default() }).await.unwrap();
+    world.fleet.restore("desk", name).await.unwrap();
+}
+
+/// Zeros where the image had data are a change, whatever was done about the times.
+#[tokio::test(flavor = "multi_thread")]
+async fn data_that_was_cut_off_is_changed_also_if_size_and_times_are_as_before() {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    let file = world.find(root, "b").await.unwrap();
+    let mtime = SetTime::To(world.attr(file).await.unwrap().mtime);
+    for new in [
+        NewAttr { size: Some(0), ..NewAttr::default() },
+        NewAttr { size: Some(4), ..NewAttr::default() },
+        NewAttr { mtime, ..NewAttr::default() },
+    ] {
+        world.run(|vfs, rq| vfs.setattr(rq, file, new, None)).await.unwrap();
+    }
+    add_layer(&world, "cut").await;
+    let file = world.find(root, "b").await.unwrap();
+    let new = NewAttr { atime: SetTime::Now, ..NewAttr::default() };
+    world.run(|vfs, rq| vfs.setattr(rq, file, new, None)).await.unwrap();
+    in_the_image(&source, "write b");
+    world.import("img", &source).await.unwrap();
+    let refused = world.fleet.repoint(plan("img", "desk", 2, OnConflict::Stop)).await.unwrap_err().to_string();
+    assert!(refused.contains("/b: changed in the clone, changed in the image"), "{refused}");
+}
+
+/// Two places of one directory are no matter of the other clones.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clone_that_cannot_go_along_stays_alone() {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    let (torn, whole) = (world.clone_of("img", "torn").await, world.clone_of("img", "whole").await);
+    in_the_clone(&world, torn, "mv dir empty/d").await;
+    in_the_clone(&world, whole, "new empty/n").await;
+    in_the_image(&source, "write a");
+    world.import("img", &source).await.unwrap();
+    let plan = RepointPlan::new("img", VersionRef::number("img", 2), CloneTarget::All);
+    let plan = plan.with(Writes::parse("preserve", &["empty".into()]).unwrap());
+    assert_eq!(world.fleet.repoint(plan.clone()).await.unwrap_err().kind(), ErrorKind::Conflict);
+    let plan = RepointPlan { max_failures: 1, ..plan };
+    let predicted = world.fleet.predict(&plan).await.unwrap();
+    let done = world.fleet.repoint(plan).await.unwrap();
+    assert_eq!(done.outcome, predicted.outcome);
+    let why: Vec<_> = done.outcome.clones.iter().filter_map(|clone| clone.why.as_deref()).collect();
+    assert!(matches!(why[..], [why] if why.contains("/empty/d was renamed")), "{why:?}");
+    expect(&world, whole, "a=image empty/n=clone", 0).await;
+    expect(&world, torn, "a=base empty/d/x=base", 0).await;
+    clean(&world, 0).await;
+}
+
+/// Layers that the flattener has not come to yet do not make a dry run say what is then not so.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_predicted_of_many_layers_is_done() {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    for name in ["s0", "s1", "s2", "s3", "s4", "s5"] {
+        in_the_clone(&world, root, "write a").await;
+        add_layer(&world, name).await;
+    }
+    in_the_clone(&world, root, "write b").await;
+    in_the_image(&source, "new c");
+    world.import("img", &source).await.unwrap();
+    let plan = plan("img", "desk", 2, OnConflict::Stop);
+    let predicted = world.fleet.predict(&plan).await.unwrap();
+    assert_eq!(predicted.refused, None);
+    assert_eq!(world.fleet.repoint(plan).await.unwrap().outcome, predicted.outcome);
+    expect(&world, root, "a=clone b=clone c=image", 0).await;
+}
+
+/// A switch for which a clone has no room is refused, and that is predicted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_switch_without_room_is_refused_as_predicted() {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    in_the_image(&source, "new c");
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    for number in [1, 2].into_iter().cycle().take(200) {
+        in_the_clone(&world, root, "write a").await;
+        let plan = plan("img", "desk", number, OnConflict::Stop).with(Writes::Discard);
+        let predicted = world.fleet.predict(&plan).await.unwrap();
+        let done = world.fleet.repoint(plan).await;
+        assert_eq!(done.as_ref().err().map(ToString::to_string), predicted.refused);
+        if let Ok(done) = &done {
+            assert_eq!(done.outcome, predicted.outcome);
+            continue;
+        }
+        assert!(predicted.refused.unwrap().contains("pinned views"));
+        return;
+    }
+    panic!("200 switches without a pin dropped");
+}
+
+/// What comes back is the image's: whoever held the clone's, before that was removed, does not hold it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_file_that_comes_back_is_another() {
+    let world = World::new().await;
+    let source = world.source("img");
+    base(&source);
+    world.import("img", &source).await.unwrap();
+    let root = world.clone_of("img", "desk").await;
+    in_the_clone(&world, root, "write a").await;
+    let held = world.find(root, "a").await.unwrap();
+    in_the_clone(&world, root, "rm a").await;
+    assert!(world.attr(held).await.is_err(), "removed");
+    in_the_image(&source, "chmod a");
+    world.import("img", &source).await.unwrap();
+    world.fleet.repoint(plan("img", "desk", 2, OnConflict::ImageWins)).await.unwrap();
+    expect(&world, root, "a=base a:640", 0).await;
+    assert!(world.attr(held).await.is_err(), "the old handle stays dead");
+    assert_ne!(world.find(root, "a").await.unwrap(), held);
     clean(&world, 0).await;
 }
 

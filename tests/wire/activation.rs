@@ -164,6 +164,45 @@ fn a_switch_that_fails_goes_on_waiting_and_the_mount_is_answered() {
 }
 
 #[test]
+fn a_switch_that_failed_is_not_tried_at_each_mount() {
+    let world = staged();
+    world.block_on(world.catalog().remove_version(VersionRef::number("base", 2))).unwrap();
+    let tries = || world.block_on(world.fleet().audit().entries(Filter::default())).unwrap().len();
+    for _ in 0..5 {
+        mount(&world);
+    }
+    assert_eq!(tries(), 1);
+    world.machine.clock.advance(Duration::from_secs(59));
+    mount(&world);
+    assert_eq!(tries(), 1);
+    world.machine.clock.advance(Duration::from_secs(1));
+    mount(&world);
+    assert_eq!(tries(), 2);
+    // Another one is tried at once.
+    stage(&world, 1);
+    mount(&world);
+    assert_eq!((tries(), &world.clone_record("desk").staged), (3, &None));
+}
+
+#[test]
+fn a_machine_that_is_idle_and_unconnected_is_not_switched_by_another_one() {
+    let world = staged();
+    world.block_on(world.fleet().unstage(CloneTarget::Names(vec!["desk".into()]))).unwrap();
+    let (mut machine, root) = world.desk();
+    hello(&mut machine, &root);
+    close(&world, machine);
+    stage(&world, 2);
+    // Linux closes an idle connection after five minutes.
+    world.machine.clock.advance(6 * QUIET);
+    let other = || world.client_from("127.0.0.2:0".parse().unwrap()).mount("/clones/desk").unwrap();
+    other();
+    assert_eq!(view(&world), 1);
+    world.client().run(MOUNT, UMNT, Xdr::new().opaque(b"/clones/desk"));
+    other();
+    assert_eq!(view(&world), 2, "it has unmounted");
+}
+
+#[test]
 fn who_may_not_mount_switches_nothing() {
     let mut world = staged();
     world.policy.networks.clear();

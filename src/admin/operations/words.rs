@@ -114,7 +114,7 @@ fn counts(fates: impl Iterator<Item = Fate>) -> OutcomeCounts {
     for fate in fates {
         counts.switched += u64::from(fate.switches());
         match fate {
-            Fate::Switched | Fate::Restored => {}
+            Fate::Switched | Fate::Restored | Fate::RestoredClean => {}
             Fate::Kept => counts.kept += 1,
             Fate::Preserved => counts.preserved += 1,
             Fate::Discarded => counts.discarded += 1,
@@ -139,8 +139,9 @@ pub(super) fn operation_clone(
     let clone = state.clone_by_id(id);
     let outcome = operation.outcomes.get(wave);
     let name = clone.map(|clone| &clone.name).or_else(|| operation.gone_name(id));
-    let word = match outcome.and_then(|outcome| outcome.fates.get(at)) {
-        Some(fate) => fate_word(operation, *fate, clone.map(|clone| &**clone)),
+    let early = || operation.settled_early(id).map(|early| early.fate);
+    let word = match outcome.and_then(|outcome| outcome.fates.get(at).copied()).or_else(early) {
+        Some(fate) => fate_word(operation, fate, clone.map(|clone| &**clone)),
         None if clone.is_none() => "gone",
         None => "waiting",
     };
@@ -166,7 +167,7 @@ fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord
         (Fate::Kept, _) => "kept",
         (Fate::Preserved, _) => "preserved",
         (Fate::Discarded, _) => "discarded",
-        (Fate::Restored, _) => "restored",
+        (Fate::Restored | Fate::RestoredClean, _) => "restored",
         (Fate::Unchanged, _) => "unchanged",
         (Fate::Stays, _) => "lagging",
         (Fate::Conflicts, _) => FAILED,

@@ -7,13 +7,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::operations::check_unplanned;
+use super::operations::{Part, check_unplanned};
 use super::{Fleet, RepointDone, RepointPlan};
 use crate::error::{Error, Result};
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
 use crate::image::policy::{Activation, SwitchPolicy};
+use crate::image::readers::Quiet;
 use crate::image::record::{CloneRecord, ExportId, OperationId, Staged};
 use crate::image::state::State;
 
@@ -36,16 +37,17 @@ impl Fleet {
         };
         let mut done = Vec::new();
         for clones in clones.into_values() {
-            done.push(self.activate_staged(clones).await?);
+            done.push(self.activate_staged(clones, None).await?);
         }
         Ok(done)
     }
 
-    /// Make the switch that waits for this clone's mount; `None` if there is none.
-    pub async fn activate_mounted(&self, clone: ExportId) -> Result<Option<Activated>> {
+    /// Make the switch that waits for this clone's mount; `None` if there is none. Nobody may use the clone:
+    /// that is asked in the commit itself, while it stands still.
+    pub async fn activate_mounted(&self, clone: ExportId, quiet: Arc<dyn Quiet>) -> Result<Option<Activated>> {
         let clone = self.catalog.state().clone_by_id(clone).filter(|clone| clone.waits_for_mount()).cloned();
         match clone {
-            Some(clone) => Ok(Some(self.activate_staged(vec![clone]).await?)),
+            Some(clone) => Ok(Some(self.activate_staged(vec![clone], Some(quiet)).await?)),
             None => Ok(None),
         }
     }
@@ -57,7 +59,7 @@ impl Fleet {
                 let mut clones = target.named_or_selected(draft)?;
                 clones.retain(|clone| clone.staged.is_some());
                 // A scheduled operation would switch them all the same.
-                check_unplanned(draft, &clones)?;
+                check_unplanned(draft, &clones, None)?;
                 if !clones.is_empty() {
                     let ids = clones.iter().map(|clone| clone.id).collect();
                     draft.apply(Change::Stage { clones: ids, staged: None })?;
@@ -68,11 +70,15 @@ impl Fleet {
     }
 
     /// Make the switch that waits for all of these clones, staged by one operation.
-    pub(super) async fn activate_staged(&self, clones: Vec<Arc<CloneRecord>>) -> Result<Activated> {
+    pub(super) async fn activate_staged(
+        &self,
+        clones: Vec<Arc<CloneRecord>>,
+        quiet: Option<Arc<dyn Quiet>>,
+    ) -> Result<Activated> {
         let first = clones.first().ok_or_else(|| Error::internal("an activation of no clone"))?;
         let staged = first.staged.clone().ok_or_else(|| not_staged(first))?;
         let plan = plan(&self.catalog.state(), &clones, &staged)?;
-        let outcome = self.repoint(plan).await;
+        let outcome = self.repoint_part(plan, Part::Staged { by: staged.operation, quiet }).await;
         Ok(Activated { staged_by: staged.operation, clones, outcome })
     }
 }

@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::{Fleet, Freeze, Instant};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::image::policy::{OnConflict, Preserved};
 use crate::image::record::{CloneRecord, ExportId, VersionNumber, VersionRecord};
 use crate::image::state::State;
@@ -19,13 +19,15 @@ use crate::overlay::{Held, Layer, OverlayId};
 
 /// Rounds while clients write.
 const ROUNDS: usize = 4;
+/// No overlay has this number.
+const UNWRITTEN: OverlayId = OverlayId(u64::MAX);
 /// So many clones are looked at while they stand still, without another round.
 const FEW: usize = 8;
 
 /// Clones whose private writes go along, and what that takes.
 #[derive(Default)]
 pub(super) struct Kept {
-    clones: HashMap<ExportId, KeptClone>,
+    clones: HashMap<ExportId, Looked>,
     /// Clones that were written while they were looked at, and looked at again.
     pub moved: HashSet<ExportId>,
     /// What was written and is not named yet.
@@ -55,9 +57,15 @@ impl Drop for ReadInstant {
     }
 }
 
-/// One of them, as of its last look.
-pub(super) struct KeptClone {
+/// What the last look at a clone found, and the layers that it had then.
+struct Looked {
     layers: Vec<Layer>,
+    /// Or why its private writes cannot go along, whoever wins.
+    found: std::result::Result<KeptClone, Arc<str>>,
+}
+
+/// A clone whose private writes can go along.
+pub(super) struct KeptClone {
     /// What of them is preserved, if that is not all.
     preserved: Option<Layer>,
     survey: Arc<Survey>,
@@ -87,7 +95,12 @@ pub(super) enum Purpose {
 
 impl Kept {
     pub fn get(&self, clone: ExportId) -> Option<&KeptClone> {
-        self.clones.get(&clone)
+        self.clones.get(&clone)?.found.as_ref().ok()
+    }
+
+    /// Why the private writes of a clone cannot go along.
+    pub fn refused(&self, clone: ExportId) -> Option<&Arc<str>> {
+        self.clones.get(&clone)?.found.as_ref().err()
     }
 
     /// The layers that let these clones fit, sorted by clone.
@@ -138,7 +151,7 @@ impl Kept {
         instant: &Instant,
         purpose: Purpose,
     ) -> Result<usize> {
-        let (mut surveyed, mut again) = (Vec::new(), Vec::new());
+        let (mut first, mut again) = (Vec::new(), Vec::new());
         for keep in keep.iter().filter(|keep| instant.sealed.is_private(&keep.clone.view)) {
             let layers = instant.sealed.stack(&keep.clone.view);
             let known = self.clones.get(&keep.clone.id);
@@ -147,45 +160,69 @@ impl Kept {
             }
             self.moved.extend(known.map(|_| keep.clone.id));
             match known {
-                Some(known) if keep.preserve.is_none() && extends(&layers, &known.layers) => {
+                Some(Looked { layers: former, found: Ok(known) })
+                    if keep.preserve.is_none() && extends(&layers, former) =>
+                {
                     again.push((keep, (known.survey.clone(), layers)));
                 }
-                _ => surveyed.push(self.first_look(fleet, state, to, keep, layers).await?),
+                _ => first.push((keep, layers)),
+            }
+        }
+        let looked = first.len() + again.len();
+        if looked > 0 {
+            fleet.overlays.index_sealed().await?;
+        }
+        let mut surveyed = Vec::with_capacity(looked);
+        for (keep, layers) in first {
+            let found = self.first_look(fleet, state, to, keep, layers.clone()).await;
+            if let Some((preserved, survey)) = self.accept(keep, &layers, found)? {
+                surveyed.push(Surveyed { keep, layers, preserved, survey: Arc::new(survey) });
             }
         }
         let (whose, again): (Vec<_>, Vec<_>) = again.into_iter().unzip();
-        for (keep, survey) in whose.into_iter().zip(fleet.overlays.survey_again(again).await?) {
-            let layers = survey.layers().to_vec();
-            surveyed.push(Surveyed { keep, layers, preserved: None, survey: Arc::new(survey) });
+        let stacks: Vec<_> = again.iter().map(|(_, layers)| layers.clone()).collect();
+        for ((keep, layers), found) in whose.into_iter().zip(stacks).zip(fleet.overlays.survey_again(again).await?) {
+            if let Some(survey) = self.accept(keep, &layers, found)? {
+                surveyed.push(Surveyed { keep, layers, preserved: None, survey: Arc::new(survey) });
+            }
         }
-        let looked = surveyed.len();
         self.decide(fleet, to, surveyed, purpose).await?;
         Ok(looked)
     }
 
-    async fn first_look<'k>(
+    /// Note what is wrong with one clone, and is no matter of the others.
+    fn accept<T>(&mut self, keep: &ToKeep, layers: &[Layer], found: Result<T>) -> Result<Option<T>> {
+        let why = match found {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) if matches!(error.kind(), ErrorKind::Conflict | ErrorKind::Corrupt) => error.to_string().into(),
+            Err(error) => return Err(private_writes_of(&keep.clone, error)),
+        };
+        self.clones.insert(keep.clone.id, Looked { layers: layers.to_vec(), found: Err(why) });
+        Ok(None)
+    }
+
+    /// What of a clone is preserved, if that is not all, and the survey of what goes along.
+    async fn first_look(
         &mut self,
         fleet: &Fleet,
         state: &State,
         to: &VersionRecord,
-        keep: &'k ToKeep,
+        keep: &ToKeep,
         layers: Vec<Layer>,
-    ) -> Result<Surveyed<'k>> {
+    ) -> Result<(Option<Layer>, Survey)> {
         let from = manifest_of(state, &keep.clone, keep.clone.view.version)?.manifest;
-        let told = |e: Error| private_writes_of(&keep.clone, e);
         let mut preserved = None;
         if let Some(paths) = &keep.preserve {
             let mut ids = fleet.catalog.id_range(1).await?;
             let into = OverlayId(ids.next().ok_or_else(|| Error::internal("an empty range of identifiers"))?);
             let rebase = Rebase { from, to: from, layers: layers.clone() };
-            let (layer, held) = fleet.overlays.preserve(rebase, paths.paths().to_vec(), into).await.map_err(told)?;
+            let (layer, held) = fleet.overlays.preserve(rebase, paths.paths().to_vec(), into).await?;
             self.held.push(held);
             preserved = Some(layer);
         }
-        let shown = preserved.map_or_else(|| layers.clone(), |layer| vec![layer]);
-        let rebase = Rebase { from, to: to.manifest, layers: shown };
-        let survey = Arc::new(fleet.overlays.survey(rebase).await.map_err(told)?);
-        Ok(Surveyed { keep, layers, preserved, survey })
+        let layers = preserved.map_or(layers, |layer| vec![layer]);
+        let survey = fleet.overlays.survey(Rebase { from, to: to.manifest, layers }).await?;
+        Ok((preserved, survey))
     }
 
     /// Decide what surveys found, and write what the clones need to fit.
@@ -200,12 +237,14 @@ impl Kept {
         for Surveyed { keep, layers, preserved, survey } in surveyed {
             let from = keep.clone.view.version;
             let fit = fleet.overlays.decide(survey.clone(), winner(keep.conflict, from)).await;
-            let fit = Arc::new(fit.map_err(|e| private_writes_of(&keep.clone, e))?);
+            let Some(fit) = self.accept(keep, &layers, fit)?.map(Arc::new) else { continue };
+            // Of a prediction it stands for what would be written.
+            let layer = (!fit.is_empty()).then(|| fit.layer(UNWRITTEN));
             if !fit.is_empty() {
                 to_write.push((keep.clone.id, fit.clone()));
             }
-            self.clones
-                .insert(keep.clone.id, KeptClone { layers, preserved, survey, fit, layer: None, from, to: to.number });
+            let found = Ok(KeptClone { preserved, survey, fit, layer, from, to: to.number });
+            self.clones.insert(keep.clone.id, Looked { layers, found });
         }
         if purpose == Purpose::Predict || to_write.is_empty() {
             return Ok(());
@@ -215,7 +254,7 @@ impl Kept {
         let (layers, held) = fleet.overlays.fit(fits.into_iter().zip(ids).collect()).await?;
         self.held.push(held);
         for (clone, layer) in clones.into_iter().zip(layers) {
-            if let Some(kept) = self.clones.get_mut(&clone) {
+            if let Some(Looked { found: Ok(kept), .. }) = self.clones.get_mut(&clone) {
                 kept.layer = Some(layer);
             }
         }

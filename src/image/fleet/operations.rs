@@ -21,9 +21,10 @@ use crate::image::clones::CloneTarget;
 use crate::image::names::VersionRef;
 use crate::image::operation::{
     Advance, Fate, MAX_UNFINISHED, MAX_WHYS, Next, OnFailure, OperationKind, OperationPlan, OperationRecord,
-    OperationState, Rollout, WaveOutcome, WaveSpec, shortened, split,
+    OperationState, Rollout, Settled, WaveOutcome, WaveSpec, shortened, split,
 };
 use crate::image::policy::{Activation, SwitchPolicy};
+use crate::image::readers::Quiet;
 use crate::image::record::{CloneRecord, ExportId, ImageId, OperationId, Staged, VersionNumber, VersionRecord};
 use crate::image::state::State;
 
@@ -39,10 +40,12 @@ pub struct NewOperation {
 }
 
 /// Which part of an operation a switch is.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) enum Part {
     /// All of one that is made with it, on behalf of `who`.
     Whole { who: Arc<str> },
+    /// What one has staged, for some of its clones; only if nobody uses them, where that is asked.
+    Staged { by: OperationId, quiet: Option<Arc<dyn Quiet>> },
     /// One wave of one that is there.
     Wave { operation: OperationId, wave: usize },
 }
@@ -77,7 +80,7 @@ impl Fleet {
     pub async fn fail(&self, id: OperationId, next: Next, why: &str) -> Result<()> {
         let why = shortened(why);
         let fail = move |operation: &OperationRecord| match operation.plan.rollout.on_failure {
-            OnFailure::Rollback if !operation.outcomes.is_empty() => {
+            OnFailure::Rollback if operation.finished().next().is_some() => {
                 (OperationState::RollingBack { why: why.clone() }, next)
             }
             _ => (OperationState::Halted { why: why.clone() }, next),
@@ -173,7 +176,7 @@ fn cannot(operation: &OperationRecord, what: &str) -> Error {
 
 fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<OperationRecord>> {
     let clones = choose(draft, &new.repoint)?;
-    check_unplanned(draft, &clones)?;
+    check_unplanned(draft, &clones, None)?;
     check_unfinished(draft)?;
     let version = draft.find_version(&new.repoint.to)?.clone();
     let (id, created) = (OperationId(draft.new_id()?), draft.now());
@@ -202,6 +205,7 @@ fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<Op
         since: created,
         outcomes: Vec::new(),
         gone: Vec::new(),
+        early: Vec::new(),
     }))?;
     draft.find_operation(id).cloned()
 }
@@ -221,13 +225,22 @@ fn abort(draft: &mut Draft, id: OperationId) -> Result<Arc<OperationRecord>> {
     draft.find_operation(id).cloned()
 }
 
-/// Refuse clones that another operation has in a wave still to come.
-pub(super) fn check_unplanned(state: &State, clones: &[Arc<CloneRecord>]) -> Result<()> {
-    let planned = clones.iter().find_map(|clone| state.planned(clone.id).map(|operation| (clone, operation)));
+/// Refuse clones that an operation other than `own` has in a wave still to come.
+pub(super) fn check_unplanned(state: &State, clones: &[Arc<CloneRecord>], own: Option<OperationId>) -> Result<()> {
+    let by_other = |clone| state.planned(clone).filter(|by| own != Some(*by));
+    let planned = clones.iter().find_map(|clone| by_other(clone.id).map(|operation| (clone, operation)));
     let Some((clone, id)) = planned else { return Ok(()) };
     let what = format!("clone {:?} is in a wave still to come of operation {id}", clone.name);
     Err(Error::new(ErrorKind::Conflict, what)
         .remedy(format!("wait for it (mimeo ops show {id}), end it (mimeo ops abort {id}), or choose other clones")))
+}
+
+fn check_quiet(quiet: &dyn Quiet, clones: &[Arc<CloneRecord>]) -> Result<()> {
+    let Some(used) = clones.iter().find(|clone| !quiet.is_quiet(clone.id)) else { return Ok(()) };
+    let name = &used.name;
+    Err(Error::new(ErrorKind::Conflict, format!("clone {name:?} is used: its switch goes on waiting")).remedy(format!(
+        "see who uses it: mimeo clone show {name}; or switch it all the same: mimeo clone activate {name}"
+    )))
 }
 
 fn check_unfinished(state: &State) -> Result<()> {
@@ -276,17 +289,25 @@ fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
 }
 
 impl Part {
+    fn stager(&self) -> Option<OperationId> {
+        match self {
+            Self::Staged { by, .. } => Some(*by),
+            Self::Whole { .. } | Self::Wave { .. } => None,
+        }
+    }
+
     /// The clones that are meant.
     pub fn choose(&self, state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
         match self {
-            Self::Whole { .. } => {
+            Self::Whole { .. } | Self::Staged { .. } => {
                 let clones = choose(state, plan)?;
-                check_unplanned(state, &clones)?;
+                check_unplanned(state, &clones, self.stager())?;
                 Ok(clones)
             }
             Self::Wave { operation, wave } => {
                 let operation = at(state, *operation, Next::Wave(*wave))?;
                 let clones = operation.plan.waves.get(*wave).into_iter().flatten();
+                let clones = clones.filter(|id| operation.settled_early(**id).is_none());
                 Ok(clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect())
             }
         }
@@ -297,23 +318,23 @@ impl Part {
 pub(super) struct Step<'a> {
     pub operation: OperationId,
     part: &'a Part,
-    /// The staged switch of an operation that is there already: it has a record.
-    activates: bool,
 }
 
 impl<'a> Step<'a> {
-    pub fn begin(draft: &mut Draft, part: &'a Part, plan: &RepointPlan, clones: &[Arc<CloneRecord>]) -> Result<Self> {
-        match part {
+    pub fn begin(draft: &mut Draft, part: &'a Part, clones: &[Arc<CloneRecord>]) -> Result<Self> {
+        let operation = match part {
             Part::Whole { .. } => {
-                check_unplanned(draft, clones)?;
-                let operation = plan.staged_by.map_or_else(|| draft.new_id().map(OperationId), Ok)?;
-                Ok(Self { operation, part, activates: plan.staged_by.is_some() })
+                check_unplanned(draft, clones, None)?;
+                OperationId(draft.new_id()?)
             }
-            Part::Wave { operation, wave } => {
-                at(draft, *operation, Next::Wave(*wave))?;
-                Ok(Self { operation: *operation, part, activates: false })
+            Part::Staged { by, quiet } => {
+                check_unplanned(draft, clones, Some(*by))?;
+                quiet.as_ref().map_or(Ok(()), |quiet| check_quiet(&**quiet, clones))?;
+                *by
             }
-        }
+            Part::Wave { operation, wave } => at(draft, *operation, Next::Wave(*wave))?.id,
+        };
+        Ok(Self { operation, part })
     }
 
     /// Stage what waits, and record what became of the clones, in the change set of the switch.
@@ -329,10 +350,19 @@ impl<'a> Step<'a> {
         settled.retain(|id| draft.clone_by_id(*id).is_some_and(|clone| clone.staged.is_some()));
         stage(draft, settled, None)?;
         match self.part {
-            Part::Whole { .. } if self.activates => Ok(()),
+            Part::Staged { .. } => self.settle(draft, outcome),
             Part::Whole { who } => self.record_whole(draft, who, plan, outcome),
             Part::Wave { operation, wave } => record_wave(draft, *operation, *wave, outcome),
         }
+    }
+
+    /// What became of the clones belongs to the operation that staged them, if there is still a record of it.
+    fn settle(&self, draft: &mut Draft, outcome: &RepointOutcome) -> Result<()> {
+        let settled = |clone: &CloneOutcome| Settled { id: clone.id, fate: clone.fate, from: clone.from };
+        let mut clones: Vec<_> = outcome.clones.iter().map(settled).collect();
+        clones.sort_unstable_by_key(|settled| settled.id);
+        let (operation, nothing) = (self.operation, clones.is_empty() || draft.operation(self.operation).is_none());
+        if nothing { Ok(()) } else { draft.apply(Change::Settle { operation, clones }) }
     }
 
     fn record_whole(
@@ -381,6 +411,7 @@ impl Whole {
             since: done.at,
             outcomes: vec![done],
             gone: Vec::new(),
+            early: Vec::new(),
         }))
     }
 }
@@ -389,7 +420,9 @@ fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, outcome: 
     let record = draft.find_operation(operation)?.clone();
     let (at, (state, next)) = (draft.now(), record.behind_wave(wave));
     let clones = record.plan.waves.get(wave).map_or(&[][..], Vec::as_slice);
-    let outcome = Some(wave_outcome(at, clones, outcome));
+    let mut outcome = wave_outcome(at, clones, outcome);
+    outcome.settle_early(clones, &record);
+    let outcome = Some(outcome);
     draft.apply(Change::Advance(Advance { operation, at, state, next, outcome }))
 }
 

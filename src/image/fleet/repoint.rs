@@ -71,13 +71,18 @@ pub struct CloneOutcome {
     pub conflicts: Vec<Conflict>,
     pub conflicts_total: u64,
     pub conflict: OnConflict,
+    /// Why its private writes cannot go along, whoever wins.
+    pub why: Option<Arc<str>>,
     /// It was written while the repoint was made ready, and planned again.
     pub moved: bool,
 }
 
 impl CloneOutcome {
-    /// The first conflict, and how many there are.
+    /// Why it stays: what stands against it, or the first conflict, and how many there are.
     pub fn first_conflict(&self) -> Option<String> {
+        if let Some(why) = &self.why {
+            return Some(why.to_string());
+        }
         let Conflict { path, clone, image, .. } = self.conflicts.first()?;
         let more = match self.conflicts_total {
             0 | 1 => String::new(),
@@ -166,16 +171,16 @@ impl Fleet {
         let part = Part::Whole { who: self.who.clone() };
         let Ready { state, clones, version, keep, mut kept, .. } =
             Ready::make(self, plan, &part, Purpose::Predict).await?;
-        let (frozen, instant) = self.hold_still(Freeze::Views, clones).await?;
+        let (frozen, instant) = self.hold_still(Freeze::ViewsAndPins, clones).await?;
         let instant = Arc::new(instant);
         let _read = ReadInstant::new(self, instant.clone());
         drop(frozen);
         kept.look(self, &state, &version, &keep, &instant, Purpose::Predict).await?;
         kept.moved.clear();
-        let outcome = outcome(&state, plan, &version, &instant.clones, &instant.sealed, &kept);
-        let outcome = outcome?;
-        let refused = outcome.check(plan).err().map(|error| error.to_string());
-        Ok(Prediction { outcome, refused })
+        let Instant { clones, sealed } = &*instant;
+        let outcome = outcome(&state, plan, &version, clones, sealed, &kept)?;
+        let rehearsal = self.catalog.rehearse(&state, |draft| run(draft, plan, &part, clones, sealed, &kept));
+        Ok(Prediction { outcome, refused: rehearsal.err().map(|error| error.to_string()) })
     }
 }
 
@@ -192,10 +197,10 @@ struct Ready {
 
 impl Ready {
     async fn make(fleet: &Fleet, plan: &RepointPlan, part: &Part, purpose: Purpose) -> Result<Self> {
-        if purpose == Purpose::Switch {
-            let state = fleet.catalog.state();
-            for clone in part.choose(&state, plan)?.iter().filter(|clone| clone.view.layers.len() > FLATTEN_ABOVE) {
-                fleet.flatten(clone).await?;
+        // For a prediction too: it would be of other layers.
+        for clone in part.choose(&fleet.catalog.state(), plan)? {
+            if clone.view.layers.len() > FLATTEN_ABOVE {
+                fleet.flatten(&clone).await?;
             }
         }
         let state = fleet.catalog.state();
@@ -289,12 +294,14 @@ fn outcome(
         let policy = policy_of(state, plan, clone);
         let private = sealed.is_private(&clone.view);
         let known = kept.get(clone.id).filter(|_| private);
-        let stops = known.is_some_and(|known| known.stops(policy.conflict()));
+        let why = kept.refused(clone.id).filter(|_| private);
+        let stops = why.is_some() || known.is_some_and(|known| known.stops(policy.conflict()));
         let shown = clone.view.version == version.number;
         let fate = match (private, policy.writes()) {
             (_, ref writes) if waits(&policy, shown && !(private && drops(writes))) => Fate::Staged,
             (true, Writes::Discard) => Fate::Discarded,
             (true, Writes::Preserve(_)) if !stops => Fate::Preserved,
+            (true, Writes::Preserve(_)) if why.is_some() => Fate::Conflicts,
             (_, _) if shown => Fate::Unchanged,
             (false, _) => Fate::Switched,
             (true, Writes::Stay) => Fate::Stays,
@@ -313,6 +320,7 @@ fn outcome(
             conflicts: conflicts.0,
             conflicts_total: conflicts.1,
             conflict: policy.conflict(),
+            why: why.filter(|_| fate == Fate::Conflicts).cloned(),
             moved: kept.moved.contains(&clone.id),
         })
     };
@@ -353,7 +361,7 @@ fn run(
     let clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
     let outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
     outcome.check(plan)?;
-    let step = Step::begin(draft, part, plan, &clones)?;
+    let step = Step::begin(draft, part, &clones)?;
     let (operation, at) = (step.operation, draft.now());
     let with = |fates: &[Fate]| -> Vec<&Arc<CloneRecord>> {
         let meant = outcome.clones.iter().zip(&clones).filter(|(clone, _)| fates.contains(&clone.fate));

@@ -98,9 +98,15 @@ fn roll_back(
     snapshot_before(draft, operation, &private, sealed)?;
     switch(draft, &back, Shown::Each(contents), operation, sealed)?;
     withdraw(draft, of)?;
-    record(draft, operation, of, who, &back, &left)?;
-    let now = |clone: &&Arc<CloneRecord>| draft.clone_by_id(clone.id).cloned();
-    let restored = back.iter().filter_map(now).collect();
+    let restored = |clone: &Arc<CloneRecord>| match sealed.is_private(&clone.view) {
+        true => Fate::Restored,
+        false => Fate::RestoredClean,
+    };
+    let back = back.into_iter().map(|clone| (clone, restored(clone)));
+    let fates: Vec<_> = back.chain(left.iter().map(|(clone, _)| (*clone, Fate::Conflicts))).collect();
+    record(draft, operation, of, who, &fates, &left)?;
+    let back = fates.iter().filter(|(_, fate)| fate.switches());
+    let restored = back.filter_map(|(clone, _)| draft.clone_by_id(clone.id).cloned()).collect();
     let left = left.into_iter().map(|(clone, why)| (clone.name.clone(), why)).collect();
     Ok(RollbackDone { operation, of: of.id, restored, left })
 }
@@ -128,10 +134,10 @@ fn before(
         layers.extend(pin.sealed);
         return Ok(Content { version: pin.view.version, layers, bases: pin.view.bases.clone() });
     }
-    match known {
-        Some((Fate::Switched, from)) if state.version(clone.image, from).is_some() => Ok(Content::of_version(from)),
-        Some((Fate::Switched, from)) => Err(format!("v{from}, which it showed, was removed")),
-        _ => Err(format!("its snapshot {} was removed", of.snapshot_name())),
+    match known.filter(|(fate, _)| fate.was_clean()) {
+        Some((_, from)) if state.version(clone.image, from).is_some() => Ok(Content::of_version(from)),
+        Some((_, from)) => Err(format!("v{from}, which it showed, was removed")),
+        None => Err(format!("its snapshot {} was removed", of.snapshot_name())),
     }
 }
 
@@ -160,15 +166,13 @@ fn record(
     operation: OperationId,
     of: &OperationRecord,
     who: &Arc<str>,
-    back: &[&Arc<CloneRecord>],
+    fates: &[(&Arc<CloneRecord>, Fate)],
     left: &[(&Arc<CloneRecord>, String)],
 ) -> Result<()> {
-    let all =
-        || back.iter().map(|clone| (*clone, Fate::Restored)).chain(left.iter().map(|(c, _)| (*c, Fate::Conflicts)));
     let done = WaveOutcome {
         at: draft.now(),
-        fates: all().map(|(_, fate)| fate).collect(),
-        from: all().map(|(clone, _)| clone.view.version).collect(),
+        fates: fates.iter().map(|(_, fate)| *fate).collect(),
+        from: fates.iter().map(|(clone, _)| clone.view.version).collect(),
         whys: left.iter().take(MAX_WHYS).map(|(clone, why)| (clone.id, shortened(why))).collect(),
     };
     let whole = Whole {
@@ -176,7 +180,10 @@ fn record(
         image: of.image,
         version: None,
         who: who.clone(),
-        plan: OperationPlan { waves: vec![all().map(|(clone, _)| clone.id).collect()], ..OperationPlan::default() },
+        plan: OperationPlan {
+            waves: vec![fates.iter().map(|(clone, _)| clone.id).collect()],
+            ..OperationPlan::default()
+        },
     };
     whole.record(draft, operation, done)?;
     draft.apply(Change::Advance(Advance {

@@ -34,7 +34,7 @@ impl View<'_> {
         let source: &dyn ChunkSource = self.chunks.as_ref();
         Fetch::new(source).run_blocking(|fetch| {
             let manifest = Manifest::open(fetch, &self.manifest)?;
-            question(&Tree::open_sealed(self.overlays, manifest, self.layers), fetch)
+            question(&Tree::open_sealed(self.overlays, manifest, self.layers)?, fetch)
         })
     }
 
@@ -43,9 +43,12 @@ impl View<'_> {
         node.ok_or_else(|| Error::corrupt(format!("inode {} is named by an entry but not there", ino.0)))
     }
 
-    /// The image's object of this number, if it has one.
-    fn image_inode(&self, ino: Ino) -> Result<Option<Inode>> {
-        self.ask(|tree, fetch| tree.manifest().inode(fetch, ino))
+    /// The image's object of this number, if it has one; of a file with data of another version, that one's.
+    fn image_inode(&self, ino: Ino, node: &Node) -> Result<Option<Inode>> {
+        self.ask(|tree, fetch| match &node.base {
+            Some(base) => Manifest::open(fetch, base)?.inode(fetch, ino),
+            None => tree.manifest().inode(fetch, ino),
+        })
     }
 
     /// The entries of a directory, by the bytes of their names.
@@ -110,7 +113,8 @@ impl<'a> Walk<'a> {
         let number = self.nodes;
         self.nodes += 1;
         self.progress.inodes_found.fetch_add(1, Ordering::Relaxed);
-        let (node, image) = (self.view.node(ino)?, self.view.image_inode(ino)?);
+        let node = self.view.node(ino)?;
+        let image = self.view.image_inode(ino, &node)?;
         let link_set = (!node.is_dir() && node.nlink > 1).then_some((0, ino.0));
         let first = link_set.map_or(Ok(true), |set| identity::join(self.session, set, number))?;
         if node.kind == FileKind::Regular && first {

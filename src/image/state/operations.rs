@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::State;
 use super::apply::impossible;
 use crate::error::{Error, Result};
-use crate::image::operation::{Advance, GoneClone, OperationRecord};
+use crate::image::operation::{Advance, GoneClone, OperationRecord, Settled};
 use crate::image::record::{CloneRecord, ExportId, OperationId};
 
 impl State {
@@ -36,7 +36,8 @@ impl State {
             self.forget_planned(&former, former.first_to_come(), former.plan.waves.len());
         }
         for id in operation.plan.waves.iter().skip(operation.first_to_come()).flatten() {
-            if self.clone_by_id(*id).is_some() && self.planned.insert(*id, operation.id).is_some() {
+            let comes = self.clone_by_id(*id).is_some() && operation.settled_early(*id).is_none();
+            if comes && self.planned.insert(*id, operation.id).is_some() {
                 return Err(impossible(format!("clone {} is in waves to come of two operations", id.0)));
             }
         }
@@ -52,6 +53,15 @@ impl State {
         Ok(())
     }
 
+    pub(super) fn settle(&mut self, id: OperationId, clones: &[Settled]) -> Result<()> {
+        let operation = self.operations.get_mut(&id).ok_or_else(|| no_operation(id))?;
+        Arc::make_mut(operation).settle(clones);
+        for settled in clones {
+            self.forget_planned_clone(settled.id, id);
+        }
+        Ok(())
+    }
+
     pub(super) fn remove_operation(&mut self, id: OperationId) -> Result<()> {
         let operation = self.operations.remove(&id).ok_or_else(|| no_operation(id))?;
         self.forget_planned(&operation, operation.first_to_come(), operation.plan.waves.len());
@@ -61,7 +71,14 @@ impl State {
     /// The waves `from..to` are no longer to come.
     fn forget_planned(&mut self, operation: &OperationRecord, from: usize, to: usize) {
         for id in operation.plan.waves.iter().take(to).skip(from).flatten() {
-            self.planned.remove(id);
+            self.forget_planned_clone(*id, operation.id);
+        }
+    }
+
+    /// What was settled early may be in a wave of another operation by now.
+    fn forget_planned_clone(&mut self, id: ExportId, operation: OperationId) {
+        if self.planned(id) == Some(operation) {
+            self.planned.remove(&id);
         }
     }
 

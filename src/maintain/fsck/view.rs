@@ -134,7 +134,7 @@ impl<'a> Shape<'a> {
         Fetch::new(&***chunks).run_blocking(|fetch| {
             let tree = match self.open {
                 Some(top) => Tree::open(overlays, fetch, self.manifest, &self.sealed, top)?,
-                None => Tree::open_sealed(overlays, self.manifest, &self.sealed),
+                None => Tree::open_sealed(overlays, self.manifest, &self.sealed)?,
             };
             step(&tree, fetch)
         })

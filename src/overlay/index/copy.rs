@@ -30,7 +30,12 @@ impl<'a> Copy<'a> {
     }
 
     pub fn put(&mut self, key: Key, value: bytes::Bytes) -> Result<()> {
-        let version = Version { position: self.position, value: Some(value) };
+        self.put_at(key, value, self.position)
+    }
+
+    /// As written at an earlier position.
+    pub fn put_at(&mut self, key: Key, value: bytes::Bytes, position: Position) -> Result<()> {
+        let version = Version { position, value: Some(value) };
         self.delta.add(&key, &version.value, 1)?;
         self.batch.put(HEADS, key.head(self.into), encode_head(&version));
         if self.batch.ops.len() < self.most { Ok(()) } else { self.write(Durability::Buffered) }

@@ -8,17 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 
 use super::sight::Sight;
-use super::survey::{Facts, Gains, Name, Object, Survey};
-use super::{Conflict, Did, MAX_TOLD, POSITION, Rebase, Winner};
-use crate::error::{Error, ErrorKind, Result};
+use super::survey::{Facts, Gains, Name, Object, Survey, check_rows};
+use super::{Conflict, Did, FITS, MAX_TOLD, RETURNED, Rebase, Winner};
+use crate::error::Result;
 use crate::manifest::{Cookie, Entry, FileKind, Ino};
 use crate::overlay::keys::Key;
 use crate::overlay::node::NodeState;
 use crate::overlay::tree::entry::EntryState;
-use crate::overlay::{Counts, Layer, Node, OverlayId, OverlayStore};
-
-/// Most names and objects of one clone that may need a row.
-const MAX_ROWS: usize = 1 << 20;
+use crate::overlay::{Counts, Layer, Node, OverlayId, OverlayStore, Position};
 
 /// What has to be said so that the private layers fit another version.
 #[derive(Debug, Default)]
@@ -34,6 +31,8 @@ pub struct Fit {
     pub keeps_to: bool,
     names: BTreeMap<(Ino, Cookie), Option<Entry>>,
     objects: BTreeMap<Ino, Option<Node>>,
+    /// Those of the objects that come back.
+    returned: BTreeSet<Ino>,
 }
 
 impl Fit {
@@ -45,6 +44,7 @@ impl Fit {
             names: BTreeMap::new(),
             objects: BTreeMap::new(),
             said: BTreeSet::new(),
+            returned: BTreeSet::new(),
             fit: Self::default(),
         };
         for (at, name) in &survey.names {
@@ -63,23 +63,49 @@ impl Fit {
     }
 
     /// The layer that says it, as the overlay `into`.
-    pub(super) fn layer(&self, into: OverlayId) -> Layer {
-        Layer { overlay: into, upto: POSITION, counts: Counts { bytes: 0, inodes: self.objects.len() as u64 } }
+    pub fn layer(&self, into: OverlayId) -> Layer {
+        let upto = if self.returned.is_empty() { FITS } else { RETURNED };
+        Layer { overlay: into, upto, counts: Counts { bytes: 0, inodes: self.objects.len() as u64 } }
     }
 
-    pub(super) fn rows(&self) -> impl Iterator<Item = (Key, Result<Bytes>)> {
+    /// With the position of each.
+    pub(super) fn rows(&self) -> impl Iterator<Item = (Key, Result<Bytes>, Position)> {
         let name = |((dir, cookie), entry): (&(Ino, Cookie), &Option<Entry>)| {
             let state = match entry {
                 Some(entry) => EntryState::Present { name: entry.name.to_vec(), ino: entry.ino, kind: entry.kind },
                 None => EntryState::Removed,
             };
-            (Key::entry(*dir, *cookie), state.encode())
+            (Key::entry(*dir, *cookie), state.encode(), FITS)
         };
-        let object = |(ino, node): (&Ino, &Option<Node>)| {
+        let object = move |(ino, node): (&Ino, &Option<Node>)| {
             let state = node.clone().map_or(NodeState::Absent, NodeState::Present);
-            (Key::node(*ino), state.encode())
+            let position = if self.returned.contains(ino) { RETURNED } else { FITS };
+            (Key::node(*ino), state.encode(), position)
         };
         self.names.iter().map(name).chain(self.objects.iter().map(object))
+    }
+}
+
+/// What both sides changed.
+pub(super) struct Told {
+    pub what: What,
+    pub disk_image: bool,
+    /// No side can win.
+    pub undecidable: bool,
+}
+
+pub(super) enum What {
+    Name(Ino, Bytes),
+    Object(Ino),
+}
+
+impl Told {
+    pub fn name(dir: Ino, name: &Bytes) -> Self {
+        Self { what: What::Name(dir, name.clone()), disk_image: false, undecidable: false }
+    }
+
+    pub fn object(ino: Ino) -> Self {
+        Self { what: What::Object(ino), disk_image: false, undecidable: false }
     }
 }
 
@@ -93,6 +119,8 @@ pub(super) struct Fitter<'a> {
     pub objects: BTreeMap<Ino, Option<Node>>,
     /// Objects that get a row in any case.
     pub said: BTreeSet<Ino>,
+    /// Objects that come back as the version to come has them.
+    pub returned: BTreeSet<Ino>,
     pub fit: Fit,
 }
 
@@ -126,7 +154,7 @@ impl Fitter<'_> {
             Object { base: Some(base), mine: None, theirs: Some(theirs) } => self.removed(ino, &base, &theirs),
             // The view says that it is not there, and so it was in the version before.
             Object { base: None, mine: None, theirs: Some(theirs) } => {
-                self.objects.insert(ino, Some(self.returned(&theirs)));
+                self.give_back(ino, &theirs);
                 Ok(())
             }
             Object { base: None, mine: Some(mine), theirs: Some(theirs) } => self.met_again(ino, mine, &theirs),
@@ -157,8 +185,7 @@ impl Fitter<'_> {
             mine.mtime = theirs.mtime;
         }
         if clash {
-            let path = self.sight.path_of(ino)?;
-            self.tell(path, Did::Attributes, Did::Attributes, false);
+            self.tell(Told::object(ino), Did::Attributes, Did::Attributes)?;
         }
         self.objects.insert(ino, Some(mine));
         Ok(())
@@ -168,20 +195,19 @@ impl Fitter<'_> {
         self.names.insert(at, entry);
     }
 
-    pub fn tell(&mut self, path: Vec<u8>, clone: Did, image: Did, disk_image: bool) {
+    /// Something that both sides changed. Only the first are told, and so only their paths are looked for.
+    pub fn tell(&mut self, told: Told, clone: Did, image: Did) -> Result<()> {
         self.fit.conflicts_total += 1;
+        self.fit.undecidable += u64::from(told.undecidable);
         if self.fit.conflicts.len() < MAX_TOLD {
-            self.fit.conflicts.push(Conflict { path, clone, image, disk_image, undecidable: false });
+            let path = match told.what {
+                What::Name(dir, name) => self.sight.path(dir, &name)?,
+                What::Object(ino) => self.sight.path_of(ino)?,
+            };
+            let Told { disk_image, undecidable, .. } = told;
+            self.fit.conflicts.push(Conflict { path, clone, image, disk_image, undecidable });
         }
-    }
-
-    /// A conflict that no side can win.
-    pub fn tell_undecidable(&mut self, path: Vec<u8>, clone: Did, image: Did) {
-        self.tell(path, clone, image, false);
-        self.fit.undecidable += 1;
-        if let Some(conflict) = self.fit.conflicts.last_mut() {
-            conflict.undecidable = true;
-        }
+        Ok(())
     }
 
     fn finish(mut self, rebase: &Rebase) -> Result<Fit> {
@@ -189,6 +215,7 @@ impl Fitter<'_> {
         if self.fit.undecidable > 0 || (self.fit.conflicts_total > 0 && self.winner.is_none()) {
             return Ok(self.fit);
         }
+        self.give_back_named()?;
         let mut gains = Gains::default();
         let mut dirs = std::mem::take(&mut self.said);
         for (at, entry) in std::mem::take(&mut self.names) {
@@ -208,26 +235,47 @@ impl Fitter<'_> {
         for ino in counted {
             self.settle(ino, &gains, dirs.contains(&ino))?;
         }
+        let objects = &self.fit.objects;
+        self.returned.retain(|ino| objects.get(ino).is_some_and(Option::is_some));
+        self.fit.returned = std::mem::take(&mut self.returned);
         let base_of = |node: &Option<Node>| node.as_ref().and_then(|node| node.base);
         self.fit.keeps_from = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.from));
         self.fit.keeps_to = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.to));
-        if self.fit.names.len() + self.fit.objects.len() > MAX_ROWS {
-            let what =
-                format!("{} names and objects of one clone do not fit", self.fit.names.len() + self.fit.objects.len());
-            return Err(Error::new(ErrorKind::Conflict, what).remedy("discard its private writes, or let it stay"));
-        }
+        check_rows(self.fit.names.len() + self.fit.objects.len())?;
         Ok(self.fit)
+    }
+
+    /// What a name of the version to come leads to is there, also if the view removed it under other names.
+    fn give_back_named(&mut self) -> Result<()> {
+        let named: BTreeSet<Ino> = self.names.values().flatten().map(|entry| entry.ino).collect();
+        for ino in named {
+            let there = match self.objects.get(&ino) {
+                Some(decided) => decided.is_some(),
+                None => self.sight.node(ino)?.is_some(),
+            };
+            let to = self.sight.to;
+            if !there && let Some(theirs) = self.sight.inode(to, ino)? {
+                // One that the view never knew is there by itself.
+                let private = self.sight.is_private(&Key::node(ino))?;
+                if private || self.objects.contains_key(&ino) {
+                    self.give_back(ino, &theirs);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Give an object its link count, and a row if it is not shown as it is to be.
     fn settle(&mut self, ino: Ino, gains: &Gains, has_names: bool) -> Result<()> {
         let Object { base, mine, theirs } = self.sight.object(ino)?;
+        let private = self.sight.is_private(&Key::node(ino))?;
+        let of_image = theirs.clone().map(Node::of_image);
+        let shown = if private { mine.clone() } else { of_image.clone() };
         let decided = match self.objects.remove(&ino) {
             Some(decided) => decided,
-            None => mine.clone().or_else(|| theirs.clone().map(Node::of_image)),
+            // Nothing was to be decided: it is as it shows, or as the side has it that names it.
+            None => shown.clone().or_else(|| mine.clone()).or(of_image),
         };
-        let private = self.sight.is_private(&Key::node(ino))?;
-        let shown = if private { mine.clone() } else { theirs.clone().map(Node::of_image) };
         let links = |kind: FileKind, nlink: Option<u32>| match (kind, nlink) {
             (_, Some(nlink)) => i64::from(nlink),
             (FileKind::Directory, None) => 2,

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::Rebase;
 use super::sight::Sight;
-use super::survey::{Gains, Name, Object};
+use super::survey::{Gains, Name, Object, check_rows};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, FileKind, Ino, MAX_DEPTH};
 use crate::overlay::paths::joined;
@@ -61,15 +61,16 @@ impl Chooser<'_> {
         let name = self.sight.name(dir, cookie)?;
         let Some(entry) = name.mine.as_ref().or(name.base.as_ref()) else { return Ok(()) };
         if name.mine != name.base && self.is_chosen(dir, &entry.name)? {
-            self.choose(dir, cookie, name);
+            self.choose(dir, cookie, name)?;
         }
         Ok(())
     }
 
-    fn choose(&mut self, dir: Ino, cookie: Cookie, name: Name) {
+    fn choose(&mut self, dir: Ino, cookie: Cookie, name: Name) -> Result<()> {
         let ends = [&name.mine, &name.base].into_iter().flatten().map(|entry| entry.ino);
         self.objects.extend(ends);
         self.names.insert((dir, cookie), name);
+        check_rows(self.names.len() + self.objects.len())
     }
 
     /// Whether a name of a directory is at or below one of the paths.
@@ -107,7 +108,7 @@ impl Chooser<'_> {
             return Ok(());
         }
         if !self.names.contains_key(&(parent, entry.cookie)) {
-            self.choose(parent, entry.cookie, name);
+            self.choose(parent, entry.cookie, name)?;
         }
         self.place(parent, depth + 1)
     }
@@ -128,7 +129,7 @@ impl Chooser<'_> {
                 break;
             }
         }
-        Ok(())
+        check_rows(self.names.len() + self.objects.len())
     }
 
     fn finish(mut self) -> Result<Choice> {

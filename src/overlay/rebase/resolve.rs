@@ -1,6 +1,6 @@
 //! Decisions where both sides changed the same: told as conflicts, and made if a side is to win.
 
-use super::fit::Fitter;
+use super::fit::{Fitter, Told};
 use super::survey::{Facts, Name};
 use super::{Did, Winner};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,8 +17,7 @@ impl Fitter<'_> {
         if !self.sight.is_homeless(at.0)? {
             return Ok(());
         }
-        let path = self.sight.path(at.0, &mine.name)?;
-        self.tell(path, did(name.base.as_ref(), Some(mine)), Did::Removed, false);
+        self.tell(Told::name(at.0, &mine.name), did(name.base.as_ref(), Some(mine)), Did::Removed)?;
         self.decide_name(at, Some(mine.clone()));
         self.revive(at.0, 0)
     }
@@ -26,10 +25,11 @@ impl Fitter<'_> {
     /// A name that both sides changed, each in its way.
     pub(super) fn both_named(&mut self, at: (Ino, Cookie), name: &Name) -> Result<()> {
         let Name { base, mine, theirs } = name;
-        let some = mine.as_ref().or(base.as_ref()).or(theirs.as_ref());
-        let path = self.sight.path(at.0, some.map_or(b"", |entry| &entry.name))?;
-        let disk = self.is_disk(base.as_ref())? || self.is_disk(theirs.as_ref())?;
-        self.tell(path, did(base.as_ref(), mine.as_ref()), did(base.as_ref(), theirs.as_ref()), disk);
+        if let Some(some) = mine.as_ref().or(base.as_ref()).or(theirs.as_ref()) {
+            let disk_image = self.is_disk(base.as_ref())? || self.is_disk(theirs.as_ref())?;
+            let told = Told { disk_image, ..Told::name(at.0, &some.name) };
+            self.tell(told, did(base.as_ref(), mine.as_ref()), did(base.as_ref(), theirs.as_ref()))?;
+        }
         match self.winner {
             Some(Winner::Image { .. }) => {
                 self.decide_name(at, theirs.clone());
@@ -58,21 +58,20 @@ impl Fitter<'_> {
         // The order of cookies means nothing to anybody.
         left.sort_by(|(a, one), (b, other)| (a.0 != base.parent, &one.name).cmp(&(b.0 != base.parent, &other.name)));
         let renamed = left.len() != names.len() || mine.nlink != base.nlink;
-        let written = mine.has_private_data(Some(base)) || self.sight.has_data(ino)?;
+        let written = mine.has_private_data(Some(base)) || self.sight.has_data(ino, base)?;
         let content = written || Facts::of_node(&mine).mtime != base.mtime;
         let rights = Facts::of_node(&mine).rights() != Facts::of_image(base).rights();
         if !renamed && !content && !rights {
             self.objects.insert(ino, None);
             return Ok(());
         }
-        let path = self.sight.path_of(ino)?;
         let clone = match (content, rights) {
             (true, _) => Did::Changed,
             (false, true) => Did::Attributes,
             (false, false) => Did::Renamed,
         };
         let image = self.fate(&names)?;
-        self.tell(path, clone, image, base.disk_image);
+        self.tell(Told { disk_image: base.disk_image, ..Told::object(ino) }, clone, image)?;
         mine.base = mine.base.or(Some(*from.id()));
         self.objects.insert(ino, Some(mine.clone()));
         let clone_wins = !matches!(self.winner, Some(Winner::Image { .. }));
@@ -96,14 +95,12 @@ impl Fitter<'_> {
         let at = (base.parent, base.parent_cookie);
         let renamed = self.sight.shown(at.0, at.1)?.is_none_or(|entry| entry.ino != ino);
         if renamed {
-            let path = self.sight.path_of(ino)?;
             let image = self.fate(&[at])?;
             // What lies in it unchanged is gone with the version before.
-            self.tell_undecidable(path, Did::Renamed, image);
+            self.tell(Told { undecidable: true, ..Told::object(ino) }, Did::Renamed, image)?;
         } else if Facts::of_node(&mine).rights() != Facts::of_image(base).rights() {
-            let path = self.sight.path_of(ino)?;
             let image = self.fate(&[at])?;
-            self.tell(path, Did::Attributes, image, false);
+            self.tell(Told::object(ino), Did::Attributes, image)?;
             if !matches!(self.winner, Some(Winner::Image { .. })) {
                 return self.revive(ino, 0);
             }
@@ -124,9 +121,8 @@ impl Fitter<'_> {
         if was.rights() == is.rights() && left.is_empty() && self.sight.names_left(ino, theirs)?.is_empty() {
             return Ok(());
         }
-        let path = self.sight.path_of(ino)?;
         let image = if left.is_empty() { Did::Attributes } else { Did::Changed };
-        self.tell(path, Did::Removed, image, theirs.disk_image);
+        self.tell(Told { disk_image: theirs.disk_image, ..Told::object(ino) }, Did::Removed, image)?;
         match self.winner {
             Some(Winner::Image { .. }) => self.bring_back(ino, theirs, 0),
             _ => self.keep_removed(ino, theirs),
@@ -148,22 +144,29 @@ impl Fitter<'_> {
     fn bring_back(&mut self, ino: Ino, theirs: &Inode, depth: usize) -> Result<()> {
         check_depth(ino, depth)?;
         let to = self.sight.to;
-        self.objects.insert(ino, Some(self.returned(theirs)));
+        self.give_back(ino, theirs);
         for (dir, cookie) in self.sight.names(to, ino, theirs)? {
             let entry = self.sight.entry(to, dir, cookie)?;
-            if self.sight.shown(dir, cookie)?.is_none() {
-                self.decide_name((dir, cookie), entry);
+            match self.sight.shown(dir, cookie)? {
+                Some(other) if other.ino != ino => {
+                    self.save_beside(dir, &other)?;
+                    self.decide_name((dir, cookie), entry);
+                }
+                Some(_) => {}
+                None => self.decide_name((dir, cookie), entry),
             }
             self.bring_back_dir(dir, depth + 1)?;
         }
         Ok(())
     }
 
-    /// An object as the version to come has it, whatever the layers say of its data.
-    pub(super) fn returned(&self, theirs: &Inode) -> Node {
+    /// An object is to be as the version to come has it, whatever the layers say of its data. Whoever held it
+    /// before it was removed held something else.
+    pub(super) fn give_back(&mut self, ino: Ino, theirs: &Inode) {
         let mut node = Node::of_image(theirs.clone());
         node.base = (theirs.kind == FileKind::Regular).then_some(*self.sight.to.id());
-        node
+        self.objects.insert(ino, Some(node));
+        self.returned.insert(ino);
     }
 
     /// An object that the version before does not have, the view has, and the version to come has: it came
@@ -172,10 +175,8 @@ impl Fitter<'_> {
         let to = self.sight.to;
         for (dir, cookie) in self.sight.names(to, ino, theirs)? {
             if self.sight.shown(dir, cookie)?.is_none_or(|entry| entry.ino != ino) {
-                let path = self.sight.path_of(ino)?;
                 // One number cannot be both what the clone has here and what the image has there.
-                self.tell_undecidable(path, Did::Changed, Did::Added);
-                return Ok(());
+                return self.tell(Told { undecidable: true, ..Told::object(ino) }, Did::Changed, Did::Added);
             }
         }
         self.objects.insert(ino, Some(mine));

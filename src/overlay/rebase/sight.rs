@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 use crate::manifest::{Cookie, Entry, Ino, Inode, MAX_DEPTH, Manifest};
 use crate::overlay::changes::Private;
 use crate::overlay::keys::{Key, Kind};
+use crate::overlay::node::{Level, NodeState};
+use crate::overlay::paths::PrivateNames;
 use crate::overlay::{Layer, Node, OverlayStore, Position, Tree};
 
 /// Keys that are read together.
@@ -21,6 +23,7 @@ pub struct Sight<'a> {
     layers: &'a [Layer],
     /// What the layers say.
     pub private: Private,
+    names: PrivateNames,
     pub from: Manifest,
     pub to: Manifest,
     fetch: Fetch<'a>,
@@ -33,7 +36,8 @@ impl<'a> Sight<'a> {
         let from = fetch.run_blocking(|fetch| Manifest::open(fetch, &rebase.from))?;
         let to = fetch.run_blocking(|fetch| Manifest::open(fetch, &rebase.to))?;
         let private = store.private_in_index(&rebase.layers);
-        Ok(Self { store, layers: &rebase.layers, private, from, to, fetch, asked: 0 })
+        let names = PrivateNames::new(&private, false);
+        Ok(Self { store, layers: &rebase.layers, private, names, from, to, fetch, asked: 0 })
     }
 
     fn ask<T>(&mut self, mut question: impl FnMut(&Tree<'_>, &mut Fetch<'_>) -> Step<T>) -> Result<T> {
@@ -51,7 +55,7 @@ impl<'a> Sight<'a> {
             self.fetch.release();
         }
         let (store, layers) = (self.store, self.layers);
-        self.fetch.run_blocking(|fetch| question(&Tree::open_sealed(store, manifest, layers), fetch))
+        self.fetch.run_blocking(|fetch| question(&Tree::open_sealed(store, manifest, layers)?, fetch))
     }
 
     pub fn inode(&mut self, manifest: Manifest, ino: Ino) -> Result<Option<Inode>> {
@@ -87,9 +91,14 @@ impl<'a> Sight<'a> {
         Ok(false)
     }
 
-    /// Whether some layer has data of a file.
-    pub fn has_data(&self, ino: Ino) -> Result<bool> {
+    /// Whether some layer has data of a file of the version before, or cut some off.
+    pub fn has_data(&self, ino: Ino, image: &Inode) -> Result<bool> {
         for layer in self.layers {
+            let version = self.store.index.at(layer.overlay, &Key::node(ino), layer.upto)?;
+            let state = version.and_then(|version| NodeState::decode(version.value.as_ref()?, Level::New));
+            if matches!(state, Some(NodeState::Present(node)) if node.has_private_data(Some(image))) {
+                return Ok(true);
+            }
             if !self.store.index.keys(layer.overlay, Key::bucket(ino, 0), Key::bucket(ino, u64::MAX), 1)?.is_empty() {
                 return Ok(true);
             }
@@ -154,9 +163,7 @@ impl<'a> Sight<'a> {
         if of_image.is_some() {
             return Ok(of_image);
         }
-        let mut names = self.private.names_of(parent);
-        let named = names.find_map(|name| name.map(|name| name.entry.filter(|entry| entry.ino == ino)).transpose());
-        named.transpose()
+        self.names.find(parent, ino)
     }
 
     /// The path of a name in a directory of the view.

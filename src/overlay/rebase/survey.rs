@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::Rebase;
 use super::sight::{Sight, all_of};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::{Layer, Node, OverlayStore};
+
+/// Most names and objects of one clone that may need a decision.
+const MAX_ROWS: usize = 1 << 20;
 
 /// What a look at the private changes of a view found.
 #[derive(Clone, Debug)]
@@ -75,13 +78,19 @@ impl Survey {
         let (dir, cookie) = (Ino(key.a), Cookie(key.b));
         let name = sight.name(dir, cookie)?;
         let added = name.mine.is_some() && name.mine != name.base;
+        if let Some(theirs) = name.theirs.as_ref().filter(|theirs| name.mine.as_ref() != Some(theirs)) {
+            // Whether an object that the view removed shows depends on this name.
+            if sight.inode(sight.from, theirs.ino)?.is_some() {
+                self.object(sight, theirs.ino)?;
+            }
+        }
         let trivial = name.theirs == name.base && !(added && sight.is_homeless(dir)?);
         if trivial {
             self.names.remove(&(dir, cookie));
         } else {
             self.names.insert((dir, cookie), name);
         }
-        Ok(())
+        self.check_len()
     }
 
     fn object(&mut self, sight: &mut Sight<'_>, ino: Ino) -> Result<()> {
@@ -98,7 +107,11 @@ impl Survey {
         } else {
             self.objects.insert(ino);
         }
-        Ok(())
+        self.check_len()
+    }
+
+    fn check_len(&self) -> Result<()> {
+        check_rows(self.names.len() + self.objects.len())
     }
 }
 
@@ -153,6 +166,15 @@ impl Sight<'_> {
         }
         Ok(left)
     }
+}
+
+/// Refuse more names and objects of one clone than are held in memory.
+pub fn check_rows(rows: usize) -> Result<()> {
+    if rows <= MAX_ROWS {
+        return Ok(());
+    }
+    let what = format!("more than {MAX_ROWS} names and objects that both sides changed, or that are preserved");
+    Err(Error::new(ErrorKind::Conflict, what).remedy("discard the private writes, or let the clone stay"))
 }
 
 /// How many names objects gain or lose, and how many subdirectories directories do.

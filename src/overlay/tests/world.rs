@@ -248,7 +248,7 @@ impl World {
                 continue;
             }
             let node = self
-                .run(|store, fetch, manifest| Tree::open_sealed(store, manifest, self.sealed(view)).node(fetch, ino));
+                .run(|store, fetch, manifest| Tree::open_sealed(store, manifest, self.sealed(view))?.node(fetch, ino));
             private.push((ino, node.await.unwrap()));
         }
         private
@@ -256,7 +256,7 @@ impl World {
 
     pub async fn entry_at(&self, view: ViewId, dir: Ino, cookie: Cookie) -> Option<Entry> {
         let entry = self.run(|store, fetch, manifest| {
-            Tree::open_sealed(store, manifest, self.sealed(view)).entry_at(fetch, dir, cookie)
+            Tree::open_sealed(store, manifest, self.sealed(view))?.entry_at(fetch, dir, cookie)
         });
         entry.await.unwrap()
     }
@@ -358,7 +358,7 @@ impl World {
         self.run(|store, fetch, manifest| {
             let tree = match view.top {
                 Some(top) => Tree::open(store, fetch, manifest, &view.layers, top)?,
-                None => Tree::open_sealed(store, manifest, &view.layers),
+                None => Tree::open_sealed(store, manifest, &view.layers)?,
             };
             let node = tree.node(fetch, ino)?.unwrap();
             Ok(tree.read(fetch, ino, &node, at, node.size.min(at + len))?.concat())
@@ -443,7 +443,7 @@ impl World {
         let files = self.run(|store, fetch, manifest| {
             let tree = match view.top {
                 Some(top) => Tree::open(store, fetch, manifest, &view.layers, top)?,
-                None => Tree::open_sealed(store, manifest, &view.layers),
+                None => Tree::open_sealed(store, manifest, &view.layers)?,
             };
             let mut entries: Vec<Entry> = Vec::new();
             let mut whole = false;

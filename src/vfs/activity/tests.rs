@@ -21,27 +21,44 @@ fn used(activity: &Arc<Activity>, n: u8, clone: ExportId, at: Duration) -> Arc<F
 #[test]
 fn a_clone_is_quiet_when_nobody_has_used_it_for_long_and_nobody_is_connected() {
     let activity = Activity::new(START);
-    assert!(!activity.is_quiet(CLONE, START + 89 * SECOND), "what was before the start is not known");
-    assert!(activity.is_quiet(CLONE, START + QUIET));
+    assert!(!activity.is_quiet(CLONE, client(1), START + 89 * SECOND), "what was before the start is not known");
+    assert!(activity.is_quiet(CLONE, client(1), START + QUIET));
     let at = START + 200 * SECOND;
     let connection = used(&activity, 1, CLONE, at);
-    assert!(!activity.is_quiet(CLONE, at + 1000 * SECOND), "there is a connection");
-    assert!(activity.is_quiet(OTHER, at));
+    assert!(!activity.is_quiet(CLONE, client(1), at + 1000 * SECOND), "there is a connection");
+    assert!(activity.is_quiet(OTHER, client(1), at));
     assert_eq!(
         activity.users(CLONE, at + 1000 * SECOND, 9),
         [Seen { client: client(1), last: Some(at), connected: true }]
     );
     drop(connection);
-    assert!(!activity.is_quiet(CLONE, at + 90 * SECOND), "it may have used it up to a second later");
-    assert!(activity.is_quiet(CLONE, at + 91 * SECOND));
-    assert_eq!(activity.users(CLONE, at + 91 * SECOND, 9), []);
+    assert!(!activity.is_quiet(CLONE, client(1), at + 90 * SECOND), "it may have used it up to a second later");
+    assert!(activity.is_quiet(CLONE, client(1), at + 91 * SECOND));
+    assert_eq!(activity.users(CLONE, at + AWAY + SECOND, 9), []);
+}
+
+#[test]
+fn another_machine_that_is_silent_has_the_clone_mounted_until_it_unmounts_or_for_an_hour() {
+    let activity = Activity::new(START);
+    let at = START + 200 * SECOND;
+    let quiet = |by, after| activity.is_quiet(CLONE, client(by), at + after);
+    drop(used(&activity, 1, CLONE, at));
+    assert!(!quiet(2, 91 * SECOND) && !quiet(2, AWAY), "client 1 may have closed an idle connection");
+    assert!(quiet(1, 91 * SECOND), "its own mount tells that it was started again");
+    assert!(quiet(2, AWAY + SECOND));
+    assert_eq!(activity.users(CLONE, at + AWAY, 9).len(), 1);
+    activity.unmounted(CLONE, client(1), 1, at + 60 * SECOND);
+    assert!(!quiet(2, 90 * SECOND) && quiet(2, 91 * SECOND));
+    drop(used(&activity, 1, CLONE, at + 100 * SECOND));
+    activity.mounted(CLONE, client(1), 1, at + 300 * SECOND);
+    assert!(!quiet(2, 400 * SECOND), "it has mounted again");
 }
 
 #[test]
 fn a_mount_alone_is_no_use() {
     let activity = Activity::new(START);
     activity.mounted(CLONE, client(1), 1, START + 200 * SECOND);
-    assert!(activity.is_quiet(CLONE, START + 200 * SECOND));
+    assert!(activity.is_quiet(CLONE, client(1), START + 200 * SECOND));
 }
 
 #[test]
@@ -79,7 +96,7 @@ fn many_clones_on_one_connection_are_all_noted() {
     assert_eq!(activity.readers_since(&clones, START), 1000);
     drop(connection);
     let later = START + 91 * SECOND;
-    assert!(clones.iter().all(|clone| activity.is_quiet(*clone, later)));
+    assert!(clones.iter().all(|clone| activity.is_quiet(*clone, client(1), later)));
 }
 
 #[test]
@@ -150,15 +167,15 @@ fn a_full_table_forgets_the_idle_and_says_so() {
     let connected = used(&activity, 1, CLONE, START);
     drop(used(&activity, 2, CLONE, START));
     let later = START + 200 * SECOND;
-    assert!(activity.is_quiet(OTHER, later));
+    assert!(activity.is_quiet(OTHER, client(1), later));
     // Three entries are there; the next client needs two.
     let more = used(&activity, 3, CLONE, later);
     assert_eq!(activity.complete_since(), later, "client 2 was forgotten");
-    assert!(!activity.is_quiet(OTHER, later) && activity.is_quiet(OTHER, later + QUIET));
+    assert!(!activity.is_quiet(OTHER, client(1), later) && activity.is_quiet(OTHER, client(1), later + QUIET));
     assert_eq!(activity.users(CLONE, later, 9).len(), 2);
     // Nobody can be forgotten now.
     let unlisted = used(&activity, 4, CLONE, later + 100 * SECOND);
-    assert!(!activity.is_quiet(OTHER, later + 1000 * SECOND), "as long as it is connected");
+    assert!(!activity.is_quiet(OTHER, client(1), later + 1000 * SECOND), "as long as it is connected");
     drop(unlisted);
     assert_eq!(activity.complete_since(), later + 100 * SECOND);
     drop((connected, more));

@@ -215,7 +215,7 @@ impl Tree {
         let last = self.is_dir(id) || self.object(id).nlink == 1;
         if last {
             self.objects.remove(&id);
-            self.ended.extend(self.seen.remove(&id).map(|identity| identity.handle));
+            self.ended.extend(self.seen.remove(&id).map(|identity| (identity, id)));
             self.gone.insert(id);
             self.certain_again(id);
         } else {
@@ -255,7 +255,7 @@ impl Tree {
         let reused = former
             .and_then(|all| all.iter().find(|old| old.handle == identity.handle || old.fileid == identity.fileid));
         if let Some(old) = reused.filter(|_| self.renewed.contains(&id)) {
-            return Err(format!("{identity:?} although {old:?} was another line of content"));
+            return Err(format!("{id} is {identity:?} although {old:?} was another line of content"));
         }
         self.seen.insert(id, identity);
         Ok(())

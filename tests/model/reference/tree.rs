@@ -126,8 +126,8 @@ pub struct Tree {
     pub objects: BTreeMap<ObjectId, Object>,
     /// Touched and removed.
     pub gone: BTreeSet<ObjectId>,
-    /// Handles of what was removed since this view began.
-    pub ended: BTreeSet<Handle>,
+    /// How the server named what was removed since this view began.
+    pub ended: BTreeMap<Identity, ObjectId>,
     /// Whether anything changed since this view began.
     pub changed: bool,
     /// How the server names what was seen; never by another name again in this view.
@@ -147,7 +147,7 @@ impl Tree {
             root,
             objects: BTreeMap::from([(root, object)]),
             gone: BTreeSet::new(),
-            ended: BTreeSet::new(),
+            ended: BTreeMap::new(),
             changed: false,
             seen: BTreeMap::new(),
             renewed: BTreeSet::new(),
@@ -260,6 +260,11 @@ impl Tree {
             }
         }
         format!("(no name: {id})")
+    }
+
+    /// Whether something was removed that had this handle.
+    pub fn has_ended(&self, handle: &Handle) -> bool {
+        self.ended.keys().any(|identity| identity.handle == *handle)
     }
 
     pub fn mark_uncertain(&mut self, id: ObjectId) {

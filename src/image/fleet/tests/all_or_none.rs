@@ -138,7 +138,7 @@ impl Running {
             let manifest = Manifest::open(fetch, &manifest)?;
             let tree = match top {
                 Some(top) => Tree::open(&self.overlays, fetch, manifest, layers, top)?,
-                None => Tree::open_sealed(&self.overlays, manifest, layers),
+                None => Tree::open_sealed(&self.overlays, manifest, layers)?,
             };
             super::world::number(&tree, fetch, A)
         });

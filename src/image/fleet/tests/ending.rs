@@ -1,5 +1,6 @@
 //! Pins that end one by one, and switches that wait.
 
+use super::activation::Nobody;
 use super::*;
 use crate::image::policy::{Activation, SwitchPolicy};
 use crate::image::record::{ExportId, OperationId, Staged};
@@ -121,7 +122,7 @@ async fn what_was_staged_is_made_with_the_policy_that_it_came_with() {
     let error = world.fleet.activate(names(&["x"])).await.unwrap_err();
     assert_eq!((error.kind(), error.remedy_text().is_some()), (ErrorKind::NotFound, true));
     let x = world.get("x").id;
-    assert!(world.fleet.activate_mounted(x).await.unwrap().is_none());
+    assert!(world.fleet.activate_mounted(x, Arc::new(Nobody)).await.unwrap().is_none());
 }
 
 /// A second MNT that comes late must not discard what was written since the first.
@@ -133,7 +134,7 @@ async fn what_is_staged_is_made_once() {
     let stale = world.get("desk");
     world.fleet.activate(names(&["desk"])).await.unwrap();
     world.write("desk", A, 100).await;
-    let again = world.fleet.activate_staged(vec![stale]).await.unwrap();
+    let again = world.fleet.activate_staged(vec![stale], None).await.unwrap();
     assert_eq!(again.outcome.unwrap().outcome.switched(), 0);
     assert_eq!((world.get("desk").view.number, world.read("desk", A).await), (2, 100));
 }
@@ -146,7 +147,7 @@ async fn what_is_withdrawn_is_not_made() {
     let stale = world.get("x");
     let withdrawn = world.fleet.unstage(names(&["x", "y"])).await.unwrap();
     assert_eq!(withdrawn.iter().map(|clone| &*clone.name).collect::<Vec<_>>(), ["x"]);
-    let late = world.fleet.activate_staged(vec![stale]).await.unwrap();
+    let late = world.fleet.activate_staged(vec![stale], None).await.unwrap();
     assert_eq!(late.outcome.unwrap().outcome.switched(), 0);
     assert_eq!(world.get("x").view.number, 1);
     assert_eq!(world.fleet.unstage(names(&["x"])).await.unwrap(), []);

@@ -2,6 +2,7 @@
 //! everybody else alone. Method: a real store of overlays on a simulated disk; writers that take the
 //! same steps as the front end.
 
+mod activation;
 mod all_or_none;
 mod concurrent;
 mod ending;

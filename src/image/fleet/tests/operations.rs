@@ -26,7 +26,7 @@ fn gated(waves: &[&str]) -> NewOperation {
     }
 }
 
-fn plain(waves: &[&str]) -> NewOperation {
+pub(super) fn plain(waves: &[&str]) -> NewOperation {
     NewOperation { rollout: Rollout::default(), ..gated(waves) }
 }
 
@@ -286,7 +286,7 @@ async fn scheduled_clones_are_staged_until_their_wave_or_an_abort() {
     }
 }
 
-fn on_mount() -> SwitchPolicy {
+pub(super) fn on_mount() -> SwitchPolicy {
     SwitchPolicy { activation: Some(Activation::OnMount), ..SwitchPolicy::default() }
 }
 

@@ -98,7 +98,7 @@ async fn a_halted_operation_is_rolled_back_as_far_as_it_came() {
     let done = world.fleet.rollback(op, 0).await.unwrap();
     assert_eq!(done.restored.len(), 2);
     let record = world.catalog.state().find_operation(done.operation).unwrap().clone();
-    assert_eq!(record.count(&[Fate::Restored]), 2);
+    assert_eq!(record.count(&[Fate::RestoredClean]), 2);
     for clone in ["a1", "a2", "b1"] {
         assert_eq!(world.get(clone).view.version, 1);
     }
@@ -123,6 +123,20 @@ async fn automatic_snapshots_are_kept_for_the_window() {
     drop(state);
     world.fleet.rollback(op, 0).await.unwrap();
     assert_eq!(shown(&world, "dirty").await, (1, 100, 2), "the pin still has it");
+}
+
+#[tokio::test]
+async fn a_rollback_of_a_clone_without_private_writes_can_be_undone_without_pins() {
+    let world = World::new().await;
+    world.clones(&["clean", "dirty"]).await;
+    let op = to_v2(&world, Writes::Keep).await;
+    world.write("dirty", A, 100).await;
+    let back = world.fleet.rollback(op, 0).await.unwrap().operation;
+    let record = world.catalog.state().find_operation(back).unwrap().clone();
+    assert_eq!((record.count(&[Fate::RestoredClean]), record.count(&[Fate::Restored])), (1, 1));
+    world.fleet.drop_pins(CloneTarget::All).await.unwrap();
+    world.fleet.rollback(back, 0).await.unwrap();
+    assert_eq!((shown(&world, "clean").await, shown(&world, "dirty").await), ((2, 1, 20), (2, 100, 20)));
 }
 
 /// What a conflict left of both sides goes, and the base that was kept for it stays as long as it is read.

@@ -197,7 +197,7 @@ impl World {
     pub async fn read_at(&self, clone: &str, snapshot: &str, ino: Ino) -> u64 {
         let (clone, snapshot) = (self.get(clone), self.snapshot_of(clone, snapshot));
         let open = |fetch: &mut Fetch<'_>, manifest| {
-            let tree = Tree::open_sealed(&self.overlays, manifest, &snapshot.layers);
+            let tree = Tree::open_sealed(&self.overlays, manifest, &snapshot.layers)?;
             number(&tree, fetch, ino)
         };
         self.run(&clone, snapshot.version, open).await.unwrap()
