@@ -285,7 +285,7 @@ impl Bench {
         let mut last = None;
         for i in 0..self.args.changed {
             let at = i * (self.files.len() / self.args.changed) + 1;
-            ensure!(at % EVERY != 0, "file {at} differs between the versions");
+            ensure!(!at.is_multiple_of(EVERY), "file {at} differs between the versions");
             let places = served.places(&self.files[at], served.clones())?;
             let names = places.iter().map(|place| (place.dir.as_slice(), place.name.as_str()));
             let handles = client.lookup_all(names)?;
