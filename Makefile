@@ -70,7 +70,8 @@ bench: setup ## the figures of docs/benchmarks.md
 	cargo bench --profile release --locked
 
 bench-repoint: setup ## repoint and rollback of fleets beside symlinks, renames and reflinks (root, xfsprogs)
-	cargo bench --profile release --locked --bench repoint -- --scratch $${BENCH_DIR:-/var/tmp}
+	as=""; [ "$$(id -u)" != 0 ] || as="unshare --mount"; \
+	  $$as cargo bench --profile release --locked --bench repoint -- --scratch $${BENCH_DIR:-/var/tmp}
 
 bench-writes: setup ## private writes beside NFS-Ganesha on the same disk (root, nfs-ganesha-vfs, xfsprogs)
 	bench/beside-ganesha

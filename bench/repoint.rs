@@ -26,8 +26,9 @@ use common::local::{LocalFleet, Way, write_trees};
 use common::loop_fs::LoopFs;
 use common::report::{Cell, Report, Spread, Table};
 use common::served::Served;
-use common::tree::{self, TreeFile};
+use common::tree::TreeFile;
 use common::wire::{self, Client, Stable};
+use common::{process, tree};
 
 /// One file in so many differs between the versions; the first does.
 const EVERY: usize = 20;
@@ -134,15 +135,16 @@ impl Bench {
     fn measure(&self, clones: usize, switches: &mut Table, seen: &mut Table) -> Result<()> {
         eprintln!("{clones} clones ...");
         let mut served = Served::set_up(&self.ours.join(format!("fleet-{clones}")), &self.trees, clones)?;
+        let pid = served.pid();
         let local = self.make_local(clones)?;
         for readers in [0, self.args.readers] {
             let (mut there, mut back) = (Vec::new(), Vec::new());
             for _ in 0..self.args.rounds {
                 let audience = self.nfs_audience(&served, readers)?;
-                let (ours, (operation, _)) = self.switch(audience, 1, || served.repoint("keep"))?;
+                let (ours, operation) = self.switch(pid, audience, 1, || served.repoint("keep", "clones"))?;
                 there.push(Round { ours, local: self.switch_local(&local, readers, 1)? });
                 let audience = self.nfs_audience(&served, readers)?;
-                let (ours, _) = self.switch(audience, 0, || served.roll_back(&operation))?;
+                let (ours, _) = self.switch(pid, audience, 0, || served.roll_back(&operation))?;
                 back.push(Round { ours, local: self.switch_local(&local, readers, 0)? });
                 served.drop_pins()?;
             }
@@ -156,9 +158,10 @@ impl Bench {
         served.stop()
     }
 
-    /// Time a switch, when what was written before is on the disk.
+    /// Time a switch by process `pid`, when what was written before is on the disk.
     fn switch<T>(
         &self,
+        pid: u32,
         audience: Option<Audience>,
         to: usize,
         work: impl FnOnce() -> Result<T>,
@@ -167,18 +170,18 @@ impl Bench {
             rustix::fs::syncfs(fs::File::open(dir)?)?;
         }
         let timed = || {
-            let begin = Instant::now();
+            let (cpu, begin) = (process::cpu_time(pid)?, Instant::now());
             let done = work()?;
-            anyhow::Ok((begin.elapsed(), done))
+            anyhow::Ok((begin.elapsed(), process::cpu_time(pid)?.saturating_sub(cpu), done))
         };
-        let ((took, done), seen) = match audience {
+        let ((took, cpu, done), seen) = match audience {
             Some(audience) => {
                 let (done, seen) = audience.watch(to, Duration::from_millis(self.args.quiet_ms), timed)?;
                 (done, Some(seen))
             }
             None => (timed()?, None),
         };
-        Ok((Sample { took, seen }, done))
+        Ok((Sample { took, cpu, seen }, done))
     }
 
     fn make_local(&self, clones: usize) -> Result<Vec<LocalFleet>> {
@@ -201,7 +204,7 @@ impl Bench {
             }
             let paths = || (0..readers).map(|i| fleet.marker(clone_of(i, readers, fleet.clones()))).collect();
             let audience = (readers > 0).then(|| Audience::on_disk(paths(), &self.markers)).transpose()?;
-            Ok(Some(self.switch(audience, to, || fleet.switch(to))?.0))
+            Ok(Some(self.switch(std::process::id(), audience, to, || fleet.switch(to))?.0))
         };
         let of_way = |way| fleets.iter().find(|fleet| fleet.way() == way).map_or(Ok(None), measured);
         WAYS.into_iter().map(of_way).collect()
@@ -209,6 +212,7 @@ impl Bench {
 
     fn add_switch(&self, table: &mut Table, (clones, readers, what): (usize, usize, &str), rounds: &[Round]) {
         let ours = Spread::of(rounds.iter().map(|round| round.ours.millis()));
+        let cpu = rounds.iter().map(|round| millis(round.ours.cpu)).sum::<f64>() / rounds.len() as f64;
         let times = |way: usize| spread_of(rounds, |round| Some(round.local[way]?.millis()), 2);
         let ratio = |way: usize, decimals| {
             spread_of(rounds, |round| Some(round.ours.millis() / round.local[way]?.millis()), decimals)
@@ -220,6 +224,7 @@ impl Bench {
             ("readers", Cell::count(readers as u64)),
             ("what", Cell::text(what)),
             ("ours", Cell::spread(ours, 2)),
+            ("its CPU, mean", Cell::number(cpu, 0)),
             ("symlinks", times(0)),
             ("renames", times(1)),
             ("reflinks", times(2)),
@@ -241,27 +246,32 @@ impl Bench {
         for &clones in &self.args.private {
             eprintln!("{clones} clones with private writes ...");
             let mut served = Served::set_up(&self.ours.join(format!("private-{clones}")), &self.trees, clones)?;
+            let pid = served.pid();
             let written = self.write(&served)?;
-            let mut times: [Vec<f64>; 4] = Default::default();
+            let mut samples: [Vec<Sample>; 5] = Default::default();
             for _ in 0..self.args.rounds {
                 for (at, (writes, counted)) in [("keep", "kept"), ("discard", "discarded")].into_iter().enumerate() {
-                    let (there, (operation, done)) = self.switch(None, 1, || served.repoint(writes))?;
-                    ensure!(done[counted] == clones, "{writes}: {} clones of {clones}", done[counted]);
-                    let (back, _) = self.switch(None, 0, || served.roll_back(&operation))?;
+                    let (there, operation) = self.switch(pid, None, 1, || served.repoint(writes, counted))?;
+                    let (back, _) = self.switch(pid, None, 0, || served.roll_back(&operation))?;
                     written.check(&served)?;
-                    times[2 * at].push(there.millis());
-                    times[2 * at + 1].push(back.millis());
+                    samples[2 * at].push(there);
+                    samples[2 * at + 1].push(back);
                 }
+                // Nothing is switched, so there is nothing to roll back.
+                samples[4].push(self.switch(pid, None, 0, || served.repoint("stay", "lagging"))?.0);
                 served.drop_pins()?;
             }
-            let rows = ["repoint, keep", "its rollback", "repoint, discard", "its rollback"];
-            for (what, times) in rows.into_iter().zip(times) {
-                let spread = Spread::of(times);
+            let rows = ["repoint, keep", "its rollback", "repoint, discard", "its rollback", "repoint, stay"];
+            for (what, samples) in rows.into_iter().zip(samples) {
+                let spread = Spread::of(samples.iter().map(Sample::millis));
+                let cpu = samples.iter().map(|sample| millis(sample.cpu)).sum::<f64>() / samples.len() as f64;
+                let each = |ms: f64| Cell::number(ms * 1e3 / clones as f64, 1);
                 table.row([
                     ("clones", Cell::count(clones as u64)),
                     ("what", Cell::text(what)),
                     ("ms", Cell::spread(spread, 2)),
-                    ("us per clone", Cell::number(spread.median * 1e3 / clones as f64, 1)),
+                    ("us per clone", each(spread.median)),
+                    ("CPU us per clone, mean", each(cpu)),
                 ]);
             }
             served.stop()?;
@@ -275,7 +285,7 @@ impl Bench {
         let mut last = None;
         for i in 0..self.args.changed {
             let at = i * (self.files.len() / self.args.changed) + 1;
-            ensure!(at % EVERY != 0, "file {at} differs between the versions");
+            ensure!(!at.is_multiple_of(EVERY), "file {at} differs between the versions");
             let places = served.places(&self.files[at], served.clones())?;
             let names = places.iter().map(|place| (place.dir.as_slice(), place.name.as_str()));
             let handles = client.lookup_all(names)?;
@@ -318,6 +328,8 @@ impl Written {
 #[derive(Clone, Copy)]
 struct Sample {
     took: Duration,
+    /// Of the process that switches, whatever else it did meanwhile; in steps of 10 ms.
+    cpu: Duration,
     seen: Option<Seen>,
 }
 

@@ -42,6 +42,10 @@ impl Served {
         self.daemon.address
     }
 
+    pub fn pid(&self) -> u32 {
+        self.daemon.pid()
+    }
+
     pub fn clones(&self) -> usize {
         self.roots.len()
     }
@@ -57,22 +61,21 @@ impl Served {
         Ok(dirs.into_iter().map(|dir| Place { dir, name: file.name.clone() }).collect())
     }
 
-    /// All clones to the second version; the operation, and the whole answer.
-    pub fn repoint(&mut self, writes: &str) -> Result<(String, Value)> {
+    /// All clones to the second version; the operation. `counted` is the answer's field that must name them all.
+    pub fn repoint(&mut self, writes: &str, counted: &str) -> Result<String> {
         let body = json!({ "image": IMAGE, "to": format!("{IMAGE}@v2"), "writes": writes });
-        self.switch("/v1/repoint", &body)
+        self.switch("/v1/repoint", &body, counted)
     }
 
-    pub fn roll_back(&mut self, operation: &str) -> Result<(String, Value)> {
-        self.switch(&format!("/v1/operations/{operation}/rollback"), &json!({}))
+    pub fn roll_back(&mut self, operation: &str) -> Result<String> {
+        self.switch(&format!("/v1/operations/{operation}/rollback"), &json!({}), "clones")
     }
 
-    fn switch(&mut self, path: &str, body: &Value) -> Result<(String, Value)> {
+    fn switch(&mut self, path: &str, body: &Value, counted: &str) -> Result<String> {
         let done = self.admin.ask(Method::POST, path, body)?;
-        let clones = done["clones"].as_u64();
-        ensure!(clones == Some(self.roots.len() as u64), "{path}: {clones:?} clones were switched");
+        ensure!(done[counted] == self.roots.len(), "{path}: {counted} is {}", done[counted]);
         let operation = done["operation"].as_str().with_context(|| format!("{path}: no operation"))?;
-        Ok((operation.to_owned(), done))
+        Ok(operation.to_owned())
     }
 
     pub fn drop_pins(&mut self) -> Result<()> {
