@@ -183,6 +183,15 @@ pub struct Turn {
     pub written: Vec<Span>,
     /// What has private state in one of these went along, and keeps its generation.
     pub except: Vec<Layer>,
+    /// What was removed and comes back: it is another line, wherever it has private state.
+    pub returned: Option<Span>,
+}
+
+impl Turn {
+    fn layers_named(&self) -> impl Iterator<Item = &Layer> {
+        let spans = self.written.iter().chain(&self.returned).map(|span| &span.upto);
+        self.layers.iter().chain(&self.except).chain(spans)
+    }
 }
 
 /// How a caller's user id is mapped before permissions are looked at.
@@ -285,9 +294,13 @@ impl CloneRecord {
     /// Every sealed layer that the record names, some of them several times.
     pub fn layers_named(&self) -> impl Iterator<Item = &Layer> {
         let pinned = self.pins.iter().flat_map(|pin| pin.view.layers.iter().chain(&pin.sealed));
-        let turned = self.turns.iter().flat_map(|turn| turn.layers.iter().chain(&turn.except));
-        let written = self.turns.iter().flat_map(|turn| &turn.written).chain(&self.loose).map(|span| &span.upto);
-        self.view.layers.iter().chain(pinned).chain(turned).chain(written)
+        self.view.layers.iter().chain(pinned).chain(self.layers_told_apart())
+    }
+
+    /// The sealed layers by which the generations of objects are told.
+    pub fn layers_told_apart(&self) -> impl Iterator<Item = &Layer> {
+        let loose = self.loose.iter().map(|span| &span.upto);
+        self.turns.iter().flat_map(Turn::layers_named).chain(loose)
     }
 }
 

@@ -230,26 +230,34 @@ impl CloneRecord {
         // What makes kept writes fit says nothing of any object's content, but of those that come back.
         let other = if kept { &[] } else { &new[common..] };
         let mut layers: Vec<_> = former[common..].iter().chain(other).copied().collect();
-        let mut written: Vec<_> = self.loose.iter().copied().chain(written_pins(&self.pins, &switch.sealed)).collect();
-        written.extend(returned(switch, former.len(), new));
+        let written: Vec<_> = self.loose.iter().copied().chain(written_pins(&self.pins, &switch.sealed)).collect();
+        let returned = returned(switch, former.len(), new);
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();
-        if layers.is_empty() && written.is_empty() {
+        if layers.is_empty() && written.is_empty() && returned.is_none() {
             return None;
         }
         // What goes along keeps its generation, however many turns there are.
         let all = !kept
             && self.turns.iter().rev().take(TURNS_BETWEEN_ALL).filter(|turn| !turn.all).count() == TURNS_BETWEEN_ALL;
+        let view = self.view.number + 1;
         if all {
-            layers.clear();
-            written.clear();
+            return Some(Turn {
+                view,
+                all,
+                layers: Vec::new(),
+                written: Vec::new(),
+                except: Vec::new(),
+                returned: None,
+            });
         }
         let except = match switch.shown {
+            Shown::Kept { .. } if !written.is_empty() => former,
             // The first of them holds what went along.
-            Shown::Preserved(_) if !all => other.first().copied().into_iter().collect(),
+            Shown::Preserved(_) => other.first().copied().into_iter().collect(),
             _ => Vec::new(),
         };
-        Some(Turn { view: self.view.number + 1, all, layers, written, except })
+        Some(Turn { view, all, layers, written, except, returned })
     }
 
     /// Forget the turns before one for all objects that no view is older than.
@@ -262,9 +270,14 @@ impl CloneRecord {
     }
 }
 
-/// The objects that come back in the layer that makes kept writes fit, over as many layers as there were.
+/// The objects that come back in the layer that makes private writes fit. It lies over those that were kept,
+/// `were` of them, or over the one that holds what is preserved.
 fn returned(switch: &ViewSwitch, were: usize, new: &[Layer]) -> Option<Span> {
-    let fits = matches!(switch.shown, Shown::Kept { .. }).then(|| new.get(were)).flatten()?;
+    let fits = match switch.shown {
+        Shown::Kept { .. } => new.get(were)?,
+        Shown::Preserved(_) => new.get(1)?,
+        Shown::Same(_) | Shown::Each(_) => return None,
+    };
     (fits.upto > FITS).then_some(Span { after: FITS, upto: *fits })
 }
 

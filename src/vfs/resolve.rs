@@ -279,7 +279,7 @@ impl<'s> Run<'s, '_> {
                 return Ok(turn.view);
             }
             let touched = self.touched(&turn.layers, ino)? || self.written(&turn.written, ino)?;
-            if touched && !self.touched(&turn.except, ino)? {
+            if self.written(turn.returned.as_slice(), ino)? || (touched && !self.touched(&turn.except, ino)?) {
                 return Ok(turn.view);
             }
         }

@@ -238,6 +238,11 @@ pub struct Wcc {
 }
 
 impl Wcc {
+    /// Whether the operation changed the object, as far as is told.
+    pub fn is_changed(&self) -> bool {
+        self.before.as_ref().zip(self.after.as_ref()).is_some_and(|(before, after)| before.ctime != after.ctime)
+    }
+
     fn parse(body: &mut Body<'_>) -> Self {
         let before = body.bool().then(|| Before {
             size: body.u64(),

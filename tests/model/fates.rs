@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use crate::fleet::View;
 use crate::reference::{ObjectId, Tree};
-use crate::three_way::{Conflict, Name, ThreeWay, lookup, names_of};
+use crate::three_way::{Conflict, ThreeWay};
 use crate::winners::Winner;
 use crate::world::World;
 
@@ -32,10 +32,6 @@ pub enum Fate {
     Preserved(View, BTreeSet<ObjectId>),
     Stays,
     Conflicts(Conflict),
-    /// Nothing at all is switched.
-    Refused,
-    /// Known to be wrong: it is not done.
-    Open,
 }
 
 impl Writes {
@@ -71,68 +67,25 @@ impl World {
             _ if view.version == version => Fate::Unchanged,
             _ if !view.is_private() => Fate::Switched(fresh()),
             Writes::Stay => Fate::Stays,
-            _ if sides.is_open(on_conflict) => Fate::Open,
             _ => match sides.switched(on_conflict) {
                 Ok(tree) => Fate::Kept(View::over_version(&tree, version, view.layers.min(FLATTEN_ABOVE) + 2)),
                 Err(first) => Fate::Conflicts(first),
             },
         }
     }
-
-    /// Not mended yet: a file of which the image has one more name in a directory that nobody sees counts that.
-    pub fn is_open(&self, fate: &Fate) -> bool {
-        let (Fate::Kept(view) | Fate::Preserved(view, _)) = fate else { return matches!(fate, Fate::Open) };
-        let (theirs, shown) = (&self.versions[view.version - 1], &view.tree.objects);
-        names_of(theirs)
-            .any(|((dir, _), id)| !shown.contains_key(&dir) && shown.contains_key(&id) && !theirs.is_dir(id))
-    }
 }
 
 impl ThreeWay<'_> {
     /// Only what lies below the paths goes along.
     fn preserved(&self, paths: &[String], version: usize, on_conflict: OnConflict) -> Fate {
-        let Some(choice) = self.choose(paths) else { return Fate::Refused };
+        let Some(choice) = self.choose(paths) else { return Fate::Conflicts(Conflict::Torn) };
         let part = self.part(&choice);
         let sides = ThreeWay { mine: &part, ..*self };
-        if sides.is_open(on_conflict) || sides.comes_back(on_conflict) || self.leaves_a_link(&part) {
-            return Fate::Open;
-        }
         let along = choice.objects.into_iter().filter(|id| part.objects.contains_key(id)).collect();
         match sides.switched(on_conflict) {
             Ok(tree) => Fate::Preserved(View::over_version(&tree, version, 2), along),
             Err(first) => Fate::Conflicts(first),
         }
-    }
-
-    /// Not mended yet: a file that the clone did not touch, and to which the image gave a name where the clone
-    /// changed some, gets a row; what the image replaced by something that comes back is taken for the clone's.
-    fn is_open(&self, on_conflict: OnConflict) -> bool {
-        let touched = |id: ObjectId| self.mine.objects.get(&id).is_none_or(|object| object.attr.now().touched);
-        let gets_a_row = |(name, id): &(Name, ObjectId)| {
-            lookup(self.base, name) != Some(*id)
-                && lookup(self.mine, name) != Some(*id)
-                && self.base.objects.contains_key(id)
-                && touched(name.0)
-                && !touched(*id)
-        };
-        let replaces = |(name, id): (Name, ObjectId)| {
-            let base = lookup(self.base, &name);
-            base.is_some_and(|base| base != id) && lookup(self.mine, &name) == base && self.mine.gone.contains(&id)
-        };
-        names_of(self.theirs).any(|named| gets_a_row(&named))
-            || (on_conflict == Some(Winner::Image) && names_of(self.theirs).any(replaces))
-    }
-
-    /// Not mended yet: it has the name again that it had before it was removed.
-    fn comes_back(&self, on_conflict: OnConflict) -> bool {
-        let removed = |conflict: &Conflict| matches!(conflict, Conflict::Removed(_));
-        on_conflict == Some(Winner::Image) && self.conflicts().iter().any(removed)
-    }
-
-    /// Not mended yet: a file that counts a name in a folder of which only the way out is preserved.
-    fn leaves_a_link(&self, part: &Tree) -> bool {
-        let is_moved = |dir| self.mine.objects.contains_key(&dir) && !part.objects.contains_key(&dir);
-        names_of(self.base).any(|((dir, _), id)| is_moved(dir) && part.objects.contains_key(&id))
     }
 
     /// What the clone shows afterwards, or why it cannot.
@@ -141,7 +94,10 @@ impl ThreeWay<'_> {
         match self.conflicts().into_iter().find(stops) {
             Some(conflict) => Err(conflict),
             // Without conflicts no side has to win.
-            None => Ok(self.merged(on_conflict.unwrap_or(Winner::Clone))),
+            None => {
+                let merged = self.merged(on_conflict.unwrap_or(Winner::Clone));
+                self.nameless(&merged).map_or(Ok(merged), Err)
+            }
         }
     }
 }
@@ -165,8 +121,6 @@ impl Fate {
             Self::Preserved(..) => "preserved",
             Self::Stays => "stays",
             Self::Conflicts(_) => "conflicts",
-            Self::Refused => "a directory in two places",
-            Self::Open => "open",
         }
     }
 

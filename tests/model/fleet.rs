@@ -173,16 +173,17 @@ impl CloneModel {
             if is_dir {
                 self.pass_switch_time(tree, id);
             }
-            // Not yet: what the clone has changed keeps its name also after a write into a pin.
             let goes_along = along.contains(&id);
-            if is_dir || !self.ever_touched.contains(&id) || (goes_along && !self.pins_written) {
+            let was_changed = || self.view.tree.objects.get(&id).is_some_and(|object| object.attr.now().touched);
+            let keeps = goes_along && (was_changed() || !self.pins_written);
+            if is_dir || !self.ever_touched.contains(&id) || keeps {
                 if let Some(identity) = self.latest.get(&id) {
                     tree.seen.insert(id, identity.clone());
                 }
                 continue;
             }
             if goes_along {
-                // After a write into a pin all that this one has changed may get another name; both are right.
+                // It may have been written in a pin, and then gets another name; both are right.
                 continue;
             }
             let object = tree.object(id);

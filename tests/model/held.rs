@@ -189,3 +189,21 @@ fn a_kept_file_goes_on_whatever_is_written_into_former_views() {
     assert_eq!(open(b"log"), log, "it went along twice");
     write(&log);
 }
+
+/// A file that goes along keeps its handle, also where somebody wrote another line of it in a former view.
+#[test]
+fn a_kept_file_goes_on_where_a_former_view_of_it_is_written() {
+    let mut machine = Machine::start();
+    let first = machine.held.clone();
+    machine.daemon.must(&["clone", "snapshot", "desk", "clean"]);
+    machine.write(&first, 11);
+    machine.daemon.must(&["clone", "restore", "desk", "clean"]);
+    let second = machine.open(DISK);
+    machine.write(&second, 12);
+    machine.write(&first, 13);
+    machine.daemon.must(&["repoint", "base", "--to", "base@v2", "--clone", "desk", "--conflict", "clone-wins"]);
+    assert_eq!(machine.open(DISK), second, "it went along");
+    machine.write(&second, 14);
+    let opened = machine.open(DISK);
+    assert_eq!((machine.read(&opened, 1), machine.read(&first, 1)), (14, 13));
+}

@@ -73,7 +73,7 @@ impl ThreeWay<'_> {
             usize::from(self.base.objects.contains_key(&id)) + gained - lost
         };
         let dirs = choice.objects.iter().filter(|id| is_dir(self.mine, **id) || is_dir(self.base, **id));
-        dirs.copied().any(|id| places(id) > 1)
+        dirs.copied().any(|id| places(id) > 1 || (places(id) == 0 && is_dir(self.mine, id)))
     }
 
     /// The version before, with the part of the clone's changes that was chosen.

@@ -55,11 +55,8 @@ impl World {
             self.driver.note(format!("{name} of v{}, both changed {conflicts:?}", self.clones[name].view.version));
         }
         let fates: Vec<Fate> = chosen.iter().map(|name| self.fate(name, version, &writes, on_conflict)).collect();
-        if fates.iter().any(|fate| self.is_open(fate)) {
-            return;
-        }
         let failed = fates.iter().filter(|fate| matches!(fate, Fate::Conflicts(_))).count();
-        if failed > may_fail || fates.iter().any(|fate| matches!(fate, Fate::Refused)) {
+        if failed > may_fail {
             *self.fates.entry("refused").or_default() += 1;
             self.must_refuse(&command, &chosen, &fates);
         } else {
@@ -115,9 +112,8 @@ impl World {
         match self.daemon.run(command) {
             Ok(said) => self.driver.fail(format!("{why:?}, and it was done: {said}")),
             Err(said) => {
-                let blamed = |(name, fate): (&String, &Fate)| {
-                    matches!(fate, Fate::Conflicts(_) | Fate::Refused) && said.contains(name.as_str())
-                };
+                let blamed =
+                    |(name, fate): (&String, &Fate)| matches!(fate, Fate::Conflicts(_)) && said.contains(name.as_str());
                 if !chosen.iter().zip(fates).any(blamed) {
                     self.driver.fail(format!("a refusal that does not say why, {why:?}: {said}"));
                 }
@@ -159,7 +155,7 @@ impl World {
                     self.clones.get_mut(name).expect("in the model").lagging = None;
                     continue;
                 }
-                Fate::Stays | Fate::Conflicts(_) | Fate::Refused | Fate::Open => {
+                Fate::Stays | Fate::Conflicts(_) => {
                     self.clones.get_mut(name).expect("in the model").lagging = Some((version, id.clone()));
                     continue;
                 }

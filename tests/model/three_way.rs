@@ -39,12 +39,16 @@ pub enum Conflict {
     MovedFolder(ObjectId),
     /// The clone has it, and the version to come has it again, at another place.
     Elsewhere(ObjectId),
+    /// The clone changed it, and each side took some of its names, or of those of a directory above it.
+    Nameless(ObjectId),
+    /// Of the two places of a directory only one is preserved.
+    Torn,
 }
 
 impl Conflict {
     /// No side can win.
     pub fn is_undecidable(&self) -> bool {
-        matches!(self, Self::MovedFolder(_) | Self::Elsewhere(_))
+        matches!(self, Self::MovedFolder(_) | Self::Elsewhere(_) | Self::Nameless(_) | Self::Torn)
     }
 }
 
@@ -168,6 +172,20 @@ impl ThreeWay<'_> {
         if mine == base || self.is_hidden(name) { lookup(self.theirs, name) } else { mine }
     }
 
+    /// What the clone would lose in `merged`.
+    pub fn nameless(&self, merged: &Tree) -> Option<Conflict> {
+        let is_lost = |id: &ObjectId| {
+            let [Some(base), Some(mine), Some(_)] =
+                [self.base, self.mine, self.theirs].map(|tree| tree.objects.get(id))
+            else {
+                return false;
+            };
+            is_dir(self.mine, *id) || !same_data(base, mine) || base.attr.now().mtime != mine.attr.now().mtime
+        };
+        let nameless = self.mine.objects.keys().copied().filter(|id| !shows(merged, *id));
+        nameless.filter(is_lost).map(Conflict::Nameless).next()
+    }
+
     /// What the clone shows afterwards. No conflict must be undecidable.
     pub fn merged(&self, winner: Winner) -> Tree {
         let touched = self.mine.touched();
@@ -186,9 +204,10 @@ impl ThreeWay<'_> {
             (None, None) => panic!("{id} is named, and no side has it"),
         };
         grow(&mut merged, &names, |name| decisions.lead(name), object);
-        // What has lost its place to the clone's is removed; nobody looks at what lies in it.
-        let lost =
-            names_of(self.theirs).filter(|(name, id)| shows(&merged, name.0) && lookup(&merged, name) != Some(*id));
+        // What has lost its place to the clone's is removed; of what lies in it only what the clone had.
+        let lost = names_of(self.theirs).filter(|(name, id)| {
+            lookup(&merged, name) != Some(*id) && (shows(&merged, name.0) || shows(self.mine, *id))
+        });
         let lost: Vec<ObjectId> = lost.map(|(_, id)| id).collect();
         merged.gone.extend(lost);
         merged.gone.retain(|id| !merged.objects.contains_key(id));

@@ -73,7 +73,7 @@ impl<'a> Decisions<'a> {
                 self.names.extend(named.into_iter().map(|name| (name, None)));
             }
             // Attributes are merged with the objects; the others are nobody's to decide.
-            Conflict::Rights(_) | Conflict::MovedFolder(_) | Conflict::Elsewhere(_) => {}
+            _ => {}
         }
     }
 
@@ -101,7 +101,7 @@ impl<'a> Decisions<'a> {
             Conflict::Removed(id) => {
                 self.back.insert(id);
             }
-            Conflict::LostFolder(_) | Conflict::Rights(_) | Conflict::MovedFolder(_) | Conflict::Elsewhere(_) => {}
+            _ => {}
         }
     }
 

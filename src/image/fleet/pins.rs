@@ -95,10 +95,8 @@ impl Fleet {
 
 /// How often the pin names positions of an overlay, and the clone for the sake of handles into it.
 fn names_by_pin(clone: &CloneRecord, pin: &Pin, overlay: OverlayId) -> u64 {
-    let written = clone.turns.iter().flat_map(|turn| &turn.written).chain(&clone.loose).map(|span| &span.upto);
-    let turned = clone.turns.iter().flat_map(|turn| turn.layers.iter().chain(&turn.except)).chain(written);
     let pinned = pin.view.layers.iter().chain(&pin.sealed);
-    pinned.chain(turned).filter(|layer| layer.overlay == overlay).count() as u64
+    pinned.chain(clone.layers_told_apart()).filter(|layer| layer.overlay == overlay).count() as u64
 }
 
 fn names(views: &PinnedViews, clone: &CloneRecord, pin: &Pin) -> bool {

@@ -81,9 +81,7 @@ impl Collector<'_> {
             pin.sealed.iter().for_each(|layer| self.layer(layer, &by));
             self.view(clone, &pin.view, by);
         }
-        let written = clone.turns.iter().flat_map(|turn| &turn.written).chain(&clone.loose).map(|span| &span.upto);
-        let turned = clone.turns.iter().flat_map(|turn| turn.layers.iter().chain(&turn.except));
-        for layer in turned.chain(written) {
+        for layer in clone.layers_told_apart() {
             self.layer(layer, &name);
         }
         for snapshot in self.store.state.snapshots_of(clone.id) {
@@ -108,6 +106,10 @@ impl Collector<'_> {
         layers.iter().for_each(|layer| self.layer(layer, &by));
         if layers.len() > MAX_LAYERS {
             self.add(&by, ViewFlaw::TooManyLayers { layers: layers.len() });
+        }
+        if layers.iter().any(|layer| layer.upto > 0 && !self.overlays.contains_key(&layer.overlay)) {
+            // It cannot be read, and that is told.
+            return;
         }
         let top = top.filter(|top| self.overlays.contains_key(top)).map(|top| (top, Position::MAX));
         let layers = layers.iter().map(|layer| (layer.overlay, layer.upto)).chain(top).collect();

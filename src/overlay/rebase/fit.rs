@@ -11,7 +11,7 @@ use super::sight::Sight;
 use super::survey::{Facts, Gains, Name, Object, Survey, check_rows};
 use super::{Conflict, Did, FITS, MAX_TOLD, RETURNED, Rebase, Winner};
 use crate::error::Result;
-use crate::manifest::{Cookie, Entry, FileKind, Ino};
+use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode};
 use crate::overlay::keys::Key;
 use crate::overlay::node::NodeState;
 use crate::overlay::tree::entry::EntryState;
@@ -216,13 +216,11 @@ impl Fitter<'_> {
             return Ok(self.fit);
         }
         self.give_back_named()?;
-        let mut gains = Gains::default();
+        self.leave_out_hidden()?;
+        let gains = self.gains()?;
         let mut dirs = std::mem::take(&mut self.said);
         for (at, entry) in std::mem::take(&mut self.names) {
             let name = self.sight.name(at.0, at.1)?;
-            for (side, by) in [(&entry, 1), (&name.theirs, -1), (&name.mine, -1), (&name.base, 1)] {
-                gains.add(at.0, side.as_ref(), by);
-            }
             let private = self.sight.is_private(&Key::entry(at.0, at.1))?;
             if entry != if private { name.mine } else { name.theirs } {
                 // A directory is asked for names only in layers that have it.
@@ -235,6 +233,11 @@ impl Fitter<'_> {
         for ino in counted {
             self.settle(ino, &gains, dirs.contains(&ino))?;
         }
+        if self.fit.undecidable > 0 {
+            (self.fit.names, self.fit.objects) = Default::default();
+            self.fit.conflicts.sort_unstable();
+            return Ok(self.fit);
+        }
         let objects = &self.fit.objects;
         self.returned.retain(|ino| objects.get(ino).is_some_and(Option::is_some));
         self.fit.returned = std::mem::take(&mut self.returned);
@@ -243,6 +246,18 @@ impl Fitter<'_> {
         self.fit.keeps_to = self.fit.objects.values().any(|node| base_of(node) == Some(rebase.to));
         check_rows(self.fit.names.len() + self.fit.objects.len())?;
         Ok(self.fit)
+    }
+
+    /// What the decided names give to objects, beyond what the sides by themselves do.
+    pub fn gains(&mut self) -> Result<Gains> {
+        let mut gains = Gains::default();
+        for (at, entry) in &self.names {
+            let name = self.sight.name(at.0, at.1)?;
+            for (side, by) in [(entry, 1), (&name.theirs, -1), (&name.mine, -1), (&name.base, 1)] {
+                gains.add(at.0, side.as_ref(), by);
+            }
+        }
+        Ok(gains)
     }
 
     /// What a name of the version to come leads to is there, also if the view removed it under other names.
@@ -265,6 +280,23 @@ impl Fitter<'_> {
         Ok(())
     }
 
+    /// An object has no name any more, because each side took some of them: no side can win if that loses
+    /// what the view has.
+    fn tell_lost(&mut self, ino: Ino, base: Option<&Inode>, mine: Option<&Node>) -> Result<()> {
+        let (Some(base), Some(mine)) = (base, mine) else { return Ok(()) };
+        if mine.is_dir() || self.has_own_content(ino, base, mine)? {
+            let told = Told { disk_image: base.disk_image, undecidable: true, ..Told::object(ino) };
+            self.tell(told, Did::Changed, Did::Renamed)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the view changed the data of an object of the version before.
+    pub fn has_own_content(&mut self, ino: Ino, base: &Inode, mine: &Node) -> Result<bool> {
+        let written = mine.has_private_data(Some(base)) || self.sight.has_data(ino, base)?;
+        Ok(written || Facts::of_node(mine).mtime != base.mtime)
+    }
+
     /// Give an object its link count, and a row if it is not shown as it is to be.
     fn settle(&mut self, ino: Ino, gains: &Gains, has_names: bool) -> Result<()> {
         let Object { base, mine, theirs } = self.sight.object(ino)?;
@@ -281,8 +313,8 @@ impl Fitter<'_> {
             (FileKind::Directory, None) => 2,
             (_, None) => 0,
         };
-        let has = |there: bool| i64::from(there && ino != Ino::ROOT);
-        let named = has(mine.is_some()) + has(theirs.is_some()) - has(base.is_some()) + gains.of(ino);
+        let named = gains.names_of_dir(ino, [base.is_some(), mine.is_some(), theirs.is_some()]);
+        let was_there = decided.is_some();
         let settled = decided.and_then(|mut node| {
             let of = |nlink| links(node.kind, nlink);
             let dir = node.is_dir();
@@ -290,9 +322,12 @@ impl Fitter<'_> {
             let (was, is) = (base.as_ref().map(|b| b.nlink), theirs.as_ref().map(|t| t.nlink));
             let nlink = of(mine.as_ref().map(|m| m.nlink)) + of(is) - of(was) + gained;
             node.nlink = u32::try_from(nlink).unwrap_or(0);
-            let there = if dir { ino == Ino::ROOT || named > 0 } else { node.nlink > 0 };
+            let there = if dir { named > 0 } else { node.nlink > 0 };
             there.then_some(node)
         });
+        if was_there && settled.is_none() {
+            self.tell_lost(ino, base.as_ref(), mine.as_ref())?;
+        }
         let same = match (&settled, &shown) {
             (Some(a), Some(b)) => Facts::of_node(a) == Facts::of_node(b) && (a.base, a.parent) == (b.base, b.parent),
             (None, None) => true,

@@ -145,11 +145,12 @@ impl Chooser<'_> {
             let dir = mine.as_ref().map(|m| m.kind).or(base.as_ref().map(|b| b.kind)) == Some(FileKind::Directory);
             let gained = gains.of(ino);
             let named = i64::from(base.is_some()) + gained;
-            if dir && ino != Ino::ROOT && named > 1 {
+            // At both its places, or at none of them.
+            if dir && ino != Ino::ROOT && (named > 1 || (named <= 0 && mine.is_some())) {
                 return Err(self.torn(ino)?);
             }
             let nlink = match (dir, &base) {
-                // It was renamed to where nothing is preserved.
+                // It was removed.
                 (true, _) if named <= 0 => 0,
                 (true, base) => base.as_ref().map_or(2, |b| i64::from(b.nlink)) + gains.subdirs_of(ino),
                 (false, base) => base.as_ref().map_or(0, |b| i64::from(b.nlink)) + gained,
@@ -166,7 +167,7 @@ impl Chooser<'_> {
         Ok(choice)
     }
 
-    /// A directory would be at both its places.
+    /// Of the two places of a directory only one is preserved.
     fn torn(&mut self, dir: Ino) -> Result<Error> {
         let path = self.sight.path_of(dir)?;
         let what = format!("directory /{} was renamed to or from what is preserved", path.escape_ascii());

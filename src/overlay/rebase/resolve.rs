@@ -1,7 +1,9 @@
 //! Decisions where both sides changed the same: told as conflicts, and made if a side is to win.
 
+use std::collections::BTreeSet;
+
 use super::fit::{Fitter, Told};
-use super::survey::{Facts, Name};
+use super::survey::{Facts, Name, Object, check_rows};
 use super::{Did, Winner};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, MAX_DEPTH, MAX_NAME, MAX_TIES};
@@ -58,8 +60,7 @@ impl Fitter<'_> {
         // The order of cookies means nothing to anybody.
         left.sort_by(|(a, one), (b, other)| (a.0 != base.parent, &one.name).cmp(&(b.0 != base.parent, &other.name)));
         let renamed = left.len() != names.len() || mine.nlink != base.nlink;
-        let written = mine.has_private_data(Some(base)) || self.sight.has_data(ino, base)?;
-        let content = written || Facts::of_node(&mine).mtime != base.mtime;
+        let content = self.has_own_content(ino, base, &mine)?;
         let rights = Facts::of_node(&mine).rights() != Facts::of_image(base).rights();
         if !renamed && !content && !rights {
             self.objects.insert(ino, None);
@@ -140,6 +141,63 @@ impl Fitter<'_> {
         Ok(())
     }
 
+    /// The names in directories of the version to come that nobody sees then do not count for what has others.
+    pub(super) fn leave_out_hidden(&mut self) -> Result<()> {
+        let mut left = self.hidden_dirs()?;
+        let (mut hidden, mut known) = (BTreeSet::new(), Vec::new());
+        while let Some(dir) = left.pop() {
+            hidden.insert(dir);
+            for entry in self.sight.left_in(dir)? {
+                let Object { mine, theirs, .. } = self.sight.object(entry.ino)?;
+                let is_dir = entry.kind == FileKind::Directory;
+                if mine.is_some() || (!is_dir && theirs.is_some_and(|theirs| theirs.nlink > 1)) {
+                    known.push((dir, entry));
+                } else if is_dir {
+                    left.push(entry.ino);
+                }
+            }
+            check_rows(left.len() + hidden.len() + known.len())?;
+        }
+        for (dir, entry) in known {
+            if !self.names.contains_key(&(dir, entry.cookie)) && self.is_known(entry.ino, &hidden)? {
+                self.decide_name((dir, entry.cookie), None);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an object of the version to come is in the view, or has a name elsewhere.
+    fn is_known(&mut self, ino: Ino, hidden: &BTreeSet<Ino>) -> Result<bool> {
+        let to = self.sight.to;
+        let Object { mine: None, theirs: Some(theirs), .. } = self.sight.object(ino)? else { return Ok(true) };
+        Ok(self.sight.names(to, ino, &theirs)?.iter().any(|(dir, _)| !hidden.contains(dir)))
+    }
+
+    /// Directories of the version to come that have lost their place to what the view has or removed there.
+    fn hidden_dirs(&mut self) -> Result<Vec<Ino>> {
+        let mut dirs: BTreeSet<Ino> = self.objects.iter().filter(|(_, it)| it.is_none()).map(|(ino, _)| *ino).collect();
+        for (at, decided) in &self.names {
+            let to = self.sight.to;
+            let theirs = self.sight.entry(to, at.0, at.1)?.filter(|theirs| decided.as_ref() != Some(theirs));
+            dirs.extend(theirs.map(|entry| entry.ino));
+        }
+        let mut hidden = Vec::new();
+        if dirs.is_empty() {
+            return Ok(hidden);
+        }
+        let gains = self.gains()?;
+        for dir in dirs {
+            let Object { base, mine, theirs } = self.sight.object(dir)?;
+            let there = [base.is_some(), mine.is_some(), theirs.is_some()];
+            let is_dir = theirs.is_some_and(|theirs| theirs.kind == FileKind::Directory);
+            // One that the view has would be lost with all that is in it, and is told.
+            if is_dir && mine.is_none() && gains.names_of_dir(dir, there) <= 0 {
+                hidden.push(dir);
+            }
+        }
+        Ok(hidden)
+    }
+
     /// It is there again, as the version to come has it.
     fn bring_back(&mut self, ino: Ino, theirs: &Inode, depth: usize) -> Result<()> {
         check_depth(ino, depth)?;
@@ -147,7 +205,8 @@ impl Fitter<'_> {
         self.give_back(ino, theirs);
         for (dir, cookie) in self.sight.names(to, ino, theirs)? {
             let entry = self.sight.entry(to, dir, cookie)?;
-            match self.sight.shown(dir, cookie)? {
+            let Name { base, mine, .. } = self.sight.name(dir, cookie)?;
+            match mine.filter(|mine| base.as_ref() != Some(mine)) {
                 Some(other) if other.ino != ino => {
                     self.save_beside(dir, &other)?;
                     self.decide_name((dir, cookie), entry);

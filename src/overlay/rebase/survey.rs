@@ -80,7 +80,7 @@ impl Survey {
         let added = name.mine.is_some() && name.mine != name.base;
         if let Some(theirs) = name.theirs.as_ref().filter(|theirs| name.mine.as_ref() != Some(theirs)) {
             // Whether an object that the view removed shows depends on this name.
-            if sight.inode(sight.from, theirs.ino)?.is_some() {
+            if sight.inode(sight.from, theirs.ino)?.is_some() && sight.node(theirs.ino)?.is_none() {
                 self.object(sight, theirs.ino)?;
             }
         }
@@ -196,6 +196,14 @@ impl Gains {
 
     pub fn of(&self, ino: Ino) -> i64 {
         self.names.get(&ino).copied().unwrap_or(0)
+    }
+
+    /// How many names a directory has then that is there in the version before, the view, the version to come.
+    pub fn names_of_dir(&self, dir: Ino, [base, mine, theirs]: [bool; 3]) -> i64 {
+        match dir {
+            Ino::ROOT => 1,
+            _ => i64::from(mine) + i64::from(theirs) - i64::from(base) + self.of(dir),
+        }
     }
 
     pub fn subdirs_of(&self, dir: Ino) -> i64 {

@@ -8,7 +8,7 @@ use super::caller::Caller;
 use super::op::Op;
 use super::states::{Seq, Window};
 use super::tree::{Identity, ObjectId, Tree};
-use crate::common::nfs3::{Answer, CREATE, Call, Handle, Stable, status};
+use crate::common::nfs3::{Answer, CREATE, Call, Handle, Stable, Wcc, status};
 use crate::common::rpc::{Connection, fresh_xid};
 use crate::common::xdr::Fattr;
 
@@ -138,7 +138,10 @@ impl Driver {
         }
         self.settle(tree, by, op, &answer, None);
         if answer.status == status::OK && self.made_stable(op, &answer) {
-            self.stable(tree);
+            let may_do_nothing = matches!(op, Op::Commit { .. } | Op::Setattr { .. } | Op::Rename { .. });
+            let nothing = may_do_nothing && !answer.wcc.iter().any(Wcc::is_changed);
+            self.stable = if nothing { self.stable.max(tree.since()) } else { self.seq };
+            tree.settle(self.stable);
         }
         Ok(answer)
     }
@@ -156,7 +159,8 @@ impl Driver {
         tree.settle(self.stable);
     }
 
-    /// Whether the answer promises stable storage: then all before it is there too, as there is one log.
+    /// Whether the answer promises stable storage: then all before it is there too, as there is one log; or, where
+    /// nothing is changed, as by a COMMIT, all before the newest change of that tree.
     fn made_stable(&self, op: &Op, answer: &Answer) -> bool {
         match op {
             Op::Write { .. } => answer.written.1 != Stable::Unstable as u32,

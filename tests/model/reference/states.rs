@@ -23,6 +23,11 @@ impl<T> States<T> {
         &mut self.states[last].1
     }
 
+    /// The newest operation that a crash may take back.
+    pub fn since(&self) -> Seq {
+        if self.is_certain() { 0 } else { self.states[self.states.len() - 1].0 }
+    }
+
     /// A change that a crash may take back.
     pub fn push(&mut self, seq: Seq, state: T) {
         self.states.push((seq, state));

@@ -247,6 +247,11 @@ impl Tree {
         here.chain(self.gone.iter().copied()).collect()
     }
 
+    /// The newest operation that a crash may take back.
+    pub fn since(&self) -> Seq {
+        self.objects.values().map(|object| object.attr.since()).max().unwrap_or(0)
+    }
+
     /// A path to `id`, for messages.
     pub fn path(&self, id: ObjectId) -> String {
         if id == self.root {
