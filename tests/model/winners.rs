@@ -69,7 +69,10 @@ impl<'a> Decisions<'a> {
                 self.stay.insert(id);
             }
             Conflict::Removed(id) => {
-                let named: Vec<Name> = sides.names_of_theirs(id).filter(|name| self.lead(name) == Some(id)).collect();
+                // What led to something else is the image's to change.
+                let is_new = |name: &Name| lookup(sides.base, name).is_none() || is_dir(sides.theirs, id);
+                let named = sides.names_of_theirs(id).filter(|name| self.lead(name) == Some(id) && is_new(name));
+                let named: Vec<Name> = named.collect();
                 self.names.extend(named.into_iter().map(|name| (name, None)));
             }
             // Attributes are merged with the objects; the others are nobody's to decide.

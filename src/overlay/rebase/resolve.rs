@@ -130,10 +130,21 @@ impl Fitter<'_> {
         }
     }
 
-    /// It stays removed, with whatever the version to come added to it.
+    /// It stays removed, with whatever the version to come added to it; but a name that led to something else
+    /// is the image's to change.
     fn keep_removed(&mut self, ino: Ino, theirs: &Inode) -> Result<()> {
+        let from = self.sight.from;
+        let mut is_named = false;
         for at in self.sight.names_left(ino, theirs)? {
-            self.decide_name(at, None);
+            if theirs.kind != FileKind::Directory && self.sight.entry(from, at.0, at.1)?.is_some() {
+                is_named = true;
+            } else {
+                self.decide_name(at, None);
+            }
+        }
+        if is_named {
+            self.give_back(ino, theirs);
+            return Ok(());
         }
         self.objects.insert(ino, None);
         // Removed with names in it: that is said by the row that it gets now.
