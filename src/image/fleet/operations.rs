@@ -484,3 +484,33 @@ fn wave_outcome(at: Time, wave: &[ExportId], done: &[CloneOutcome]) -> WaveOutco
         whys: stay.chain(moved).take(MAX_WHYS).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::policy::OnConflict;
+
+    fn clone(n: u64, fate: Fate, moved: bool) -> CloneOutcome {
+        CloneOutcome {
+            id: ExportId(n),
+            name: "desk".into(),
+            from: 1,
+            fate,
+            conflicts: Vec::new(),
+            conflicts_total: 0,
+            conflict: OnConflict::Stop,
+            why: (fate == Fate::Conflicts).then(|| "both changed it".into()),
+            moved,
+        }
+    }
+
+    #[test]
+    fn clones_that_were_planned_again_are_told_in_their_wave() {
+        let done = [clone(1, Fate::Kept, true), clone(2, Fate::Kept, false), clone(3, Fate::Conflicts, true)];
+        let outcome = wave_outcome(Time::new(1, 0), &[1, 2, 3].map(ExportId), &done);
+        let told = |n| outcome.why(ExportId(n)).map(|why| &**why);
+        assert_eq!((told(1), told(2), told(3)), (Some(MOVED), None, Some("both changed it")));
+        let many: Vec<_> = (0..=MAX_WHYS as u64).map(|n| clone(n, Fate::Kept, true)).collect();
+        assert_eq!(wave_outcome(Time::new(1, 0), &[], &many).whys.len(), MAX_WHYS);
+    }
+}
