@@ -153,6 +153,11 @@ impl Readers for Seen {
         assert_eq!((views, since), (&[(ExportId(7), 2), (ExportId(8), 5)][..], Duration::from_secs(9)));
         self.0
     }
+
+    fn why_incomplete(&self, since: Duration) -> Option<&'static str> {
+        assert_eq!(since, Duration::from_secs(9));
+        (self.0 == 5).then_some("there is no room")
+    }
 }
 
 #[tokio::test]
@@ -160,6 +165,9 @@ async fn clients_are_counted() {
     let machine = Machine { readers: Some(Arc::new(Seen(3))) };
     ask_on(&machine, "clients:3", LONG).await.unwrap();
     let why = ask_on(&machine, "clients:4", LONG).await.unwrap_err();
-    assert!(why.contains("3 of 4"), "{why}");
+    assert!(why.ends_with("3 of 4 clients were seen reading"), "{why}");
+    let full = Machine { readers: Some(Arc::new(Seen(5))) };
+    let why = ask_on(&full, "clients:6", LONG).await.unwrap_err();
+    assert!(why.ends_with("5 of 6 clients were seen reading; but there is no room"), "{why}");
     ask("clients:1", LONG).await.unwrap_err();
 }
