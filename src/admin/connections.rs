@@ -37,12 +37,23 @@ const MAX_OF_USER: usize = 64;
 const MAX_OF_USERS: usize = 512;
 /// Connections of users who are not admitted, all together, while they are told so.
 const MAX_FOREIGN: usize = 16;
-/// How long a client may take to send the head of its next request.
-const HEAD: Duration = Duration::from_secs(60);
-/// How long who is not admitted may take for everything.
-const FOREIGN: Duration = Duration::from_secs(2);
 /// Pause after a failed accept.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long clients are waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// Until the head of the next request is there.
+    pub head: Duration,
+    /// For all that somebody has to say who is not admitted.
+    pub foreign: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { head: Duration::from_secs(60), foreign: Duration::from_secs(2) }
+    }
+}
 
 /// Who may call.
 #[derive(Debug)]
@@ -122,7 +133,13 @@ impl Drop for Seat {
 }
 
 /// Let `router` answer who connects, until `stop` becomes true and the answers under way are done.
-pub(super) async fn serve(listener: UnixListener, router: Router, allowed: Arc<Allowed>, stop: watch::Receiver<bool>) {
+pub(super) async fn serve(
+    listener: UnixListener,
+    router: Router,
+    allowed: Arc<Allowed>,
+    patience: Patience,
+    stop: watch::Receiver<bool>,
+) {
     let (seats, mut open, mut stopped) = (Arc::<Seats>::default(), JoinSet::new(), stop.clone());
     loop {
         let accepted = tokio::select! {
@@ -142,7 +159,7 @@ pub(super) async fn serve(listener: UnixListener, router: Router, allowed: Arc<A
         let peer = Peer::of(&stream);
         let standing = allowed.standing(peer);
         if let Some(seat) = seats.take(standing, &allowed.trusted) {
-            let answered = answered(stream, peer, standing, router.clone(), stop.clone());
+            let answered = answered(stream, peer, (standing, patience), router.clone(), stop.clone());
             open.spawn(answered.map(|()| drop(seat)));
         } else if standing != Standing::Foreign {
             tracing::warn!("admin API: {} has too many connections; one was closed", peer.who());
@@ -153,11 +170,17 @@ pub(super) async fn serve(listener: UnixListener, router: Router, allowed: Arc<A
 }
 
 /// Answer one connection until it is closed. How it ends is the client's matter.
-async fn answered(stream: UnixStream, peer: Peer, standing: Standing, router: Router, mut stop: watch::Receiver<bool>) {
+async fn answered(
+    stream: UnixStream,
+    peer: Peer,
+    (standing, patience): (Standing, Patience),
+    router: Router,
+    mut stop: watch::Receiver<bool>,
+) {
     let service = TowerToHyperService::new(router.layer(Extension(ConnectInfo(peer))));
     let foreign = standing == Standing::Foreign;
     let mut builder = http1::Builder::new();
-    builder.timer(TokioTimer::new()).header_read_timeout(HEAD).keep_alive(!foreign);
+    builder.timer(TokioTimer::new()).header_read_timeout(patience.head).keep_alive(!foreign);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
     let stopped = async move {
         let _ = stop.wait_for(|stop| *stop).await;
@@ -169,7 +192,7 @@ async fn answered(stream: UnixStream, peer: Peer, standing: Standing, router: Ro
         }
         let _ = connection.await;
     };
-    let longest = if foreign { FOREIGN } else { Duration::MAX };
+    let longest = if foreign { patience.foreign } else { Duration::MAX };
     let _ = timeout(longest, to_end).await;
 }
 

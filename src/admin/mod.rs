@@ -44,7 +44,7 @@ use std::sync::Arc;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
-use self::connections::Allowed;
+use self::connections::{Allowed, Patience};
 use crate::chunk::ChunkStore;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -126,7 +126,7 @@ impl Server {
     pub async fn serve(self, context: Context) -> Result<()> {
         let (stop, allowed) = (context.stop.clone(), Arc::new(Allowed::with(self.allow_uids)));
         let router = router::router(Arc::new(context), allowed.clone());
-        connections::serve(self.listener, router, allowed, stop).await;
+        connections::serve(self.listener, router, allowed, Patience::default(), stop).await;
         // The name only.
         let _ = std::fs::remove_file(&self.socket);
         Ok(())

@@ -44,6 +44,9 @@ fn nobody_takes_the_seats_of_others() {
     assert!(seats.0.lock().is_empty());
 }
 
+/// Long enough for a busy machine.
+const SHORT: Patience = Patience { head: Duration::from_secs(2), foreign: Duration::from_secs(2) };
+
 /// A socket that answers `ok` to whom `allowed` admits.
 struct World {
     folder: tempfile::TempDir,
@@ -58,7 +61,7 @@ impl World {
         let (allowed, (stop, stopped)) = (Arc::new(allowed), watch::channel(false));
         let admitted = middleware::from_fn_with_state(allowed.clone(), admit);
         let router = Router::new().route("/", get(async || "ok")).layer(admitted);
-        Self { folder, stop, serving: tokio::spawn(serve(listener, router, allowed, stopped)) }
+        Self { folder, stop, serving: tokio::spawn(serve(listener, router, allowed, SHORT, stopped)) }
     }
 
     async fn connect(&self) -> UnixStream {
@@ -75,15 +78,16 @@ impl World {
 async fn rest(stream: &mut UnixStream) -> String {
     let mut text = Vec::new();
     // It may be reset, which ends it as well.
-    let _ = stream.read_to_end(&mut text).await;
+    let _ = timeout(LIMIT, stream.read_to_end(&mut text)).await.expect("it is closed");
     String::from_utf8(text).unwrap()
 }
 
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: mimeo\r\n\r\n";
 
-/// Time stands still but when everybody waits; so whoever waits for the end of a stream that is never closed waits for
-/// ever, and each of these would.
-#[tokio::test(start_paused = true)]
+/// Longest wait for what must come.
+const LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::test]
 async fn idle_connections_of_foreign_users_are_closed() {
     let world = World::new(Allowed { trusted: Vec::new(), more: Vec::new() });
     let mut idle = Vec::new();
@@ -100,7 +104,7 @@ async fn idle_connections_of_foreign_users_are_closed() {
     world.stop().await;
 }
 
-#[tokio::test(start_paused = true)]
+#[tokio::test]
 async fn an_admitted_user_is_answered_until_he_is_idle_or_has_too_many() {
     let own = rustix::process::geteuid().as_raw();
     let world = World::new(Allowed { trusted: Vec::new(), more: vec![own] });
