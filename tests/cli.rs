@@ -9,6 +9,8 @@ mod audit;
 mod common;
 #[path = "cli/data_dir.rs"]
 mod data_dir;
+#[path = "cli/dry_run.rs"]
+mod dry_run;
 #[path = "cli/fsck.rs"]
 mod fsck;
 #[path = "cli/life.rs"]

@@ -27,7 +27,7 @@ use super::{Context, Peer};
 use crate::audit::{Actor, Asked, Deed, Filter, Outcome};
 use crate::env::Time;
 use crate::error::{Error, Result};
-use crate::image::{self, CloneRecord, ExportId, Selector};
+use crate::image::{self, CloneRecord, ExportId, OperationId, Selector};
 
 /// Clones of a change that are told one by one; of more only how many show which version.
 const MAX_TOLD: usize = 8;
@@ -97,12 +97,15 @@ pub(super) fn actor(cx: &Context, peer: Peer) -> Actor {
 }
 
 fn done(answer: &Bytes, now: Value) -> Outcome {
-    #[derive(Deserialize)]
-    struct Named {
-        operation: Option<String>,
-    }
-    let operation = serde_json::from_slice::<Named>(answer).ok().and_then(|named| named.operation);
-    Outcome::done(json!({ "answer": document(answer), "objects": now })).by(operation)
+    Outcome::done(json!({ "answer": document(answer), "objects": now })).by(operations(answer))
+}
+
+/// The operation that an answer names, or those that it names for single clones.
+fn operations(answer: &Bytes) -> Option<String> {
+    let answer: Value = serde_json::from_slice(answer).ok()?;
+    let clones = answer["clones"].as_array().into_iter().flatten();
+    let named: BTreeSet<_> = clones.chain([&answer]).filter_map(|item| item["operation"].as_str()).collect();
+    if named.is_empty() { None } else { Some(named.into_iter().collect::<Vec<_>>().join(", ")) }
 }
 
 /// A body, if it is a short document.
@@ -114,7 +117,7 @@ fn document(body: &Bytes) -> Value {
     }
 }
 
-/// What a request is about, as far as its path and its body name it.
+/// What a request is about, as far as its path and its body name it, or the operation that its path names.
 #[derive(Default)]
 struct Subject {
     clones: Vec<String>,
@@ -122,6 +125,8 @@ struct Subject {
     /// All clones are meant, or all of `image`, if none is named.
     all: bool,
     image: Option<String>,
+    /// Its clones are meant, and its image.
+    operation: Option<OperationId>,
 }
 
 /// The fields by which bodies name objects.
@@ -145,20 +150,32 @@ impl Subject {
             let named = named.or(names.into_iter().next());
             return Self { image: named.and_then(|name| name.split('@').next().map(str::to_owned)), ..Self::default() };
         }
+        if kind == "operations"
+            && let Some(named) = named
+        {
+            return Self { operation: named.parse().ok(), ..Self::default() };
+        }
         let named = named.filter(|_| kind == "clones");
         let clones: Vec<_> = names.into_iter().chain(clones).chain(name).chain(named).collect();
         let select = select.and_then(|selector| selector.parse().ok());
-        let all = clones.is_empty() && select.is_none() && ["repoint", "pins"].contains(&kind);
-        Self { clones, select, all, image }
+        let all = clones.is_empty() && select.is_none() && ["repoint", "operations", "pins"].contains(&kind);
+        Self { clones, select, all, image, operation: None }
     }
 
     fn seen(&self, state: &image::State) -> Seen {
-        let image = self.image.as_ref().and_then(|image| state.image_named(image));
+        let operation = self.operation.and_then(|id| state.operation(id));
+        let image = match operation {
+            Some(operation) => state.image(operation.image),
+            None => self.image.as_ref().and_then(|image| state.image_named(image)),
+        };
         let mut clones: Vec<Arc<CloneRecord>> = Vec::new();
         if let Some(selector) = &self.select {
             clones.extend(state.select(selector).cloned());
         } else if self.all {
             clones.extend(state.clones().cloned());
+        } else if let Some(operation) = operation {
+            let meant = operation.plan.waves.iter().flatten();
+            clones.extend(meant.filter_map(|id| state.clone_by_id(*id).cloned()));
         } else {
             let mut known = BTreeSet::new();
             let named = self.clones.iter().filter_map(|name| state.clone_named(name));

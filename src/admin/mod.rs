@@ -3,7 +3,8 @@
 //! | file | owns |
 //! |---|---|
 //! | `types` | the documents, shared with the command line |
-//! | `router` | which path and method means which handler; limits; who may call |
+//! | `connections` | who may connect, how often, and how long |
+//! | `router` | which path and method means which handler; limits |
 //! | `images`, `clones`, `snapshots`, `repoint`, `operations`, `activations`, `pins`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
 //! | `import`, `diff` | the two answers that are streams of lines |
 //! | `selection` | which objects a request means |
@@ -20,6 +21,7 @@
 mod activations;
 mod audit;
 mod clones;
+mod connections;
 mod diff;
 mod images;
 mod import;
@@ -39,11 +41,10 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use axum::extract::connect_info::Connected;
-use axum::serve::IncomingStream;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use self::connections::{Allowed, Patience};
 use crate::chunk::ChunkStore;
 use crate::env::Env;
 use crate::error::{Error, ErrorKind, Result};
@@ -81,6 +82,13 @@ pub(crate) struct Peer {
 }
 
 impl Peer {
+    /// As the kernel tells.
+    fn of(stream: &UnixStream) -> Self {
+        let peer = stream.peer_cred().ok();
+        let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
+        Self { uid: peer.map(|peer| peer.uid()), pid }
+    }
+
     /// Root, or the user whom the daemon runs as.
     fn is_trusted(self) -> bool {
         self.uid.is_some_and(|uid| uid == 0 || uid == rustix::process::geteuid().as_raw())
@@ -89,14 +97,6 @@ impl Peer {
     /// As operations remember it.
     fn who(self) -> String {
         self.uid.map_or_else(|| "somebody".to_owned(), |uid| format!("uid {uid}"))
-    }
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for Peer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        let peer = stream.io().peer_cred().ok();
-        let pid = peer.and_then(|peer| peer.pid()).and_then(|pid| u32::try_from(pid).ok());
-        Self { uid: peer.map(|peer| peer.uid()), pid }
     }
 }
 
@@ -124,17 +124,12 @@ impl Server {
 
     /// Answer until `context.stop` becomes true and the answers under way are done.
     pub async fn serve(self, context: Context) -> Result<()> {
-        let mut stop = context.stop.clone();
-        let router = router::router(Arc::new(context), self.allow_uids);
-        let stopped = async move {
-            // An error means that nobody is left who could stop us: stop.
-            let _ = stop.wait_for(|stop| *stop).await;
-        };
-        let service = router.into_make_service_with_connect_info::<Peer>();
-        let served = axum::serve(self.listener, service).with_graceful_shutdown(stopped).await;
-        // The name only: who is connected is answered to the end.
+        let (stop, allowed) = (context.stop.clone(), Arc::new(Allowed::with(self.allow_uids)));
+        let router = router::router(Arc::new(context), allowed.clone());
+        connections::serve(self.listener, router, allowed, Patience::default(), stop).await;
+        // The name only.
         let _ = std::fs::remove_file(&self.socket);
-        served.map_err(|e| Error::io(format!("admin socket {}", self.socket.display()), e))
+        Ok(())
     }
 }
 

@@ -9,35 +9,49 @@ use std::sync::Arc;
 use axum::Json;
 use axum::body::{Body as HttpBody, Bytes};
 use axum::extract::{ConnectInfo, Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::watch;
 
-use self::words::{operation_clone, operation_info, rollout};
+use self::words::{operation_clone, operation_info, predicted_info, rollout};
 use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
-use super::types::{LeftClone, OperationBody, OperationInfo, RollbackBody, RollbackInfo};
+use super::types::{
+    LeftClone, OperationBody, OperationClones, OperationForecast, OperationInfo, RollbackBody, RollbackInfo,
+};
 use super::views::image_of;
 use super::{Context, Peer, repoint};
 use crate::error::{Error, Result};
-use crate::image::{ExportId, Gate, NewOperation, OperationId, OperationRecord, OperationState, Rev, WaveSpec};
+use crate::image::{
+    ExportId, Gate, NewOperation, OperationId, OperationPrediction, OperationRecord, OperationState, Rev, WaveSpec,
+};
 
 pub(super) async fn start(
     State(cx): State<Arc<Context>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     Body(body): Body<OperationBody>,
-) -> Answer<OperationInfo> {
-    if body.repoint.dry_run {
-        return Err(Error::invalid("a dry run in waves")
-            .remedy("ask POST /v1/repoint, which tells of all clones")
-            .into());
-    }
+) -> Result<Response, Refused> {
+    let dry_run = body.repoint.dry_run;
     let waves = body.waves.iter().map(|spec| spec.parse()).collect::<Result<Vec<WaveSpec>>>()?;
     let at = body.at.map(|at| time::parse(&at, cx.env.clock.now())).transpose()?;
     let new = NewOperation { repoint: repoint::plan(body.repoint)?, waves, rollout: rollout(&body.rollout)?, at };
     check_gates(&new, peer)?;
-    let operation = cx.fleet.on_behalf_of(&peer.who()).start(new).await?;
+    let fleet = cx.fleet.on_behalf_of(&peer.who());
+    if dry_run {
+        return Ok(Json(forecast(&cx, &fleet.predict_operation(&new).await?).await?).into_response());
+    }
+    let operation = fleet.start(new).await?;
     tracing::info!("{}: {} clones in {} waves", operation.id, operation.count_clones(), operation.plan.waves.len());
-    shown(&cx, &operation)
+    Ok(shown(&cx, &operation)?.into_response())
+}
+
+async fn forecast(cx: &Context, prediction: &OperationPrediction) -> Result<OperationForecast> {
+    let OperationPrediction { operation, state, outcome } = prediction;
+    let switched = operation.finished().filter(|(_, fate)| fate.switches()).map(|(id, _)| id);
+    let findings = repoint::predicted(cx, outcome, switched.collect()).await?;
+    let image = image_of(state, operation.image);
+    let clones = numbered(operation).into_iter().map(|(at, id)| operation_clone(state, &image, operation, at, id));
+    let clones = OperationClones { clone_states: clones.collect() };
+    Ok(OperationForecast { dry_run: true, operation: predicted_info(state, operation), findings, clones })
 }
 
 /// A command runs as the daemon does: nobody may say it who is not that user, or root.
@@ -66,12 +80,15 @@ pub(super) async fn show(State(cx): State<Arc<Context>>, Path(id): Path<String>)
 pub(super) async fn clones(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Result<Response, Refused> {
     let (state, operation) = (cx.catalog.state(), find(&cx, &id)?);
     let image = image_of(&state, operation.image);
-    let waves = operation.plan.waves.iter().enumerate();
-    let all: Vec<(usize, usize, ExportId)> =
-        waves.flat_map(|(wave, clones)| clones.iter().enumerate().map(move |(at, id)| (wave, at, *id))).collect();
-    Ok(streamed("clone_states", all, move |(wave, at, id)| {
-        operation_clone(&state, &image, &operation, (*wave, *at), *id)
+    Ok(streamed("clone_states", numbered(&operation), move |(at, id)| {
+        operation_clone(&state, &image, &operation, *at, *id)
     }))
+}
+
+/// The clones of an operation, each with its wave and its number in it.
+fn numbered(operation: &OperationRecord) -> Vec<((usize, usize), ExportId)> {
+    let waves = operation.plan.waves.iter().enumerate();
+    waves.flat_map(|(wave, clones)| clones.iter().enumerate().map(move |(at, id)| ((wave, at), *id))).collect()
 }
 
 pub(super) async fn pause(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Answer<OperationInfo> {

@@ -1,6 +1,6 @@
 //! The view switch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -10,11 +10,13 @@ use axum::extract::{ConnectInfo, State};
 use super::diff::escaped;
 use super::reply::{Answer, Body};
 use super::selection::target;
-use super::types::{ConflictInfo, RepointBody, RepointInfo, StuckInfo};
+use super::types::{ConflictInfo, Findings, RepointBody, RepointInfo, StuckInfo};
 use super::views::{switch_policy, version_name};
 use super::{Context, Peer};
 use crate::error::Result;
-use crate::image::{CloneOutcome, Fate, OnConflict, Percent, Prediction, RepointOutcome, RepointPlan, VersionNumber};
+use crate::image::{
+    CloneOutcome, ExportId, Fate, OnConflict, Percent, Prediction, RepointOutcome, RepointPlan, VersionNumber,
+};
 use crate::manifest::{self, ChangeKind};
 use crate::overlay::rebase::Conflict;
 
@@ -53,19 +55,21 @@ pub(super) fn plan(body: RepointBody) -> Result<RepointPlan> {
 async fn predict(cx: &Context, plan: &RepointPlan) -> Answer<RepointInfo> {
     let Prediction { outcome, refused } = cx.fleet.predict(plan).await?;
     let info = repoint_info(&plan.image, &outcome);
-    Ok(Json(RepointInfo {
-        dry_run: true,
-        refused,
-        pins: Some(info.clones),
-        bytes_refetched: Some(refetched(cx, &outcome).await?),
-        ..info
-    }))
+    let switched = outcome.clones.iter().filter(|clone| clone.fate.switches());
+    let findings = predicted(cx, &outcome, switched.map(|clone| clone.id).collect()).await?;
+    Ok(Json(RepointInfo { dry_run: true, refused, findings, ..info }))
+}
+
+/// What is found, and what it would cost that these clones are switched.
+pub(super) async fn predicted(cx: &Context, outcome: &RepointOutcome, switched: HashSet<ExportId>) -> Result<Findings> {
+    let (pins, bytes) = (switched.len() as u64, refetched(cx, outcome, &switched).await?);
+    Ok(Findings { pins: Some(pins), bytes_refetched: Some(bytes), ..findings(outcome) })
 }
 
 /// Bytes of the files that the clones' new version changed, over all clones that are switched.
-async fn refetched(cx: &Context, outcome: &RepointOutcome) -> Result<u64> {
+async fn refetched(cx: &Context, outcome: &RepointOutcome, clones: &HashSet<ExportId>) -> Result<u64> {
     let mut switched: BTreeMap<VersionNumber, u64> = BTreeMap::new();
-    for clone in outcome.clones.iter().filter(|clone| clone.fate.switches()) {
+    for clone in outcome.clones.iter().filter(|clone| clones.contains(&clone.id)) {
         *switched.entry(clone.from).or_default() += 1;
     }
     let (state, to) = (cx.catalog.state(), &outcome.version);
@@ -87,6 +91,23 @@ async fn refetched(cx: &Context, outcome: &RepointOutcome) -> Result<u64> {
 
 fn repoint_info(image: &str, outcome: &RepointOutcome) -> RepointInfo {
     let count = |fates: &[Fate]| outcome.count(fates) as u64;
+    RepointInfo {
+        image: image.to_owned(),
+        version: version_name(image, outcome.version.number),
+        clones: outcome.switched() as u64,
+        kept: count(&[Fate::Kept]),
+        preserved: count(&[Fate::Preserved]),
+        discarded: count(&[Fate::Discarded]),
+        lagging: count(&[Fate::Stays, Fate::Conflicts]),
+        unchanged: count(&[Fate::Unchanged]),
+        staged: count(&[Fate::Staged]),
+        moved: outcome.clones.iter().filter(|clone| clone.moved).map(|clone| clone.name.to_string()).collect(),
+        findings: findings(outcome),
+        ..RepointInfo::default()
+    }
+}
+
+fn findings(outcome: &RepointOutcome) -> Findings {
     let conflicts = |clone: &CloneOutcome| {
         let (name, ended) = (clone.name.to_string(), ended(clone));
         let info = move |conflict: &Conflict| ConflictInfo {
@@ -99,21 +120,11 @@ fn repoint_info(image: &str, outcome: &RepointOutcome) -> RepointInfo {
         };
         clone.conflicts.iter().map(info).collect::<Vec<_>>()
     };
-    RepointInfo {
-        image: image.to_owned(),
-        version: version_name(image, outcome.version.number),
-        clones: outcome.switched() as u64,
-        kept: count(&[Fate::Kept]),
-        preserved: count(&[Fate::Preserved]),
-        discarded: count(&[Fate::Discarded]),
-        lagging: count(&[Fate::Stays, Fate::Conflicts]),
-        unchanged: count(&[Fate::Unchanged]),
-        staged: count(&[Fate::Staged]),
-        moved: outcome.clones.iter().filter(|clone| clone.moved).map(|clone| clone.name.to_string()).collect(),
+    Findings {
         conflicts: outcome.clones.iter().flat_map(conflicts).take(MAX_CONFLICTS).collect(),
         stuck: outcome.clones.iter().filter_map(stuck).take(MAX_CONFLICTS).collect(),
         conflicts_total: outcome.clones.iter().map(|clone| clone.conflicts_total).sum(),
-        ..RepointInfo::default()
+        ..Findings::default()
     }
 }
 

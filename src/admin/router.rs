@@ -1,4 +1,4 @@
-//! Which path and method means which handler; limits; who may call.
+//! Which path and method means which handler; limits; who is refused.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post, put};
 use axum::{Json, Router};
 
+use super::connections::Allowed;
 use super::types::ErrorInfo;
 use super::{
     Context, Peer, activations, audit, clones, diff, images, import, operations, pins, repoint, snapshots, status,
@@ -17,9 +18,8 @@ use super::{
 /// Largest request body, in bytes: 100,000 names of the longest kind, and room.
 pub(super) const MAX_BODY: usize = 32 << 20;
 
-/// All endpoints. `allow_uids` are the users who may call besides root and our own.
-pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
-    let allowed = Arc::new(Allowed { own: rustix::process::geteuid().as_raw(), more: allow_uids });
+/// All endpoints, for those who are allowed.
+pub(super) fn router(context: Arc<Context>, allowed: Arc<Allowed>) -> Router {
     Router::new()
         .route("/v1/images", get(images::list).delete(images::remove))
         .route("/v1/images/{name}", get(images::show).patch(images::set))
@@ -58,18 +58,8 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .with_state(context)
 }
 
-struct Allowed {
-    own: u32,
-    more: Vec<u32>,
-}
-
-impl Allowed {
-    fn admits(&self, peer: Peer) -> bool {
-        peer.uid.is_some_and(|uid| uid == 0 || uid == self.own || self.more.contains(&uid))
-    }
-}
-
-async fn admit(
+/// Refuse who is not allowed.
+pub(super) async fn admit(
     State(allowed): State<Arc<Allowed>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
     request: Request,
@@ -95,19 +85,4 @@ async fn no_such_endpoint(request: Request) -> Response {
         remedy: Some("check that the command line and the daemon are of the same version".into()),
     };
     (StatusCode::NOT_FOUND, Json(info)).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn root_ourselves_and_the_listed_are_admitted() {
-        let allowed = Allowed { own: 7, more: vec![1000] };
-        for uid in [0, 7, 1000] {
-            assert!(allowed.admits(Peer { uid: Some(uid), pid: None }), "{uid}");
-        }
-        assert!(!allowed.admits(Peer { uid: Some(8), pid: None }));
-        assert!(!allowed.admits(Peer { uid: None, pid: None }));
-    }
 }

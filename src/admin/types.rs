@@ -499,6 +499,13 @@ pub struct RepointInfo {
     pub staged: u64,
     /// Clones that were written while the repoint was made ready, and planned again.
     pub moved: Vec<String>,
+    #[serde(flatten)]
+    pub findings: Findings,
+}
+
+/// What a look at the private writes of clones finds.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Findings {
     pub conflicts: Vec<ConflictInfo>,
     /// All of them; `conflicts` has the first of each clone.
     pub conflicts_total: u64,

@@ -60,16 +60,21 @@ pub(super) fn refused(info: ErrorInfo) -> anyhow::Error {
 /// A connection to the daemon.
 pub(super) struct Client {
     sender: SendRequest<Full<Bytes>>,
+    global: Global,
 }
 
 impl Client {
     pub async fn connect(global: &Global) -> Result<Self> {
+        Ok(Self { sender: Self::open(global).await?, global: global.clone() })
+    }
+
+    async fn open(global: &Global) -> Result<SendRequest<Full<Bytes>>> {
         let socket = global.admin.as_ref().map_or_else(|| global.data.join("admin.sock"), |admin| admin.socket.clone());
         let stream = UnixStream::connect(&socket).await.map_err(|e| unreachable_daemon(&socket, &e, global))?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await.context(LOST)?;
         // Its errors come back through the requests.
         tokio::spawn(connection);
-        Ok(Self { sender })
+        Ok(sender)
     }
 
     pub async fn get<T: DeserializeOwned>(&mut self, path: &str) -> Result<T> {
@@ -92,6 +97,10 @@ impl Client {
 
     /// The answer, if it is not a refusal.
     async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
+        if self.sender.is_closed() {
+            // The daemon closes what is idle, as while names are read from a terminal.
+            self.sender = Self::open(&self.global).await?;
+        }
         let request = Request::builder()
             .method(method)
             .uri(path)

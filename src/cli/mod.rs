@@ -45,7 +45,7 @@ struct Cli {
 }
 
 /// What every command takes.
-#[derive(Args)]
+#[derive(Args, Clone)]
 struct Global {
     /// Print one JSON document on standard output
     #[arg(long, global = true)]

@@ -9,10 +9,10 @@ use hyper::Method;
 
 use super::client::{Client, broken_off, escape};
 use super::output::{Output, count, fields, local, table, words};
-use super::repoint::{names_in, switch_policy};
+use super::repoint::{found, names_in, switch_policy};
 use crate::admin::types::{
-    OperationBody, OperationClone, OperationClones, OperationDetail, OperationInfo, OperationList, OutcomeCounts,
-    RepointBody, RollbackBody, RollbackInfo, RolloutWords, WaveInfo,
+    OperationBody, OperationClone, OperationClones, OperationDetail, OperationForecast, OperationInfo, OperationList,
+    OutcomeCounts, RepointBody, RollbackBody, RollbackInfo, RolloutWords, WaveInfo,
 };
 
 /// Clones that `ops show` lists for people.
@@ -60,7 +60,7 @@ impl RolloutArgs {
     }
 }
 
-/// Begin a repoint in waves, and follow it to its end.
+/// Begin a repoint in waves, and follow it to its end; or tell what it would come to.
 pub(super) async fn start(
     rollout: RolloutArgs,
     repoint: RepointBody,
@@ -78,6 +78,10 @@ pub(super) async fn start(
         on_failure,
     };
     let body = OperationBody { repoint, waves, rollout, at };
+    if body.repoint.dry_run {
+        let forecast: OperationForecast = client.send(Method::POST, "/v1/operations", &body).await?;
+        return output.show(&forecast, predicted);
+    }
     let begun: OperationInfo = client.send(Method::POST, "/v1/operations", &body).await?;
     if detach { output.show(&begun, in_a_line) } else { follow(&begun, client, output).await }
 }
@@ -273,6 +277,22 @@ fn detail(detail: &OperationDetail) -> String {
     ]);
     let (waves, clones) = (waves(&info.waves), clones(&detail.clones.clone_states));
     format!("{head}\n\n{waves}\n\n{clones}")
+}
+
+fn predicted(forecast: &OperationForecast) -> String {
+    let info = OperationInfo { operation: "dry run".into(), ..forecast.operation.clone() };
+    let begins = info.at.as_deref().map_or(String::new(), |at| format!("\nit would begin at {}", local(at)));
+    let why = info.why.as_ref().map_or(String::new(), |why| format!("\nit would fail: {why}"));
+    let row = |wave: &WaveInfo| {
+        let what = match info.wave {
+            Some(last) if wave.wave == last => "fails, nothing of it is switched".to_owned(),
+            Some(last) if wave.wave > last => "is not reached".to_owned(),
+            _ => outcome(&wave.outcome),
+        };
+        vec![wave.wave.to_string(), wave.clones.to_string(), what]
+    };
+    let waves = table(&[">WAVE", ">CLONES", "OUTCOME"], info.waves.iter().map(row));
+    format!("{}{begins}{why}{}\n\n{waves}", in_a_line(&info), found(&forecast.findings))
 }
 
 fn waves(waves: &[WaveInfo]) -> String {

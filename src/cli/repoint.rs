@@ -10,7 +10,7 @@ use hyper::Method;
 use super::client::Client;
 use super::operations::{self, RolloutArgs};
 use super::output::{Output, count, size, table, words};
-use crate::admin::types::{ConflictInfo, RepointBody, RepointInfo, SwitchWords};
+use crate::admin::types::{ConflictInfo, Findings, RepointBody, RepointInfo, SwitchWords};
 
 #[derive(Args)]
 pub(super) struct Repoint {
@@ -37,7 +37,7 @@ pub(super) struct Repoint {
     /// So many clones may stay because of conflicts, marked as lagging; with more, nothing is switched
     #[arg(long, value_name = "N", default_value_t = 0)]
     max_failures: usize,
-    /// Only tell what would be done, for all waves at once
+    /// Only tell what would be done, wave by wave
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -76,7 +76,7 @@ pub(super) async fn run(repoint: Repoint, client: &mut Client, output: &mut Outp
     let Repoint { image, to, select, clones, clones_from, percent, policy, max_failures, dry_run, rollout } = repoint;
     let clones = clones_from.map_or(Ok(clones), |from| names_in(&from))?;
     let body = RepointBody { image, to, select, clones, percent, policy: policy.into(), max_failures, dry_run };
-    if rollout.is_given() && !dry_run {
+    if rollout.is_given() {
         return operations::start(rollout, body, client, output).await;
     }
     let done: RepointInfo = client.send(Method::POST, "/v1/repoint", &body).await?;
@@ -113,27 +113,32 @@ fn switched(done: &RepointInfo) -> String {
     if let Some(snapshot) = &done.snapshot {
         text.push_str(&format!("\nwhat clones with private writes showed before is kept in snapshot {snapshot}"));
     }
-    if let Some(bytes) = done.bytes_refetched {
-        text.push_str(&format!("\nclients would fetch up to {} anew", size(bytes)));
-    }
     if !done.moved.is_empty() {
         text.push_str(&format!("\nwritten meanwhile and planned again: {}", done.moved.join(" ")));
     }
-    if done.conflicts_total > 0 {
+    text.push_str(&found(&done.findings));
+    if let Some(refused) = &done.refused {
+        text.push_str(&format!("\nwould be refused: {refused}"));
+    }
+    text
+}
+
+/// Each on lines of its own.
+pub(super) fn found(findings: &Findings) -> String {
+    let Findings { conflicts, conflicts_total, stuck, pins: _, bytes_refetched } = findings;
+    let mut text = String::new();
+    if let Some(bytes) = bytes_refetched {
+        text.push_str(&format!("\nclients would fetch up to {} anew", size(*bytes)));
+    }
+    if *conflicts_total > 0 {
         let row = |c: &ConflictInfo| {
             vec![c.name.clone(), format!("/{}", c.path), c.clone.clone(), c.image.clone(), c.outcome.clone()]
         };
-        text.push_str(&format!("\n{}:\n", count(done.conflicts_total, "conflict")));
-        text.push_str(&table(
-            &["CLONE", "PATH", "IN THE CLONE", "IN THE IMAGE", "OUTCOME"],
-            done.conflicts.iter().map(row),
-        ));
+        text.push_str(&format!("\n{}:\n", count(*conflicts_total, "conflict")));
+        text.push_str(&table(&["CLONE", "PATH", "IN THE CLONE", "IN THE IMAGE", "OUTCOME"], conflicts.iter().map(row)));
     }
-    for stuck in &done.stuck {
+    for stuck in stuck {
         text.push_str(&format!("\n{}: {}", stuck.name, stuck.why));
-    }
-    if let Some(refused) = &done.refused {
-        text.push_str(&format!("\nwould be refused: {refused}"));
     }
     text
 }

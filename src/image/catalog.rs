@@ -104,9 +104,11 @@ impl Catalog {
         answer.await.unwrap_or_else(|_| Err(closed(label)))
     }
 
-    /// What `work` would do to a state; nothing comes of it.
-    pub fn rehearse<T>(&self, state: &State, work: impl FnOnce(&mut Draft) -> Result<T>) -> Result<T> {
-        work(&mut Draft::new(state.clone(), 0..0, self.env.clock.clone()))
+    /// What `work` would answer, and make of a state; nothing comes of it.
+    pub fn rehearse<T>(&self, state: &State, work: impl FnOnce(&mut Draft) -> Result<T>) -> Result<(T, State)> {
+        let mut draft = Draft::new(state.clone(), 0..0, self.env.clock.clone());
+        let answer = work(&mut draft)?;
+        Ok((answer, draft.into_parts().0))
     }
 
     /// Identifiers for the caller alone, granted durably. `count` is bounded by [`MAX_ID_RANGE`].

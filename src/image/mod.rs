@@ -35,8 +35,8 @@ pub use change::{Change, ChangeSet};
 pub use clones::{CloneTarget, MAX_NETWORKS, NewClones, PolicyEdits};
 pub use fleet::{
     Activated, CloneOutcome, DEFAULT_FORK_DEPTH, EndedPin, FLATTEN_ABOVE, Fleet, Look, NewFork, NewOperation,
-    NewSnapshot, PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone, Retention,
-    RollbackDone, SnapshotTarget, TakenSnapshot,
+    NewSnapshot, OperationPrediction, PinnedViews, Prediction, RepointDone, RepointOutcome, RepointPlan, RestoreDone,
+    Retention, RollbackDone, SnapshotTarget, TakenSnapshot, wave_failure,
 };
 pub use images::{MAX_ORIGIN, MAX_TAGS, NewVersion};
 pub use labels::{LabelEdits, Labels, MAX_LABELS, Selector};

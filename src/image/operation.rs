@@ -188,7 +188,7 @@ pub struct WaveOutcome {
     pub fates: Vec<Fate>,
     /// The version that each of them showed before; 0 for one that is gone.
     pub from: Vec<VersionNumber>,
-    /// Why clones stay: the first [`MAX_WHYS`].
+    /// Why clones stay, and that others were written meanwhile and planned again: the first [`MAX_WHYS`].
     pub whys: Vec<(ExportId, Arc<str>)>,
 }
 
@@ -384,7 +384,7 @@ impl WaveOutcome {
         }
     }
 
-    /// Why a clone of it stays.
+    /// Why a clone of it stays, or else what is to be told of it.
     pub fn why(&self, clone: ExportId) -> Option<&Arc<str>> {
         self.whys.iter().find(|(id, _)| *id == clone).map(|(_, why)| why)
     }

@@ -12,6 +12,9 @@ pub trait Readers: Send + Sync + 'static {
     /// one, at or after the moment `since` of the clock's uptime: each address once for each clone. Reads of one
     /// view within one second count as one, at its first.
     fn readers_since(&self, views: &[(ExportId, u64)], since: Duration) -> usize;
+
+    /// Why some who read since then may not be counted; `None`: all are.
+    fn why_incomplete(&self, since: Duration) -> Option<&'static str>;
 }
 
 /// Whether a clone may be switched without anybody noticing.

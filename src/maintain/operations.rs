@@ -35,7 +35,7 @@ use tokio::task::{Id, JoinHandle, JoinSet};
 use crate::audit::{Actor, Deed, Outcome};
 use crate::env::{Clock, Time};
 use crate::error::{Error, ErrorKind, Result};
-use crate::image::{ExportId, Fleet, Gate, Next, OperationId, OperationRecord, OperationState, State};
+use crate::image::{ExportId, Fleet, Gate, Next, OperationId, OperationRecord, OperationState, State, wave_failure};
 
 /// Pause after a step that could not even fail.
 const RETRY: Duration = Duration::from_secs(10);
@@ -188,7 +188,7 @@ impl Runner {
                 match self.audited((id, clones), "switch a wave", request, switch).await? {
                     // Nothing failed but the time: the whole is tried again.
                     Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
-                    Err(error) => self.fleet.fail(id, next, &format!("wave {}: {error}", wave + 1)).await,
+                    Err(error) => self.fleet.fail(id, next, &wave_failure(wave, &error)).await,
                     Ok(()) => Ok(()),
                 }
             }

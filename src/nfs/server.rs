@@ -32,7 +32,7 @@ use super::conn::Connection;
 use super::dispatch::Core;
 use super::log::Thinned;
 use crate::error::{Error, ErrorKind, Result};
-use crate::vfs::Vfs;
+use crate::vfs::{Vfs, host_of};
 
 /// Connections that the kernel keeps for us until they are accepted.
 const BACKLOG: i32 = 4096;
@@ -230,12 +230,9 @@ struct AddressSeat {
 }
 
 impl AddressSeat {
-    /// `None`: the address has `max` already. Of IPv6, the network of 64 bits that one host may have.
+    /// `None`: the address, with those of the same machine, has `max` already.
     fn take(addresses: &Arc<Addresses>, address: IpAddr, max: usize) -> Option<Self> {
-        let address = match address.to_canonical() {
-            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
-            v4 @ IpAddr::V4(_) => v4,
-        };
+        let address = host_of(address);
         let mut counts = addresses.lock();
         let count = counts.entry(address).or_default();
         if *count >= max {

@@ -8,16 +8,19 @@
 //! second already costs one load from the connection's own memory, so the table is never asked by a
 //! request that reads on and on. The table is in shards by clone.
 //!
-//! Invariants: the entries of all kinds are at most [`MAX_ENTRIES`]. Whatever is not here happened before
+//! Invariants: the entries of all kinds are at most [`MAX_ENTRIES`], those of one machine a quarter of them. Whatever is not here happened before
 //! [`complete_since`](ViewUses::complete_since): who wants to know that something is *not* used must look at
 //! that too.
 //!
 //! Failure story: a full table forgets who did nothing for a while and has no connection, a shard once a second
-//! at most; if that is not enough, it says that it is not complete until the connections that it cannot list are
-//! closed. So nothing counts as unused because there was no room: pins stay, switches go on waiting.
+//! at most, and so does a full share of the table with its own; if that is not enough, it says that it is not complete
+//! until the connections that it cannot list are closed. So nothing counts as unused because there was no room: pins stay, switches go on waiting.
 
+mod room;
 #[cfg(test)]
 mod tests;
+
+pub use room::host_of;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,12 +31,15 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
+use self::room::{Full, Room};
 use super::resolve::mixed;
 use crate::image::{ExportId, Readers, ViewUses};
 
 /// Clients of clones, connections of these, and users of former views that are listed altogether: 100 to
 /// 200 bytes each.
 const MAX_ENTRIES: usize = 1 << 20;
+/// Of these, as many as one machine may fill.
+const MAX_OF_HOST: usize = MAX_ENTRIES / 4;
 /// Clients that are listed for one former view.
 const MAX_VIEW_CLIENTS: usize = 64;
 /// How long nobody may have used a clone for it to count as unused.
@@ -61,8 +67,8 @@ pub enum Use {
 /// The table. Times are the clock's uptime.
 pub struct Activity {
     shards: Box<[Mutex<Shard>]>,
-    entries: AtomicUsize,
-    max_entries: usize,
+    room: Room,
+    began: Duration,
     complete_since: Mutex<Duration>,
     /// Open connections of which some use could not be listed.
     unlisted: AtomicUsize,
@@ -75,8 +81,8 @@ pub struct Activity {
 struct Shard {
     clients: BTreeMap<(ExportId, IpAddr), Client>,
     views: BTreeMap<(ExportId, u64), ViewUse>,
-    /// When who is idle was last forgotten.
-    swept: Option<Duration>,
+    /// When who is idle was last forgotten: of all, and of some full share.
+    swept: [Option<Duration>; 2],
 }
 
 /// One client of one clone.
@@ -106,6 +112,8 @@ struct Connected {
 
 struct ViewUse {
     last: Duration,
+    /// Whose entry it is.
+    by: IpAddr,
     clients: SmallVec<[(IpAddr, Duration); 1]>,
     /// There were more clients.
     more: bool,
@@ -123,14 +131,14 @@ pub struct Seen {
 impl Activity {
     /// Empty at `now`.
     pub fn new(now: Duration) -> Arc<Self> {
-        Self::with_room(now, MAX_ENTRIES)
+        Self::with_room(now, MAX_ENTRIES, MAX_OF_HOST)
     }
 
-    fn with_room(now: Duration, max_entries: usize) -> Arc<Self> {
+    fn with_room(now: Duration, max_entries: usize, max_of_host: usize) -> Arc<Self> {
         Arc::new(Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
-            entries: AtomicUsize::new(0),
-            max_entries,
+            room: Room::new(max_entries, max_of_host),
+            began: now,
             complete_since: Mutex::new(now),
             unlisted: AtomicUsize::new(0),
             latest: AtomicU64::new(0),
@@ -163,9 +171,10 @@ impl Activity {
 
     fn left(&self, clone: ExportId, client: IpAddr, left: Left) {
         let mut shard = self.shard(clone).lock();
-        let key = (clone, client.to_canonical());
+        let client = client.to_canonical();
+        let key = (clone, client);
         // Who unmounts what he never used left nothing behind.
-        if !shard.clients.contains_key(&key) && (left.unmounted || !self.take_room(&mut shard, left.at)) {
+        if !shard.clients.contains_key(&key) && (left.unmounted || !self.take_room(&mut shard, client, left.at)) {
             return;
         }
         shard.clients.entry(key).or_default().left = Some(left);
@@ -195,7 +204,7 @@ impl Activity {
     /// `false` if there is no room for it.
     fn note_client(&self, shard: &mut Shard, by: &Footprint, clone: ExportId, what: Use, now: Duration) -> bool {
         let key = (clone, by.client);
-        if !shard.clients.contains_key(&key) && !self.take_room(shard, now) {
+        if !shard.clients.contains_key(&key) && !self.take_room(shard, by.client, now) {
             return false;
         }
         let client = shard.clients.entry(key).or_default();
@@ -207,7 +216,7 @@ impl Activity {
         if by.clones.lock().contains(&clone) {
             return true;
         }
-        let has_room = self.take_room(shard, now);
+        let has_room = self.take_room(shard, by.client, now);
         if has_room && let Some(client) = shard.clients.get_mut(&key) {
             client.connections.push(Connected { connection: by.connection, since: now });
             by.clones.lock().insert(clone);
@@ -217,10 +226,10 @@ impl Activity {
 
     /// `false` if there is no room for it.
     fn note_view(&self, shard: &mut Shard, client: IpAddr, key: (ExportId, u64), now: Duration) -> bool {
-        if !shard.views.contains_key(&key) && !self.take_room(shard, now) {
+        if !shard.views.contains_key(&key) && !self.take_room(shard, client, now) {
             return false;
         }
-        let none = || ViewUse { last: now, clients: SmallVec::new(), more: false };
+        let none = || ViewUse { last: now, by: client, clients: SmallVec::new(), more: false };
         let view = shard.views.entry(key).or_insert_with(none);
         view.last = now;
         match view.clients.iter().position(|(known, _)| *known == client) {
@@ -231,21 +240,15 @@ impl Activity {
         true
     }
 
-    /// Room for one more entry. A full table forgets who has no connection and did nothing for a while.
-    fn take_room(&self, shard: &mut Shard, now: Duration) -> bool {
-        if self.entries.fetch_add(1, Ordering::Relaxed) < self.max_entries {
-            return true;
-        }
-        let forgotten = shard.forget_idle(now);
-        if forgotten > 0 {
+    /// Room for one more entry of a client. What is full forgets who has no connection and did nothing for a while.
+    fn take_room(&self, shard: &mut Shard, client: IpAddr, now: Duration) -> bool {
+        let Err(full) = self.room.take(client) else { return true };
+        let forgotten = shard.forget_idle(full, now);
+        if !forgotten.is_empty() {
             self.incomplete(now);
         }
-        let now_there = self.entries.fetch_sub(forgotten, Ordering::Relaxed) - forgotten;
-        let room = now_there <= self.max_entries;
-        if !room {
-            self.entries.fetch_sub(1, Ordering::Relaxed);
-        }
-        room
+        forgotten.into_iter().for_each(|client| self.room.give(client, 1));
+        self.room.take(client).is_ok()
     }
 
     fn incomplete(&self, now: Duration) {
@@ -298,7 +301,7 @@ impl Activity {
                 client.connections.retain(|connected| connected.connection != by.connection);
             }
         }
-        self.entries.fetch_sub(clones.len(), Ordering::Relaxed);
+        self.room.give(by.client, clones.len());
         if *by.unlisted.get_mut() {
             self.incomplete(Duration::from_millis(self.latest.load(Ordering::Relaxed)));
             self.unlisted.fetch_sub(1, Ordering::Relaxed);
@@ -313,6 +316,14 @@ impl Readers for Activity {
             self.seen(*clone, reads).count()
         };
         views.iter().map(readers).sum()
+    }
+
+    fn why_incomplete(&self, since: Duration) -> Option<&'static str> {
+        match self.complete_since() {
+            known if known <= since => None,
+            known if known == self.began => Some("what was before the start of the daemon is not known"),
+            _ => Some("more clones are used by more clients than can be listed"),
+        }
     }
 }
 
@@ -360,30 +371,49 @@ impl ViewUses for Activity {
     fn keep_only(&self, is_there: &dyn Fn(ExportId, Option<u64>) -> bool) {
         for shard in &self.shards {
             let mut shard = shard.lock();
-            let before = shard.len();
             // Those with connections go when these close: the connections have them in their lists.
-            shard.clients.retain(|(clone, _), client| !client.connections.is_empty() || is_there(*clone, None));
-            shard.views.retain(|(clone, view), _| is_there(*clone, Some(*view)));
-            self.entries.fetch_sub(before - shard.len(), Ordering::Relaxed);
+            shard.clients.retain(|(clone, address), client| {
+                let stays = !client.connections.is_empty() || is_there(*clone, None);
+                if !stays {
+                    self.room.give(*address, 1);
+                }
+                stays
+            });
+            shard.views.retain(|(clone, view), used| {
+                let stays = is_there(*clone, Some(*view));
+                if !stays {
+                    self.room.give(used.by, 1);
+                }
+                stays
+            });
         }
     }
 }
 
 impl Shard {
-    /// Clients and views; connections are counted by themselves.
-    fn len(&self) -> usize {
-        self.clients.len() + self.views.len()
-    }
-
-    /// Forget who did nothing for a while and has no connection; answers how many.
-    fn forget_idle(&mut self, now: Duration) -> usize {
-        if self.swept.is_some_and(|swept| now < swept + RESOLUTION) {
-            return 0;
+    /// Forget who did nothing for a while and has no connection, to make room in what is full; answers who.
+    fn forget_idle(&mut self, full: Full, now: Duration) -> Vec<IpAddr> {
+        let swept = match full {
+            Full::Table => &mut self.swept[0],
+            Full::Share(_) => &mut self.swept[1],
+        };
+        if swept.is_some_and(|swept| now < swept + RESOLUTION) {
+            return Vec::new();
         }
-        let before = self.len();
-        self.clients.retain(|_, client| !client.connections.is_empty() || client.was_active(now));
-        self.swept = Some(now);
-        before - self.len()
+        *swept = Some(now);
+        let counts = |address| match full {
+            Full::Table => true,
+            Full::Share(host) => host_of(address) == host,
+        };
+        let mut forgotten = Vec::new();
+        self.clients.retain(|(_, address), client| {
+            let stays = !client.connections.is_empty() || client.was_active(now) || !counts(*address);
+            if !stays {
+                forgotten.push(*address);
+            }
+            stays
+        });
+        forgotten
     }
 
     fn of_clone(&self, clone: ExportId) -> impl Iterator<Item = (IpAddr, &Client)> {

@@ -35,7 +35,7 @@ mod resolve;
 mod serve;
 mod types;
 
-pub use activity::{AWAY, Activity, Footprint, QUIET, Seen};
+pub use activity::{AWAY, Activity, Footprint, QUIET, Seen, host_of};
 pub use policy::{ExportPolicy, Squash};
 pub use serve::ImageVfs;
 pub use types::{

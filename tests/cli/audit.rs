@@ -98,3 +98,44 @@ fn one_pin_is_dropped_by_its_view() {
     world.run(&["image", "rm", "base@v2"]).ok();
     assert!(world.run(&["pins"]).ok().contains("base@v2 (removed)"));
 }
+
+/// What is asked of an operation is about its clones and its image. Ten clones are more than are told one by one.
+#[test]
+fn operations_tell_their_clones_before_and_after() {
+    let world = World::with_image();
+    world.write("etc/hostname", "second\n");
+    world.import().ok();
+    world.run(&["clone", "create", "base@v1", "--count", "10", "--name", "c{}", "--label", "pool=a"]).ok();
+    let last = || {
+        let mut entries = audit(&world, &["--tail", "20"]);
+        entries.retain(|entry| entry["action"].as_str().unwrap().starts_with("POST /v1/"));
+        entries.pop().unwrap()
+    };
+    let repoint = |args: &[&str]| -> String {
+        let begun = world.json(&[&["repoint", "base", "--to", "base@v2"], args].concat());
+        begun["operation"].as_str().unwrap().to_owned()
+    };
+    let check = |action: &str, operation: &str, (before, after): (&str, &str)| {
+        let entry = last();
+        assert_eq!((&entry["action"], &entry["operation"]), (&json!(action), &json!(operation)), "{entry:#}");
+        for (objects, version) in [(&entry["before"], before), (&entry["after"]["objects"], after)] {
+            assert_eq!(objects["clones"], json!({ "count": 10, "showing": { (version): 10 } }), "{entry:#}");
+        }
+        entry
+    };
+    let later = repoint(&["--at", "+2h"]);
+    check("POST /v1/operations", &later, ("base@v1", "base@v1"));
+    world.run(&["ops", "abort", &later]).ok();
+    let entry = check(&format!("POST /v1/operations/{later}/abort"), &later, ("base@v1", "base@v1"));
+    assert_eq!(entry["before"]["image"]["name"], "base");
+    let waves = repoint(&["--wave", "10%"]);
+    let entry = last();
+    assert_eq!((&entry["action"], &entry["operation"]), (&json!("POST /v1/operations"), &json!(waves)));
+    assert_eq!(entry["before"]["clones"], json!({ "count": 10, "showing": { "base@v1": 10 } }));
+    let back = world.json(&["rollback", &waves]);
+    let back = back["operation"].as_str().unwrap();
+    check(&format!("POST /v1/operations/{waves}/rollback"), back, ("base@v2", "base@v1"));
+    let staged = repoint(&["--activate", "on-mount"]);
+    world.run(&["clone", "activate", "--select", "pool=a"]).ok();
+    check("POST /v1/activations", &staged, ("base@v1", "base@v2"));
+}

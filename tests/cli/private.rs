@@ -18,14 +18,14 @@ fn world() -> World {
     world
 }
 
-struct Client {
+pub struct Client {
     connection: Connection,
     hostname: Handle,
 }
 
 impl Client {
     /// A client of a clone that holds `etc/hostname` open.
-    fn of(world: &World, clone: &str) -> Self {
+    pub fn of(world: &World, clone: &str) -> Self {
         let address = world.daemon.ready.split(&[' ', ','][..]).find_map(|word| word.parse::<SocketAddr>().ok());
         let mut connection = Connection::open(address.expect("in the ready line")).unwrap();
         let root = connection.mount(&format!("/clones/{clone}")).unwrap();
@@ -36,7 +36,7 @@ impl Client {
     }
 
     /// The status of the answer.
-    fn write(&mut self, text: &str) -> u32 {
+    pub fn write(&mut self, text: &str) -> u32 {
         let call = Call::write(&self.hostname, 0, Stable::FileSync, text.as_bytes());
         self.connection.call(&call).unwrap().status
     }

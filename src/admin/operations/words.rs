@@ -77,6 +77,13 @@ pub(super) fn operation_info(state: &State, operation: &OperationRecord) -> Oper
     }
 }
 
+/// One that is not there: it has no number, and its waves no time.
+pub(super) fn predicted_info(state: &State, operation: &OperationRecord) -> OperationInfo {
+    let info = operation_info(state, operation);
+    let waves = info.waves.into_iter().map(|wave| WaveInfo { switched_at: None, ..wave }).collect();
+    OperationInfo { operation: String::new(), waves, ..info }
+}
+
 fn state_word(operation: &OperationRecord) -> &'static str {
     match (&operation.state, operation.next) {
         (OperationState::Active, Next::Start) => "scheduled",
@@ -153,19 +160,23 @@ pub(super) fn operation_clone(
         version: clone.map(|clone| version_name(image, clone.view.version)),
         target: operation.version.map(|number| version_name(image, number)),
         lagging_since: clone.and_then(|clone| clone.lagging).map(|lagging| rfc3339(lagging.since)),
-        why: outcome.filter(|_| word == FAILED).and_then(|outcome| outcome.why(id)).map(ToString::to_string),
+        why: outcome.filter(|_| TOLD.contains(&word)).and_then(|outcome| outcome.why(id)).map(ToString::to_string),
     }
 }
 
 const FAILED: &str = "failed";
+const KEPT: &str = "kept";
+const PRESERVED: &str = "preserved";
+/// Of clones in these states there may be something to be told.
+const TOLD: [&str; 3] = [FAILED, KEPT, PRESERVED];
 
 /// A clone that was staged is judged by what it is now.
 fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord>) -> &'static str {
     let staged = |clone: &CloneRecord| clone.staged.as_ref().is_some_and(|staged| staged.operation == operation.id);
     match (fate, clone) {
         (Fate::Switched, _) => "switched",
-        (Fate::Kept, _) => "kept",
-        (Fate::Preserved, _) => "preserved",
+        (Fate::Kept, _) => KEPT,
+        (Fate::Preserved, _) => PRESERVED,
         (Fate::Discarded, _) => "discarded",
         (Fate::Restored | Fate::RestoredClean, _) => "restored",
         (Fate::Unchanged, _) => "unchanged",

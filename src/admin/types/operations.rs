@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{RepointBody, SwitchWords};
+use super::{Findings, RepointBody, SwitchWords};
 
 /// A repoint in waves, or one that begins later.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,6 +35,8 @@ pub struct RolloutWords {
 /// One operation, in `ops` and `ops show`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationInfo {
+    /// Left out where it is only predicted.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub operation: String,
     /// `repoint`, `restore` or `rollback`.
     pub kind: String,
@@ -150,7 +152,7 @@ pub struct OperationClone {
     /// What it is to show.
     pub target: Option<String>,
     pub lagging_since: Option<String>,
-    /// Why it failed.
+    /// Why it failed, or that it was written while its switch was made ready.
     pub why: Option<String>,
 }
 
@@ -158,6 +160,19 @@ pub struct OperationClone {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperationClones {
     pub clone_states: Vec<OperationClone>,
+}
+
+/// What an operation would come to, if nothing is written until it begins and every gate is passed. Its `state` is
+/// `done`, `halted` or `rolling-back`, its `wave` the one that would fail, and its clones are as they would be then.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationForecast {
+    pub dry_run: bool,
+    #[serde(flatten)]
+    pub operation: OperationInfo,
+    #[serde(flatten)]
+    pub findings: Findings,
+    #[serde(flatten)]
+    pub clones: OperationClones,
 }
 
 /// What `ops show --json` prints.

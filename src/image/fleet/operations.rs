@@ -60,8 +60,7 @@ impl Fleet {
 
     /// The time of a scheduled operation has come.
     pub async fn begin(&self, id: OperationId) -> Result<()> {
-        let begin = |_: &OperationRecord| (OperationState::Active, Next::Wave(0));
-        self.step("begin an operation", id, Next::Start, begin).await
+        self.step("begin an operation", id, Next::Start, |_| begun()).await
     }
 
     /// Switch a wave: its clones, those excepted that may stay because of conflicts, or none.
@@ -95,14 +94,8 @@ impl Fleet {
 
     /// What came next has failed: the operation halts, or is to be rolled back.
     pub async fn fail(&self, id: OperationId, next: Next, why: &str) -> Result<()> {
-        let why = shortened(why);
-        let fail = move |operation: &OperationRecord| match operation.plan.rollout.on_failure {
-            OnFailure::Rollback if operation.finished().next().is_some() => {
-                (OperationState::RollingBack { why: why.clone() }, next)
-            }
-            _ => (OperationState::Halted { why: why.clone() }, next),
-        };
-        self.step("halt an operation", id, next, fail).await
+        let why = why.to_owned();
+        self.step("halt an operation", id, next, move |operation| failed(operation, next, &why)).await
     }
 
     /// The rollback of a failed operation has failed too.
@@ -148,12 +141,7 @@ impl Fleet {
         next: Next,
         to: impl Fn(&OperationRecord) -> (OperationState, Next) + Send + 'static,
     ) -> Result<()> {
-        self.catalog
-            .transact(label, move |draft| {
-                let (state, next) = to(at(draft, id, next)?);
-                draft.apply(Change::Advance(Advance { operation: id, at: draft.now(), state, next, outcome: None }))
-            })
-            .await
+        self.catalog.transact(label, move |draft| advance(draft, id, next, &to)).await
     }
 
     async fn set_state(
@@ -175,6 +163,36 @@ impl Fleet {
     }
 }
 
+/// One step of the operation, if it runs and this comes next.
+pub(super) fn advance(
+    draft: &mut Draft,
+    id: OperationId,
+    next: Next,
+    to: impl Fn(&OperationRecord) -> (OperationState, Next),
+) -> Result<()> {
+    let (state, next) = to(at(draft, id, next)?);
+    draft.apply(Change::Advance(Advance { operation: id, at: draft.now(), state, next, outcome: None }))
+}
+
+/// What comes when its time has come.
+pub(super) fn begun() -> (OperationState, Next) {
+    (OperationState::Active, Next::Wave(0))
+}
+
+/// What comes when `next` has failed.
+pub(super) fn failed(operation: &OperationRecord, next: Next, why: &str) -> (OperationState, Next) {
+    let why = shortened(why);
+    match operation.plan.rollout.on_failure {
+        OnFailure::Rollback if operation.finished().next().is_some() => (OperationState::RollingBack { why }, next),
+        _ => (OperationState::Halted { why }, next),
+    }
+}
+
+/// Why an operation fails of which this wave cannot be switched.
+pub fn wave_failure(wave: usize, error: &Error) -> String {
+    format!("wave {}: {error}", wave + 1)
+}
+
 /// The operation, if it runs and this comes next.
 fn at(state: &State, id: OperationId, next: Next) -> Result<&Arc<OperationRecord>> {
     let operation = state.find_operation(id)?;
@@ -191,7 +209,8 @@ fn cannot(operation: &OperationRecord, what: &str) -> Error {
         .remedy(format!("see `mimeo ops show {id}`"))
 }
 
-fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<OperationRecord>> {
+/// Make the record of an operation, and stage its clones if it begins later.
+pub(super) fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<OperationRecord>> {
     let clones = choose(draft, &new.repoint)?;
     check_unplanned(draft, &clones, None)?;
     check_unfinished(draft)?;
@@ -303,7 +322,8 @@ fn clones_of_wave(state: &State, operation: &OperationRecord, wave: usize) -> Ve
     clones.filter_map(|id| state.clone_by_id(*id).cloned()).collect()
 }
 
-fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
+/// What a wave does, with the failures that are left to it.
+pub(super) fn wave_plan(state: &State, id: OperationId) -> Result<RepointPlan> {
     let operation = state.find_operation(id)?;
     let gone = || Error::not_found(format!("the image of operation {id} was removed"));
     let (image, number) = (state.image(operation.image).ok_or_else(gone)?.name.to_string(), operation.version);
@@ -451,15 +471,49 @@ fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, done: &[C
     draft.apply(Change::Advance(Advance { operation, at, state, next, outcome }))
 }
 
-/// What became of the clones of a wave, and why those stay that conflict.
+/// What is told of a clone in [`WaveOutcome::whys`] that was switched.
+const MOVED: &str = "it was written while its switch was made ready, and planned again";
+
+/// What became of the clones of a wave, and what is to be told of some: why they stay, or that they were planned again.
 fn wave_outcome(at: Time, wave: &[ExportId], done: &[CloneOutcome]) -> WaveOutcome {
     let clones: HashMap<_, _> = done.iter().map(|clone| (clone.id, clone)).collect();
-    let conflict = done.iter().filter(|clone| clone.fate == Fate::Conflicts).take(MAX_WHYS);
-    let why = |clone: &CloneOutcome| (clone.id, shortened(&clone.first_conflict().unwrap_or_default()));
+    let (stay, rest): (Vec<_>, Vec<_>) = done.iter().partition(|clone| clone.fate == Fate::Conflicts);
+    let stay = stay.into_iter().map(|clone| (clone.id, shortened(&clone.first_conflict().unwrap_or_default())));
+    let moved = rest.into_iter().filter(|clone| clone.moved).map(|clone| (clone.id, MOVED.into()));
     WaveOutcome {
         at,
         fates: wave.iter().map(|id| clones.get(id).map_or(Fate::Gone, |clone| clone.fate)).collect(),
         from: wave.iter().map(|id| clones.get(id).map_or(0, |clone| clone.from)).collect(),
-        whys: conflict.map(why).collect(),
+        whys: stay.chain(moved).take(MAX_WHYS).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::image::policy::OnConflict;
+
+    fn clone(n: u64, fate: Fate, moved: bool) -> CloneOutcome {
+        CloneOutcome {
+            id: ExportId(n),
+            name: "desk".into(),
+            from: 1,
+            fate,
+            conflicts: Vec::new(),
+            conflicts_total: 0,
+            conflict: OnConflict::Stop,
+            why: (fate == Fate::Conflicts).then(|| "both changed it".into()),
+            moved,
+        }
+    }
+
+    #[test]
+    fn clones_that_were_planned_again_are_told_in_their_wave() {
+        let done = [clone(1, Fate::Kept, true), clone(2, Fate::Kept, false), clone(3, Fate::Conflicts, true)];
+        let outcome = wave_outcome(Time::new(1, 0), &[1, 2, 3].map(ExportId), &done);
+        let told = |n| outcome.why(ExportId(n)).map(|why| &**why);
+        assert_eq!((told(1), told(2), told(3)), (Some(MOVED), None, Some("both changed it")));
+        let many: Vec<_> = (0..=MAX_WHYS as u64).map(|n| clone(n, Fate::Kept, true)).collect();
+        assert_eq!(wave_outcome(Time::new(1, 0), &[], &many).whys.len(), MAX_WHYS);
     }
 }

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use super::keep::{Kept, Purpose, ReadInstant, ToKeep};
+use super::keep::{Kept, Purpose, ToKeep};
 use super::operations::{Part, Step};
 use super::snapshots::snapshot_before;
 use super::{FLATTEN_ABOVE, Fleet, Freeze, Instant};
@@ -128,14 +128,6 @@ pub struct RepointDone {
     pub outcome: RepointOutcome,
 }
 
-/// What a repoint would do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Prediction {
-    pub outcome: RepointOutcome,
-    /// Why nothing would be switched at all.
-    pub refused: Option<String>,
-}
-
 impl Fleet {
     /// Switch clones to a version, all or none.
     pub async fn repoint(&self, plan: RepointPlan) -> Result<RepointDone> {
@@ -169,38 +161,21 @@ impl Fleet {
         };
         self.going_on("repoint", attempt).await
     }
-
-    /// What a repoint would do now: exactly that is done, if nothing is written until then.
-    pub async fn predict(&self, plan: &RepointPlan) -> Result<Prediction> {
-        let part = Part::Whole { who: self.who.clone() };
-        let Ready { state, clones, version, keep, mut kept, .. } =
-            Ready::make(self, plan, &part, Purpose::Predict).await?;
-        let (frozen, instant) = self.hold_still(Freeze::ViewsAndPins, clones).await?;
-        let instant = Arc::new(instant);
-        let _read = ReadInstant::new(self, instant.clone());
-        drop(frozen);
-        kept.look(self, &state, &version, &keep, &instant, Purpose::Predict).await?;
-        kept.moved.clear();
-        let Instant { clones, sealed } = &*instant;
-        let outcome = outcome(&state, plan, &version, clones, sealed, &kept)?;
-        let rehearsal = self.catalog.rehearse(&state, |draft| run(draft, plan, &part, clones, sealed, &kept));
-        Ok(Prediction { outcome, refused: rehearsal.err().map(|error| error.to_string()) })
-    }
 }
 
 /// A repoint of which everything is ready that takes long.
-struct Ready {
-    state: Arc<State>,
-    clones: Vec<Arc<CloneRecord>>,
-    version: Arc<VersionRecord>,
+pub(super) struct Ready {
+    pub state: Arc<State>,
+    pub clones: Vec<Arc<CloneRecord>>,
+    pub version: Arc<VersionRecord>,
     /// What counts for each of the clones.
     policies: Vec<SwitchPolicy>,
-    keep: Vec<ToKeep>,
-    kept: Kept,
+    pub keep: Vec<ToKeep>,
+    pub kept: Kept,
 }
 
 impl Ready {
-    async fn make(fleet: &Fleet, plan: &RepointPlan, part: &Part, purpose: Purpose) -> Result<Self> {
+    pub async fn make(fleet: &Fleet, plan: &RepointPlan, part: &Part, purpose: Purpose) -> Result<Self> {
         // For a prediction too: it would be of other layers.
         for clone in part.choose(&fleet.catalog.state(), plan)? {
             if clone.view.layers.len() > FLATTEN_ABOVE {
@@ -289,7 +264,7 @@ pub(super) fn choose(state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneR
 }
 
 /// What becomes of each clone.
-fn outcome(
+pub(super) fn outcome(
     state: &State,
     plan: &RepointPlan,
     version: &Arc<VersionRecord>,
@@ -378,7 +353,8 @@ fn conflicts(clones: &[&CloneOutcome]) -> Error {
     )
 }
 
-fn run(
+/// Switch the clones of a part of an operation.
+pub(super) fn run(
     draft: &mut Draft,
     plan: &RepointPlan,
     part: &Part,

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use hyper::Uri;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -39,9 +40,27 @@ impl FromStr for Gate {
             Some(number) => number.parse().map(Self::Clients).map_err(|_| {
                 Error::invalid(format!("gate {text:?}")).remedy("write a number of clients, as in clients:10")
             }),
-            None if text.starts_with("http://") => Ok(Self::Url(text.to_owned())),
+            None if text.starts_with("http://") => check_url(text).map(|()| Self::Url(text.to_owned())),
             None => Ok(Self::Command(text.to_owned())),
         }
+    }
+}
+
+/// Refuse what could never be asked: when the gate comes, it is too late to correct it.
+fn check_url(text: &str) -> Result<()> {
+    let refused = |why: &str| {
+        Error::invalid(format!("gate {text:?}: {why}")).remedy("write http://HOST/PATH or http://HOST:PORT/PATH")
+    };
+    let uri: Uri = text.parse().map_err(|e| refused("this is not a URL").because(e))?;
+    let authority = uri.authority().ok_or_else(|| refused("it names no host"))?;
+    if authority.host().trim_matches(['[', ']']).is_empty() {
+        return Err(refused("it names no host"));
+    }
+    let host_and_port = authority.as_str().rsplit('@').next().unwrap_or_default();
+    match host_and_port.strip_prefix(authority.host()).unwrap_or_default() {
+        "" => Ok(()),
+        _ if authority.port_u16().is_some_and(|port| port > 0) => Ok(()),
+        port => Err(refused(&format!("{port:?} is not a port from :1 to :65535"))),
     }
 }
 
@@ -63,6 +82,8 @@ mod tests {
         for (text, gate) in [
             ("clients:10", Gate::Clients(10)),
             ("http://[::1]:80/up", Gate::Url("http://[::1]:80/up".into())),
+            ("http://mon.example/ok?x=a%20b", Gate::Url("http://mon.example/ok?x=a%20b".into())),
+            ("http://u@mon:8080", Gate::Url("http://u@mon:8080".into())),
             ("test -e /tmp/ok", Gate::Command("test -e /tmp/ok".into())),
         ] {
             assert_eq!(text.parse::<Gate>().unwrap(), gate);
@@ -70,6 +91,24 @@ mod tests {
         }
         for bad in ["", " ", "clients:", "clients:-1", "clients:many", "https://up", "a\0b", &"x".repeat(4097)] {
             assert!(bad.parse::<Gate>().is_err(), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_url_that_cannot_be_asked_is_refused_at_once() {
+        for bad in [
+            "http://",
+            "http:///ok",
+            "http://:80/ok",
+            "http://[]/ok",
+            "http://mon/ok?x=a b",
+            "http://mon:80800/ok",
+            "http://mon:0/ok",
+            "http://mon:/ok",
+            "http://mon:www/ok",
+        ] {
+            let refused = bad.parse::<Gate>().unwrap_err();
+            assert!(refused.what().contains(bad), "{refused}");
         }
     }
 }

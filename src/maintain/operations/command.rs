@@ -1,7 +1,8 @@
 //! The command gate: a line for the shell that must exit 0.
 //!
 //! It runs as the daemon's user, in a process group of its own, which is killed whole when its time is over
-//! or nobody waits for it any more: nothing of it is left behind, unless it leaves the group.
+//! or nobody waits for it any more. What leaves the group goes on by itself; nothing here waits for it, nor keeps its
+//! standard error open.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Question;
@@ -33,10 +35,12 @@ pub async fn run(line: &str, question: &Question<'_>) -> Result<(), String> {
     let mut child = spawned.map_err(|e| format!("no shell could be started: {e}"))?;
     let group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
     let stderr = child.stderr.take().ok_or("it has no standard error")?;
-    let words = tokio::spawn(tail(stderr));
+    // Who holds it open for ever is not read for ever: the task ends with this set.
+    let mut words = JoinSet::new();
+    words.spawn(tail(stderr));
     let ended = timeout(question.limit, child.wait()).await;
     drop(group);
-    let words = timeout(LAST_WORDS, words).await.ok().and_then(Result::ok).unwrap_or_default();
+    let words = timeout(LAST_WORDS, words.join_next()).await.ok().flatten().and_then(Result::ok).unwrap_or_default();
     let how = match ended {
         Err(_) => "it did not end in time".to_owned(),
         Ok(Err(error)) => format!("it cannot be waited for: {error}"),

@@ -21,7 +21,10 @@ impl Machine {
         let Some(readers) = &self.readers else { return Err("this daemon does not count readers".into()) };
         match readers.readers_since(question.views, question.since) as u64 {
             seen if seen >= wanted => Ok(()),
-            seen => Err(format!("{seen} of {wanted} clients were seen reading")),
+            seen => {
+                let but = readers.why_incomplete(question.since).map_or(String::new(), |why| format!("; but {why}"));
+                Err(format!("{seen} of {wanted} clients were seen reading{but}"))
+            }
         }
     }
 }

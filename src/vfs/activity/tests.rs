@@ -178,7 +178,7 @@ fn more_clients_of_a_view_than_are_listed_have_not_left() {
 
 #[test]
 fn a_full_table_forgets_the_idle_and_says_so() {
-    let activity = Activity::with_room(START, 4);
+    let activity = Activity::with_room(START, 4, 4);
     let connected = used(&activity, 1, CLONE, START);
     drop(used(&activity, 2, CLONE, START));
     let later = START + 200 * SECOND;
@@ -186,6 +186,7 @@ fn a_full_table_forgets_the_idle_and_says_so() {
     // Three entries are there; the next client needs two.
     let more = used(&activity, 3, CLONE, later);
     assert_eq!(activity.complete_since(), later, "client 2 was forgotten");
+    assert_eq!((activity.why_incomplete(later), activity.why_incomplete(START).is_some()), (None, true));
     assert!(!activity.is_quiet(OTHER, client(1), later) && activity.is_quiet(OTHER, client(1), later + QUIET));
     assert_eq!(activity.users(CLONE, later, 9).len(), 2);
     // Nobody can be forgotten now.
@@ -195,9 +196,47 @@ fn a_full_table_forgets_the_idle_and_says_so() {
     assert_eq!(activity.complete_since(), later + 100 * SECOND);
     drop((connected, more));
     activity.keep_only(&|_, _| false);
-    assert_eq!(activity.entries.load(Ordering::Relaxed), 0, "all that was counted is counted back");
+    assert_eq!(activity.room.count(), (0, 0), "all that was counted is counted back");
     drop(used(&activity, 5, CLONE, later + 2000 * SECOND));
     assert_eq!(activity.complete_since(), later + 100 * SECOND);
+}
+
+/// A machine that uses everything, from many connections, fills its share and no more.
+#[test]
+fn one_machine_does_not_take_the_room_of_the_others() {
+    let activity = Activity::with_room(START, 40, 6);
+    let readers = |clone| activity.readers_since(&[(clone, 1)], START);
+    let greedy: Vec<_> = (0..40).map(|n| used(&activity, 1, ExportId(n), START)).collect();
+    assert_eq!(activity.room.count(), (6, 1));
+    assert_eq!(activity.why_incomplete(START), Some("more clones are used by more clients than can be listed"));
+    let polite = used(&activity, 2, CLONE, START);
+    [CLONE, OTHER, ExportId(1)].iter().for_each(|clone| polite.note(*clone, Use::Read(1)));
+    assert_eq!((readers(CLONE), readers(OTHER), readers(ExportId(1))), (1, 1, 1));
+    drop((greedy, polite));
+    // What it does not use any more makes room for what it does; the other's stays.
+    let again = used(&activity, 1, ExportId(SHARDS as u64), START + 200 * SECOND);
+    let same_shard = ExportId(SHARDS as u64 + 1);
+    again.note(same_shard, Use::Read(1));
+    assert_eq!((readers(same_shard), readers(ExportId(1))), (1, 1));
+    drop(again);
+    activity.keep_only(&|_, _| false);
+    assert_eq!(activity.room.count(), (0, 0));
+}
+
+#[test]
+fn the_addresses_of_one_machine_share() {
+    let activity = Activity::with_room(START, 40, 3);
+    let note = |address: &str| {
+        let connection = activity.connect(address.parse().unwrap());
+        connection.tick(START);
+        connection.note(CLONE, Use::Read(1));
+        connection
+    };
+    let _open = ["fd00::1:1", "fd00::1:2", "fd00:0:0:1::1", "::ffff:10.0.0.9", "10.0.0.9"].map(note);
+    let mut listed: Vec<_> = activity.clients(CLONE, 1, 9).iter().map(ToString::to_string).collect();
+    listed.sort();
+    assert_eq!(listed, ["10.0.0.9", "fd00:0:0:1::1", "fd00::1:1", "fd00::1:2"]);
+    assert_eq!(activity.room.count(), (3 + 2 + 3, 3), "of fd00::/64 the second connection has no room any more");
 }
 
 #[test]
@@ -215,5 +254,5 @@ fn what_is_gone_is_forgotten() {
     assert_eq!(activity.holders(CLONE, 9, 9).len(), 1, "the connected one stays until it closes");
     drop(connection);
     activity.keep_only(&|_, _| false);
-    assert_eq!(activity.entries.load(Ordering::Relaxed), 0);
+    assert_eq!(activity.room.count(), (0, 0));
 }

@@ -8,6 +8,7 @@ mod concurrent;
 mod ending;
 mod going_on;
 mod operations;
+mod predict;
 mod rollback;
 mod world;
 

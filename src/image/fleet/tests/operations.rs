@@ -16,7 +16,7 @@ use crate::image::{
 const SIX: [&str; 6] = ["c0", "c1", "c2", "c3", "c4", "c5"];
 
 /// All clones to v2, in waves, with a gate that nobody asks.
-fn gated(waves: &[&str]) -> NewOperation {
+pub(super) fn gated(waves: &[&str]) -> NewOperation {
     let rollout = Rollout { gates: vec![Gate::Clients(1)], ..Rollout::default() };
     NewOperation {
         repoint: to("os", 2, CloneTarget::All, Writes::Keep),
@@ -31,7 +31,7 @@ pub(super) fn plain(waves: &[&str]) -> NewOperation {
 }
 
 impl World {
-    async fn six() -> Self {
+    pub async fn six() -> Self {
         let world = Self::new().await;
         world.clones(&SIX).await;
         world
