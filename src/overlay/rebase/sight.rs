@@ -200,14 +200,6 @@ impl<'a> Sight<'a> {
         Ok(names.join(&b'/'))
     }
 
-    /// The path of a directory of the view; of one that is gone there, in the version before.
-    pub fn path_of_dir(&mut self, dir: Ino) -> Result<Vec<u8>> {
-        match self.home(dir)? {
-            Some((parent, entry)) => self.path(parent, &entry.name),
-            None => Ok(Vec::new()),
-        }
-    }
-
     /// A path of an object in the view; of one that is gone there, in the version before.
     pub fn path_of(&mut self, ino: Ino) -> Result<Vec<u8>> {
         if let Some(node) = self.node(ino)?
