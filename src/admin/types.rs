@@ -5,8 +5,10 @@
 //! renamed, and an unknown one is ignored, so that old clients understand new daemons.
 
 mod operations;
+mod traces;
 
 pub use operations::*;
+pub use traces::*;
 
 use std::collections::BTreeMap;
 
