@@ -30,7 +30,7 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/clones", get(clones::list).post(clones::create).patch(clones::label).delete(clones::remove))
         .route("/v1/clones/{name}", get(clones::show))
         .route("/v1/clones/{name}/diff", get(diff::diff_clone))
-        .route("/v1/clones/{name}/trace", get(trace::record))
+        .route("/v1/clones/{name}/trace", get(trace::record).delete(trace::end))
         .route("/v1/clones/{name}/snapshots", get(snapshots::list).delete(snapshots::remove))
         .route("/v1/clones/{name}/snapshots/{snapshot}", patch(snapshots::label))
         .route("/v1/clones/{name}/restore", post(snapshots::restore))

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::extract::{Path, Query, State};
 use axum::response::Response;
 use serde::Deserialize;
@@ -13,7 +14,7 @@ use tokio::sync::watch;
 use super::Context;
 use super::fed::{Feed, Gone};
 use super::import;
-use super::reply::{Refused, error_info};
+use super::reply::{Answer, Refused, error_info};
 use super::types::TraceLine;
 use crate::error::Result;
 use crate::trace::Item;
@@ -44,11 +45,18 @@ pub(super) async fn record(
     Ok(answer)
 }
 
+/// Let a recording end with what has come so far; its answer tells the rest.
+pub(super) async fn end(State(cx): State<Arc<Context>>, Path(name): Path<String>) -> Answer<()> {
+    cx.tap.end(cx.catalog.state().find_clone(&name)?.id)?;
+    Ok(Json(()))
+}
+
 /// Send what is recorded until it ends. An error is [`Gone`]: nobody is left to be told.
 async fn run(mut recorder: Recorder, feed: Feed, limit: Duration, mut stop: watch::Receiver<bool>) -> Result<(), Gone> {
     feed.send(&[TraceLine::Header(recorder.header().clone())]).await?;
     let over = tokio::time::sleep(limit);
     tokio::pin!(over);
+    let recording = recorder.recording();
     let (mut ops, mut stopped) = (Vec::new(), false);
     loop {
         tokio::select! {
@@ -63,6 +71,7 @@ async fn run(mut recorder: Recorder, feed: Feed, limit: Duration, mut stop: watc
             }
             () = feed.gone() => return Err(Gone),
             () = &mut over, if !stopped => stopped = true,
+            () = recording.over(), if !stopped => stopped = true,
             () = import::stopped(&mut stop), if !stopped => stopped = true,
         }
         if stopped {

@@ -137,7 +137,7 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
             Command::Ops(command) => operations::run(command, &mut client, output).await,
             Command::Pins(command) => pins::run(command, &mut client, output).await,
             Command::Trace(TraceCommand::Record { clone, out, length, client: text }) => {
-                trace::record((&clone, out), (length, &text), &mut client, output).await
+                trace::record((&clone, out), (length, &text), global, output).await
             }
             Command::Warm(command) => warm::run(command, &mut client, output).await,
             Command::Audit(command) => audit::run(command, &mut client, output).await,

@@ -9,9 +9,12 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Subcommand;
+use hyper::Method;
 use indicatif::{ProgressBar, ProgressStyle};
 use textplots::{Chart, Plot, Shape};
+use tokio::signal::unix::{SignalKind, signal};
 
+use super::Global;
 use super::client::{Client, Lines, broken_off, escape, refused};
 use super::output::{Output, count, fields, local, size, table};
 use crate::admin::types::{TraceInfo, TraceLine};
@@ -64,17 +67,24 @@ pub(super) fn read(file: &Path) -> Result<Trace> {
 
 pub(super) async fn record(
     (clone, out): (&str, Option<PathBuf>),
-    (length, client_text): (Option<Duration>, &str),
-    client: &mut Client,
+    (length, note): (Option<Duration>, &str),
+    global: &Global,
     output: &mut Output,
 ) -> Result<()> {
     let out = out.unwrap_or_else(|| format!("{clone}.trace").into());
     let secs = length.map_or(String::new(), |length| format!("&secs={}", length.as_secs().max(1)));
-    let path = format!("/v1/clones/{}/trace?client={}{secs}", escape(clone), escape(client_text));
-    let mut lines = client.get_lines(&path).await?;
+    let path = format!("/v1/clones/{}/trace", escape(clone));
+    let mut lines = Client::connect(global).await?.get_lines(&format!("{path}?client={}{secs}", escape(note))).await?;
     let Some(TraceLine::Header(header)) = lines.next().await? else { return Err(broken_off()) };
     let part = out.with_extension("trace-part");
-    let recorded = receive(&mut lines, &header, &part).await;
+    // From here on Ctrl-C ends the recording, not the program.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    eprintln!("recording clone {clone}, which shows {}; Ctrl-C ends it", header.version);
+    let end = async {
+        interrupt.recv().await;
+        Client::connect(global).await?.send::<()>(Method::DELETE, &path, &()).await
+    };
+    let recorded = receive(&mut lines, &header, &part, end).await;
     let kept = recorded.and_then(|()| std::fs::rename(&part, &out).context("the trace cannot get its name"));
     if kept.is_err() {
         // What is not whole is of no use; the error is told.
@@ -85,16 +95,21 @@ pub(super) async fn record(
     output.show(&info(&out, &trace), |info| summary(info))
 }
 
-/// Write what comes, until it ends or the user has enough.
-async fn receive(lines: &mut Lines, header: &Header, part: &Path) -> Result<()> {
+/// Write what comes, until it ends; `end` makes that so.
+async fn receive(lines: &mut Lines, header: &Header, part: &Path, end: impl Future<Output = Result<()>>) -> Result<()> {
     let to = File::create(part).with_context(|| format!("cannot make {}", part.display()))?;
     let mut writer = Writer::new(BufWriter::new(to), header)?;
     let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
-    let (mut ops, mut bytes) = (0, 0);
+    let (mut ops, mut bytes, mut ended) = (0, 0, false);
+    tokio::pin!(end);
     let lost = loop {
         let line = tokio::select! {
             line = lines.next() => line?.ok_or_else(broken_off)?,
-            enough = tokio::signal::ctrl_c() => { enough?; break 0 }
+            done = &mut end, if !ended => {
+                done?;
+                ended = true;
+                continue;
+            }
         };
         match line {
             TraceLine::Header(_) => bail!("the daemon began a second recording"),

@@ -11,7 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::Object;
-use super::tap::{Listener, RecordedOp, Tap};
+use super::tap::{Listener, RecordedOp, Recording, Tap};
 use crate::chunk::{ChunkSource, Fetch};
 use crate::env::Time;
 use crate::error::{Error, Result};
@@ -60,6 +60,10 @@ impl Recorder {
         let root = HashMap::from([((Ino::ROOT.0, 0), NodeId::ROOT)]);
         let version = version.clone();
         Ok(Self { listener, chunks, version, header, known: root, nodes: 1, ops: 0, lost: 0 })
+    }
+
+    pub fn recording(&self) -> Arc<Recording> {
+        self.listener.recording()
     }
 
     pub fn header(&self) -> &Header {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{ExportId, Object};
 use crate::env::Clock;
@@ -47,6 +47,8 @@ pub struct Recording {
     lost: AtomicU64,
     started: Duration,
     clock: Arc<dyn Clock>,
+    /// Somebody wants it to end.
+    over: Notify,
 }
 
 impl Tap {
@@ -82,11 +84,18 @@ impl Tap {
             return Err(Error::new(ErrorKind::Unavailable, what).remedy("end one of them"));
         }
         let (queue, ops) = mpsc::channel(QUEUE);
-        let (started, clock, lost) = (self.clock.uptime(), self.clock.clone(), AtomicU64::new(0));
-        let recording = Arc::new(Recording { export, path, queue, lost, started, clock });
+        let (started, clock, over) = (self.clock.uptime(), self.clock.clone(), Notify::new());
+        let recording = Recording { export, path, queue, lost: AtomicU64::new(0), started, clock, over };
+        let recording = Arc::new(recording);
         recordings.push(recording.clone());
         self.replace(recordings);
         Ok(Listener { tap: self.clone(), recording, ops })
+    }
+
+    /// Ask for the end of the recording of an export, which is there.
+    pub fn end(&self, export: ExportId) -> Result<()> {
+        let missing = || Error::not_found(format!("recording of clone {}", export.0)).remedy("nobody records it");
+        self.of_export(export).map(|recording| recording.over.notify_one()).ok_or_else(missing)
     }
 
     fn forget(&self, recording: &Arc<Recording>) {
@@ -107,6 +116,11 @@ impl Recording {
     /// Time since the start of the recording, in microseconds.
     pub fn micros(&self) -> u64 {
         u64::try_from(self.clock.uptime().saturating_sub(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Until somebody asks for its end.
+    pub async fn over(&self) {
+        self.over.notified().await;
     }
 
     /// Note an operation, unless the recorder is behind.
@@ -142,8 +156,8 @@ impl Listener {
         self.recording.lost.load(Ordering::Relaxed)
     }
 
-    pub fn export(&self) -> ExportId {
-        self.recording.export
+    pub fn recording(&self) -> Arc<Recording> {
+        self.recording.clone()
     }
 }
 
