@@ -213,9 +213,14 @@ impl CloneRecord {
 
     /// The oldest former view that has to go before this one, or together with it: a handle into this one
     /// would find another state of its object there, where this one has private writes.
-    pub(super) fn held_back_by(&self, view: u64, sealed: &Sealed, goes: impl Fn(u64) -> bool) -> Option<u64> {
+    pub(super) fn held_back_by(
+        &self,
+        view: u64,
+        is_private: impl Fn(&View) -> bool,
+        goes: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
         let pin = self.pins.iter().find(|pin| pin.view.number == view)?;
-        let is_private = pin.sealed.is_some() || sealed.is_private(&pin.view);
+        let is_private = pin.sealed.is_some() || is_private(&pin.view);
         let older = self.pins.iter().map(|pin| pin.view.number).filter(|other| *other < view && !goes(*other));
         older.min().filter(|_| is_private)
     }

@@ -116,16 +116,20 @@ impl<'a> Sight<'a> {
     ) -> Result<()> {
         let (mut from, to) = range.into_inner();
         loop {
-            let keys = self.store.index.keys(layer.overlay, from, to, PAGE)?;
-            for key in &keys {
-                let version = self.store.index.at(layer.overlay, key, layer.upto)?;
+            let heads = self.store.index.heads(layer.overlay, from, to, PAGE)?;
+            let (last, is_full) = (heads.last().map(|(key, _)| *key), heads.len() == PAGE);
+            for (key, head) in heads {
+                let version = match head.position <= layer.upto {
+                    true => Some(head),
+                    false => self.store.index.at(layer.overlay, &key, layer.upto)?,
+                };
                 // What says nothing any more may have said something when it was looked at.
                 if version.is_some_and(|v| v.position > after && (v.value.is_some() || after > 0)) {
-                    visit(self, *key)?;
+                    visit(self, key)?;
                 }
             }
-            match keys.last().and_then(Key::next) {
-                Some(next) if keys.len() == PAGE => from = next,
+            match last.as_ref().and_then(Key::next) {
+                Some(next) if is_full => from = next,
                 _ => return Ok(()),
             }
         }
