@@ -25,7 +25,7 @@ use common::args::CommonArgs;
 use common::daemon::Daemon;
 use common::report::{Cell, Report, Spread, Table};
 use common::tree::{self, TreeFile};
-use common::wire::{Client, lookup, read, read_payload};
+use common::wire::{Client, read, read_payload};
 
 const IMAGE: &str = "golden";
 const EXPORT: &str = "/clones/desk";
