@@ -196,21 +196,21 @@ fn text(info: &TraceInfo, trace: &Trace) -> String {
     kinds.sort_by_key(|(_, n)| std::cmp::Reverse(**n));
     let kinds = table(&["PROCEDURE", ">CALLS"], kinds.into_iter().map(|(name, n)| vec![name.clone(), n.to_string()]));
     let secs = info.millis as f64 / 1000.0;
-    let calls = drawn("calls a second", secs, trace, |_| 1);
-    let read = drawn("bytes read a second", secs, trace, read_by);
+    let calls = drawn("calls a second", secs, trace, |_| 1.0);
+    let read = drawn("MiB read a second", secs, trace, |op| read_by(op) as f64 / f64::from(1 << 20));
     format!("{head}\n\n{kinds}\n\n{calls}\n{read}")
 }
 
 /// What operations add up to, over time.
-fn drawn(title: &str, secs: f64, trace: &Trace, of: impl Fn(&Op) -> u64) -> String {
+fn drawn(title: &str, secs: f64, trace: &Trace, of: impl Fn(&Op) -> f64) -> String {
     let first = trace.ops().first().map_or(0, |op| op.at_micros);
     let width = (secs / BARS as f64).max(1e-6);
-    let mut sums = vec![0u64; BARS];
+    let mut sums = vec![0.0; BARS];
     for op in trace.ops() {
         let bar = (op.at_micros - first) as f64 / 1e6 / width;
         sums[(bar as usize).min(BARS - 1)] += of(op);
     }
-    let point = |(i, sum): (usize, &u64)| ((i as f64 * width) as f32, (*sum as f64 / width) as f32);
+    let point = |(i, sum): (usize, &f64)| ((i as f64 * width) as f32, (*sum / width) as f32);
     let points: Vec<(f32, f32)> = sums.iter().enumerate().map(point).collect();
     let bars = Shape::Bars(&points);
     let mut chart = Chart::new(DOTS_WIDE, DOTS_HIGH, 0.0, secs.max(1e-6) as f32);

@@ -171,3 +171,21 @@ fn the_working_set_counts_each_byte_once() {
     assert_eq!((totals.ops, totals.bytes_read, totals.micros), (6, 214, 501));
     assert_eq!(totals.by_procedure["READ"], 6);
 }
+
+/// The boots that come with the source: also what a later version of this program has to read.
+#[test]
+fn the_recorded_boots_are_whole() {
+    let boots = [
+        ("os-tree", &include_bytes!("../../bench/traces/os-tree.trace")[..], 4131, 293),
+        ("vm-disk", &include_bytes!("../../bench/traces/vm-disk.trace")[..], 856, 1),
+    ];
+    for (name, file, ops, files) in boots {
+        let trace = Trace::read(name, file).unwrap();
+        let set = WorkingSet::of(&trace);
+        assert_eq!((trace.ops().len(), set.files().count(), trace.lost), (ops, files, 0), "{name}");
+        assert!(set.files().all(|(file, _)| trace.path(file).is_some()), "{name}: a file without a place");
+        let pace = pace(trace.ops());
+        assert!(pace.iter().enumerate().all(|(i, pace)| pace.after.is_none_or(|after| after < i)), "{name}");
+        assert!(pace.iter().skip(1).filter(|pace| pace.after.is_none()).count() < 4, "{name}: nothing waits");
+    }
+}

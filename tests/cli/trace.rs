@@ -137,7 +137,7 @@ fn a_recording_ends_by_itself_and_is_shown() {
     assert!(child.wait().unwrap().success());
     let shown = mimeo().args(["trace", "show"]).arg(&file).output().unwrap();
     let text = String::from_utf8(shown.stdout).unwrap();
-    for words in ["base@v1", "a test", "READ", "LOOKUP", "working set:", "bytes read a second, over seconds"] {
+    for words in ["base@v1", "a test", "READ", "LOOKUP", "working set:", "MiB read a second, over seconds"] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
     std::fs::write(&file, b"something else").unwrap();
