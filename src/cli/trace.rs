@@ -3,7 +3,7 @@
 //! A recording is written under another name and gets its own when it is whole.
 
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::client::{Client, Lines, broken_off, escape, refused};
 use super::output::{Output, count, fields, local, size, table};
 use crate::admin::types::{TraceInfo, TraceLine};
 use crate::env::Time;
+use crate::error::ErrorKind;
 use crate::trace::{Call, Header, Item, Op, Totals, Trace, Verb, WorkingSet, Writer};
 
 /// The drawing of a trace, in dots of which a character has two by four.
@@ -99,8 +100,7 @@ pub(super) async fn record(
 async fn receive(lines: &mut Lines, header: &Header, part: &Path, end: impl Future<Output = Result<()>>) -> Result<()> {
     let to = File::create(part).with_context(|| format!("cannot make {}", part.display()))?;
     let mut writer = Writer::new(BufWriter::new(to), header)?;
-    let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
-    let (mut ops, mut bytes, mut ended) = (0, 0, false);
+    let (mut tally, mut ended) = (Tally::new()?, false);
     tokio::pin!(end);
     let lost = loop {
         let line = tokio::select! {
@@ -113,25 +113,47 @@ async fn receive(lines: &mut Lines, header: &Header, part: &Path, end: impl Futu
         };
         match line {
             TraceLine::Header(_) => bail!("the daemon began a second recording"),
-            TraceLine::Item(item) => {
-                if let Item::Op(op) = &item {
-                    ops += 1;
-                    bytes += read_by(op);
-                    bar.set_message(format!(
-                        "{}, {} read; Ctrl-C ends the recording",
-                        count(ops, "operation"),
-                        size(bytes)
-                    ));
-                }
-                writer.item(&item)?;
-            }
+            TraceLine::Item(item) => tally.take(&mut writer, &item)?,
             TraceLine::Done { lost } => break lost,
             TraceLine::Error(info) => return Err(refused(info)),
         }
     };
-    bar.finish_and_clear();
-    let file = writer.finish(lost)?.into_inner().map_err(|e| anyhow!("{}", e.error()))?;
+    tally.bar.finish_and_clear();
+    let file = writer.finish(lost + tally.lost)?.into_inner().map_err(|e| anyhow!("{}", e.error()))?;
     Ok(file.sync_all()?)
+}
+
+/// What came so far, drawn on a terminal.
+struct Tally {
+    bar: ProgressBar,
+    ops: u64,
+    bytes: u64,
+    /// Came after the trace was full.
+    lost: u64,
+    full: bool,
+}
+
+impl Tally {
+    fn new() -> Result<Self> {
+        let bar = ProgressBar::new_spinner().with_style(ProgressStyle::with_template("{spinner} {elapsed} {msg}")?);
+        Ok(Self { bar, ops: 0, bytes: 0, lost: 0, full: false })
+    }
+
+    fn take<W: Write>(&mut self, writer: &mut Writer<W>, item: &Item) -> Result<()> {
+        if !self.full {
+            match writer.item(item) {
+                Err(error) if error.kind() == ErrorKind::Invalid => self.full = true,
+                written => written?,
+            }
+        }
+        if let Item::Op(op) = item {
+            self.lost += u64::from(self.full);
+            self.ops += 1;
+            self.bytes += read_by(op);
+            self.bar.set_message(format!("{}, {} read", count(self.ops, "operation"), size(self.bytes)));
+        }
+        Ok(())
+    }
 }
 
 fn read_by(op: &Op) -> u64 {

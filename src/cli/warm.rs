@@ -11,7 +11,7 @@ use super::client::{Client, broken_off, refused};
 use super::output::{Output, count, size};
 use super::trace;
 use crate::admin::types::{WarmBody, WarmFile, WarmInfo, WarmLine};
-use crate::trace::{Trace, WorkingSet};
+use crate::trace::{NodeId, Trace, WorkingSet};
 
 const TEMPLATE: &str = "{prefix} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}";
 
@@ -32,11 +32,12 @@ pub(super) async fn run(command: Warm, client: &mut Client, output: &mut Output)
     output.show(&info.with_context(|| format!("{version} was not warmed"))?, text)
 }
 
-/// What a trace read, and what it only looked at, by path. What has no place in the image is left out.
+/// What a trace read, and what it only looked at, by path; without what its client made itself, and what has no
+/// place.
 fn files(trace: &Trace) -> Vec<WarmFile> {
     let set = WorkingSet::of(trace);
     let ranges: BTreeMap<_, _> = set.files().collect();
-    let nodes = (0..trace.nodes().len()).filter_map(|n| u32::try_from(n).ok()).map(crate::trace::NodeId);
+    let nodes = trace.made().into_iter().zip(0..).filter(|(made, _)| !made).map(|(_, number)| NodeId(number));
     let file = |node| {
         let ranges = ranges.get(&node).map_or(Vec::new(), |ranges| ranges.iter().map(|r| (r.start, r.end)).collect());
         Some(WarmFile { path: trace.path(node)?, ranges })

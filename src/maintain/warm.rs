@@ -210,3 +210,24 @@ async fn load(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn loading_stops_at_the_budget_and_says_what_is_left_out() {
+        let order: Vec<_> = (0..4u8).map(|n| (ChunkId::of(&[n]), 1000 + u32::from(n))).collect();
+        let fits = |capacity| {
+            let mut warmed = Warmed::default();
+            let fitting = fit(&ChunkCache::new(capacity), order.clone(), &mut warmed);
+            assert_eq!((warmed.chunks, warmed.bytes), (4, 4006));
+            (fitting.len(), warmed.bytes_left_out)
+        };
+        let two = ChunkCache::cost(1000) + ChunkCache::cost(1001);
+        assert_eq!(fits(1 << 20), (4, 0));
+        assert_eq!(fits(two), (2, 2005));
+        assert_eq!(fits(two - 1), (1, 3006));
+        assert_eq!(fits(0), (0, 4006));
+    }
+}

@@ -72,6 +72,7 @@ fn a_trace_is_read_as_it_was_written() {
     assert_eq!(trace.path(NodeId(2)), Some(b"etc/motd".to_vec()));
     assert_eq!(trace.path(NodeId(3)), None, "an object without a place");
     assert_eq!(trace.path(NodeId(4)), None, "no object");
+    assert_eq!(trace.made(), [false, false, true, false], "etc was found, etc/motd made");
 }
 
 /// Postcard numbers variants by their order: a change of it, or of a field, is another format.

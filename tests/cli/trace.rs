@@ -76,11 +76,12 @@ fn loaded(daemon: &Daemon) -> u64 {
     daemon.json(&["df"])["bytes_cache_loaded"].as_u64().unwrap()
 }
 
-/// Read `etc/large` as a booting client does, and write a file beside it.
+/// Read `etc/large` as a booting client does, and make a file.
 fn boot(daemon: &Daemon) -> usize {
     let (mut connection, root) = connect(daemon);
     let etc = lookup(&mut connection, &root, b"etc");
     let large = lookup(&mut connection, &etc, b"large");
+    connection.call(&Call::create(&root, b"made", &How::Unchecked(Sattr::default()))).unwrap();
     let mut read = 0;
     loop {
         let data = connection.call(&Call::read(&large, read as u64, 65536)).unwrap().data;
