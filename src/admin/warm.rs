@@ -118,6 +118,7 @@ fn info(version: String, warmed: &Warmed, millis: u64) -> WarmInfo {
         chunks_loaded: warmed.chunks_loaded,
         bytes_loaded: warmed.bytes_loaded,
         bytes_left_out: warmed.bytes_left_out,
+        bytes_cached: warmed.bytes_cached,
         millis,
     }
 }

@@ -182,6 +182,24 @@ mod tests {
         assert!(kept >= 14, "{kept} of 16 hot chunks survived the scan");
     }
 
+    /// What `mimeo warm` does to a cache that is full of what was once read often.
+    #[tokio::test]
+    async fn what_is_loaded_and_looked_at_once_displaces_what_nobody_asks_for_any_more() {
+        let cache = ChunkCache::new(4 << 20);
+        for n in 0..64 {
+            let (id, bytes) = chunk(n, BLOCK);
+            cache.get_or_load(&id, async { Ok(bytes) }).await.unwrap();
+            assert!(cache.get(&id).is_some() && cache.get(&id).is_some());
+        }
+        let warmed: Vec<_> = (100..132).map(|n| chunk(n, BLOCK)).collect();
+        for (id, bytes) in &warmed {
+            cache.get_or_load(id, async { Ok(bytes.clone()) }).await.unwrap();
+            cache.get(id);
+        }
+        let kept = warmed.iter().filter(|(id, _)| cache.get(id).is_some()).count();
+        assert!(kept >= 29, "{kept} of 32 warmed chunks stayed");
+    }
+
     #[tokio::test]
     async fn a_chunk_larger_than_the_cache_is_still_answered() {
         let cache = ChunkCache::new(0);

@@ -93,7 +93,7 @@ pub(super) async fn record(
     }
     kept.with_context(|| format!("trace {} was not written", out.display()))?;
     let trace = read(&out)?;
-    output.show(&info(&out, &trace), |info| summary(info))
+    output.show(&info(&out, &trace), summary)
 }
 
 /// Write what comes, until it ends; `end` makes that so.

@@ -86,5 +86,9 @@ fn text(info: &WarmInfo) -> String {
     if info.bytes_left_out > 0 {
         text += &format!("\n{} left out: the cache is full; raise cache.bytes", size(info.bytes_left_out));
     }
+    let gone = (info.bytes - info.bytes_left_out).saturating_sub(info.bytes_cached);
+    if gone > 0 {
+        text += &format!("\n{} did not stay: clients ask for more than the cache holds; raise cache.bytes", size(gone));
+    }
     text
 }

@@ -61,6 +61,8 @@ pub struct Warmed {
     pub bytes_loaded: u64,
     /// What did not fit into the cache.
     pub bytes_left_out: u64,
+    /// What is in memory at the end: less than was wanted if others ask for more than the cache holds.
+    pub bytes_cached: u64,
 }
 
 /// Load what `wanted` names of a version, or with `None` all of it.
@@ -81,7 +83,9 @@ pub async fn warm(
     let order = order.map_err(|e| Error::internal("looking for chunks").because(e))??;
     let fitting = fit(chunks.cache(), order, &mut warmed);
     progress.bytes_wanted.store(warmed.bytes - warmed.bytes_left_out, Ordering::Relaxed);
-    load(chunks, fitting, &mut warmed, progress).await?;
+    load(chunks, &fitting, &mut warmed, progress).await?;
+    let cached = fitting.iter().filter(|(id, _)| chunks.cached(id).is_some());
+    warmed.bytes_cached = cached.map(|(_, len)| u64::from(*len)).sum();
     Ok(warmed)
 }
 
@@ -185,13 +189,8 @@ fn fit(cache: &ChunkCache, order: Vec<(ChunkId, u32)>, warmed: &mut Warmed) -> V
     fitting
 }
 
-async fn load(
-    chunks: &ChunkStore,
-    fitting: Vec<(ChunkId, u32)>,
-    warmed: &mut Warmed,
-    progress: &Progress,
-) -> Result<()> {
-    let one = |(id, len): (ChunkId, u32)| async move {
+async fn load(chunks: &ChunkStore, fitting: &[(ChunkId, u32)], warmed: &mut Warmed, progress: &Progress) -> Result<()> {
+    let one = |&(id, len): &(ChunkId, u32)| async move {
         let was_here = chunks.cached(&id).is_some();
         if !was_here {
             chunks.load(id).await?;

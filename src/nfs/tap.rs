@@ -29,7 +29,8 @@ pub struct Watched {
 /// A recorded call with its answer, which has not left yet.
 pub struct Noted {
     recording: Arc<Recording>,
-    op: Op<Object>,
+    /// Apart: whoever is not recorded pays for a pointer only.
+    op: Box<Op<Object>>,
 }
 
 impl Watched {
@@ -51,7 +52,8 @@ impl Watched {
             Credential::None => (NOBODY, NOBODY),
         };
         let (status, call) = View { keys, call, results }.call().ok()?;
-        Some(Noted { recording, op: Op { at_micros, took_micros: 0, uid, gid, status, call } })
+        let op = Box::new(Op { at_micros, took_micros: 0, uid, gid, status, call });
+        Some(Noted { recording, op })
     }
 }
 
@@ -59,7 +61,7 @@ impl Noted {
     /// The answer may leave.
     pub fn leaves(mut self) {
         self.op.took_micros = self.recording.micros().saturating_sub(self.op.at_micros);
-        self.recording.note(self.op);
+        self.recording.note(*self.op);
     }
 }
 

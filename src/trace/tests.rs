@@ -166,7 +166,8 @@ fn the_working_set_counts_each_byte_once() {
     let trace = Trace::read("t", &written(&items, 0)[..]).unwrap();
     let set = WorkingSet::of(&trace);
     let files: Vec<_> = set.files().map(|(file, ranges)| (file.0, ranges.to_vec())).collect();
-    assert_eq!(files, [(1, vec![7..10]), (2, vec![0..160, 200..201])]);
+    let (one, two) = (std::iter::once(7..10).collect(), vec![0..160, 200..201]);
+    assert_eq!(files, [(1, one), (2, two)]);
     assert_eq!(set.bytes(), 3 + 161);
     let totals = Totals::of(&trace);
     assert_eq!((totals.ops, totals.bytes_read, totals.micros), (6, 214, 501));

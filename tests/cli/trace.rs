@@ -161,6 +161,7 @@ fn a_warmed_boot_reads_nothing_from_disk() {
     let warmed = daemon.json(&["warm", "base@v1", "--trace", file]);
     assert_eq!((&warmed["version"], &warmed["objects_missing"]), (&"base@v1".into(), &0.into()));
     assert_eq!(warmed["bytes"], warmed["bytes_loaded"]);
+    assert_eq!(warmed["bytes"], warmed["bytes_cached"]);
     let (before, data) = (loaded(&daemon), warmed["bytes_loaded"].as_u64().unwrap());
     assert!((read as u64..before).contains(&data), "pages are loaded beside {data} bytes, of {before}");
     assert_eq!(boot(&daemon), read);

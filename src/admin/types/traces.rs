@@ -85,5 +85,7 @@ pub struct WarmInfo {
     pub bytes_loaded: u64,
     /// What does not fit into the cache.
     pub bytes_left_out: u64,
+    /// What is in memory at the end.
+    pub bytes_cached: u64,
     pub millis: u64,
 }
