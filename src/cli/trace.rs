@@ -232,6 +232,9 @@ fn drawn(title: &str, secs: f64, trace: &Trace, of: impl Fn(&Op) -> f64) -> Stri
         let bar = (op.at_micros - first) as f64 / 1e6 / width;
         sums[(bar as usize).min(BARS - 1)] += of(op);
     }
+    if sums.iter().all(|sum| *sum == 0.0) {
+        return format!("{title}: none\n");
+    }
     let point = |(i, sum): (usize, &f64)| ((i as f64 * width) as f32, (*sum / width) as f32);
     let points: Vec<(f32, f32)> = sums.iter().enumerate().map(point).collect();
     let bars = Shape::Bars(&points);

@@ -128,16 +128,31 @@ fn a_recording_has_what_the_client_did_and_nothing_of_others() {
     assert!(matches!(trace.ops()[3].call, Recorded::Object { object, .. } if object == new));
 }
 
+/// What `mimeo trace show` says of a file.
+fn shown(file: &Path) -> String {
+    let shown = mimeo().args(["trace", "show"]).arg(file).output().unwrap();
+    assert!(shown.status.success(), "{shown:?}");
+    String::from_utf8(shown.stdout).unwrap()
+}
+
 #[test]
-fn a_recording_ends_by_itself_and_is_shown() {
+fn a_recording_ends_by_itself_also_if_nothing_came() {
     let world = world();
-    let recording = Recording::of(&world, &["--for", "1s"]);
-    boot(&world.daemon);
+    let mut recording = Recording::of(&world, &["--for", "1s"]);
+    assert!(recording.child.wait().unwrap().success());
+    assert!(trace(&recording.file).ops().is_empty());
+    let text = shown(&recording.file);
+    assert!(text.contains("base@v1") && text.contains("calls a second: none"), "{text}");
+}
+
+#[test]
+fn a_recording_is_shown() {
+    let world = world();
+    let recording = Recording::of(&world, &[]);
     let file = recording.file.clone();
-    let mut child = recording.child;
-    assert!(child.wait().unwrap().success());
-    let shown = mimeo().args(["trace", "show"]).arg(&file).output().unwrap();
-    let text = String::from_utf8(shown.stdout).unwrap();
+    boot(&world.daemon);
+    recording.end();
+    let text = shown(&file);
     for words in ["base@v1", "a test", "READ", "LOOKUP", "working set:", "MiB read a second, over seconds"] {
         assert!(text.contains(words), "{words:?} is not in {text}");
     }
