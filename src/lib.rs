@@ -7,6 +7,7 @@
 //! | [`error`], [`config`], [`metrics`], [`env`](mod@env) | what every layer uses |
 //! | [`meta`] | ordered keys and values (RocksDB) |
 //! | [`audit`] | the audit log: who changed what |
+//! | [`trace`] | recorded boots: what a client asked, and when |
 //! | [`chunk`] | the content-addressed chunk store and its cache |
 //! | [`manifest`] | immutable trees as pages in the chunk store |
 //! | [`overlay`] | private writes of clones: the log |
@@ -32,4 +33,5 @@ pub mod meta;
 pub mod metrics;
 pub mod nfs;
 pub mod overlay;
+pub mod trace;
 pub mod vfs;

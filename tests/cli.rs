@@ -21,5 +21,7 @@ mod operations;
 mod private;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/trace.rs"]
+mod trace;
 #[path = "cli/world.rs"]
 mod world;

@@ -20,7 +20,7 @@ const MAX_FN_LINES: usize = 70;
 /// not know each other, except those of the first.
 const LAYERS: &[&[&str]] = &[
     &["error", "config", "metrics", "env"],
-    &["meta", "audit"],
+    &["meta", "audit", "trace"],
     &["chunk"],
     &["manifest"],
     &["overlay"],

@@ -6,7 +6,8 @@
 //! | `connections` | who may connect, how often, and how long |
 //! | `router` | which path and method means which handler; limits |
 //! | `images`, `clones`, `snapshots`, `repoint`, `operations`, `activations`, `pins`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
-//! | `import`, `diff` | the two answers that are streams of lines |
+//! | `import`, `diff`, `trace`, `warm` | the answers that are streams of lines |
+//! | `fed` | such an answer, made by a task |
 //! | `selection` | which objects a request means |
 //! | `views` | catalog records as documents |
 //! | `audit` | notes every change in the audit log; reads it |
@@ -23,6 +24,7 @@ mod audit;
 mod clones;
 mod connections;
 mod diff;
+mod fed;
 mod images;
 mod import;
 mod operations;
@@ -33,8 +35,10 @@ mod router;
 mod selection;
 mod snapshots;
 mod status;
+mod trace;
 pub mod types;
 mod views;
+mod warm;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -51,7 +55,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::import::Running as RunningImports;
 use crate::image::{Catalog, Fleet};
 use crate::metrics::ImportCounters;
-use crate::vfs::Activity;
+use crate::vfs::{Activity, Tap};
 
 /// What the handlers work with.
 pub struct Context {
@@ -59,6 +63,8 @@ pub struct Context {
     pub fleet: Arc<Fleet>,
     /// Who uses which clone.
     pub activity: Arc<Activity>,
+    /// Where recordings take what clients ask.
+    pub tap: Arc<Tap>,
     pub chunks: Arc<ChunkStore>,
     pub env: Env,
     pub data_dir: PathBuf,

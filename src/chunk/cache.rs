@@ -73,6 +73,11 @@ impl ChunkCache {
         self.chunks.get_or_insert_async(id, counted).await
     }
 
+    /// What a chunk of `len` bytes costs of the budget.
+    pub const fn cost(len: u32) -> u64 {
+        len as u64 + ENTRY_OVERHEAD
+    }
+
     pub fn stats(&self) -> CacheStats {
         CacheStats {
             chunks: self.chunks.len() as u64,
@@ -175,6 +180,24 @@ mod tests {
         }
         let kept = hot.iter().filter(|(id, _)| cache.get(id).is_some()).count();
         assert!(kept >= 14, "{kept} of 16 hot chunks survived the scan");
+    }
+
+    /// What `mimeo warm` does to a cache that is full of what was once read often.
+    #[tokio::test]
+    async fn what_is_loaded_and_looked_at_once_displaces_what_nobody_asks_for_any_more() {
+        let cache = ChunkCache::new(4 << 20);
+        for n in 0..64 {
+            let (id, bytes) = chunk(n, BLOCK);
+            cache.get_or_load(&id, async { Ok(bytes) }).await.unwrap();
+            assert!(cache.get(&id).is_some() && cache.get(&id).is_some());
+        }
+        let warmed: Vec<_> = (100..132).map(|n| chunk(n, BLOCK)).collect();
+        for (id, bytes) in &warmed {
+            cache.get_or_load(id, async { Ok(bytes.clone()) }).await.unwrap();
+            cache.get(id);
+        }
+        let kept = warmed.iter().filter(|(id, _)| cache.get(id).is_some()).count();
+        assert!(kept >= 29, "{kept} of 32 warmed chunks stayed");
     }
 
     #[tokio::test]
