@@ -163,7 +163,7 @@ impl Kept {
             if known.is_some_and(|known| known.layers == layers) {
                 continue;
             }
-            self.moved.extend(known.map(|_| keep.clone.id));
+            self.moved.insert(keep.clone.id);
             match known {
                 Some(Looked { layers: former, found: Ok(known) })
                     if keep.preserve.is_none() && extends(&layers, former) =>

@@ -22,7 +22,7 @@ use crate::image::operation::{
 };
 use crate::image::record::{CloneRecord, ExportId, OperationId, VersionNumber};
 use crate::image::state::State;
-use crate::image::switch::{Content, Sealed, Shown};
+use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
 
 /// What a rollback did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,7 +89,8 @@ fn roll_back(
     let known: HashMap<_, _> = of.outcomes_of_clones().map(|(id, fate, from)| (id, (fate, from))).collect();
     let (mut back, mut contents, mut left) = (Vec::new(), Vec::new(), Vec::new());
     for clone in clones {
-        match before(draft, of.id, clone, known.get(&clone.id).copied()) {
+        let content = before(draft, of.id, clone, known.get(&clone.id).copied());
+        match content.and_then(|content| with_room(clone, content, sealed)) {
             Ok(content) => {
                 back.push(clone);
                 contents.push(content);
@@ -146,6 +147,14 @@ fn before(
         Some((_, from)) => Err(format!("v{from}, which it showed, was removed")),
         None => Err(format!("its snapshot {} was removed", of.snapshot_name())),
     }
+}
+
+fn with_room(clone: &Arc<CloneRecord>, content: Content, sealed: &Sealed) -> Result<Content, String> {
+    if clone.is_nearly_full() {
+        let switch = ViewSwitch::of_one(clone, Shown::Each(vec![content.clone()]), sealed);
+        clone.check_switch(&switch, 0).map_err(|error| error.to_string())?;
+    }
+    Ok(content)
 }
 
 fn cannot(of: OperationId, left: &[(&Arc<CloneRecord>, String)]) -> Error {

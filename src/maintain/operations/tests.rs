@@ -52,7 +52,7 @@ struct Script {
 impl Outside for Script {
     fn ask<'a>(&'a self, question: Question<'a>) -> BoxFuture<'a, Result<(), String>> {
         assert_eq!(question.version, "os@v2");
-        let secs = self.clock.uptime().as_secs() - START;
+        let secs = self.clock.uptime().as_secs().saturating_sub(START);
         self.readers.lock().push((question.views.to_vec(), question.since.as_secs().saturating_sub(START)));
         self.asked.lock().push((question.gate.to_string(), question.wave, secs));
         match self.answers.lock().pop_front().unwrap_or(Answer::Passed) {
@@ -143,6 +143,10 @@ impl World {
     /// The daemon dies, and starts again.
     async fn crash(&mut self) {
         self.runner.take().expect("it runs").abort();
+        self.start_again().await;
+    }
+
+    async fn start_again(&mut self) {
         self.fleet = open(&self.log, &self.clock).await;
         self.run();
     }
@@ -318,7 +322,7 @@ async fn a_soak_goes_on_where_it_was_after_a_restart() {
     world.fleet.switch_wave(id, 0).await.unwrap();
     world.clock.advance(Duration::from_secs(700));
     world.clock.restart();
-    world.run();
+    world.start_again().await;
     world.until_asked(1).await;
     assert_eq!(world.clock.uptime(), Duration::from_secs(300));
 }

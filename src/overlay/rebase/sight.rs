@@ -91,19 +91,34 @@ impl<'a> Sight<'a> {
         Ok(false)
     }
 
-    /// Whether some layer has data of a file of the version before, or cut some off.
+    /// Whether some layer has data of a file of the version before, or cut some off, since it was last removed.
     pub fn has_data(&self, ino: Ino, image: &Inode) -> Result<bool> {
-        for layer in self.layers {
+        for layer in self.layers.iter().rev() {
             let version = self.store.index.at(layer.overlay, &Key::node(ino), layer.upto)?;
-            let state = version.and_then(|version| NodeState::decode(version.value.as_ref()?, Level::New));
-            if matches!(state, Some(NodeState::Present(node)) if node.has_private_data(Some(image))) {
-                return Ok(true);
-            }
-            if !self.store.index.keys(layer.overlay, Key::bucket(ino, 0), Key::bucket(ino, u64::MAX), 1)?.is_empty() {
-                return Ok(true);
+            match version.and_then(|version| NodeState::decode(version.value.as_ref()?, Level::New)) {
+                Some(NodeState::Present(node)) if node.has_private_data(Some(image)) => return Ok(true),
+                Some(NodeState::Removed | NodeState::Absent) => return Ok(false),
+                _ if self.has_buckets(layer, ino)? => return Ok(true),
+                _ => {}
             }
         }
         Ok(false)
+    }
+
+    fn has_buckets(&self, layer: &Layer, ino: Ino) -> Result<bool> {
+        let (mut from, to) = (Key::bucket(ino, 0), Key::bucket(ino, u64::MAX));
+        loop {
+            let keys = self.store.index.keys(layer.overlay, from, to, PAGE)?;
+            for key in &keys {
+                if self.store.index.at(layer.overlay, key, layer.upto)?.is_some_and(|version| version.value.is_some()) {
+                    return Ok(true);
+                }
+            }
+            match keys.last().and_then(Key::next) {
+                Some(next) if keys.len() == PAGE => from = next,
+                _ => return Ok(false),
+            }
+        }
     }
 
     /// Visit the keys of one kind of a layer that were changed after `after`.
@@ -183,14 +198,6 @@ impl<'a> Sight<'a> {
         }
         names.reverse();
         Ok(names.join(&b'/'))
-    }
-
-    /// The path of a directory of the view; of one that is gone there, in the version before.
-    pub fn path_of_dir(&mut self, dir: Ino) -> Result<Vec<u8>> {
-        match self.home(dir)? {
-            Some((parent, entry)) => self.path(parent, &entry.name),
-            None => Ok(Vec::new()),
-        }
     }
 
     /// A path of an object in the view; of one that is gone there, in the version before.

@@ -295,7 +295,7 @@ async fn discards_go_on_for_ever_if_pins_are_dropped() {
     for night in 0..200u64 {
         world.write("desk", A, night).await;
         if let Err(error) = world.repoint(1, CloneTarget::All, Writes::Discard).await {
-            assert!(error.remedy_text().unwrap().contains("mimeo pins --drop --clone desk"), "{error}");
+            assert!(error.to_string().contains("mimeo pins --drop --clone desk"), "{error}");
             assert_eq!(world.read("desk", A).await, night, "nothing changed");
             world.fleet.drop_pins(names(&["desk"])).await.unwrap();
             world.repoint(1, CloneTarget::All, Writes::Discard).await.unwrap();
