@@ -15,6 +15,7 @@
 mod activate;
 mod flatten;
 mod fork;
+mod gather;
 mod keep;
 mod look;
 mod marks;
@@ -46,6 +47,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use self::gather::Mounts;
 use self::marks::Lingering;
 
 use super::catalog::{Catalog, Draft};
@@ -68,6 +70,7 @@ pub struct Fleet {
     catalog: Arc<Catalog>,
     overlays: Arc<OverlayStore>,
     lingering: Arc<Mutex<Lingering>>,
+    mounts: Arc<Mounts>,
     max_fork_depth: u32,
     /// On whose behalf operations are made.
     who: Arc<str>,
@@ -111,7 +114,15 @@ impl Fleet {
     /// The clones in `catalog` and their overlays, which were opened with the marks of its state.
     pub fn new(catalog: Arc<Catalog>, overlays: Arc<OverlayStore>) -> Self {
         let (max_fork_depth, who) = (DEFAULT_FORK_DEPTH, "mimeo".into());
-        Self { catalog, overlays, lingering: Arc::default(), max_fork_depth, who, audit: AuditLog::none() }
+        Self {
+            catalog,
+            overlays,
+            lingering: Arc::default(),
+            mounts: Arc::default(),
+            max_fork_depth,
+            who,
+            audit: AuditLog::none(),
+        }
     }
 
     /// Let forks of forks be at most this deep.

@@ -48,13 +48,14 @@ impl Fleet {
     }
 
     /// Make the switch that waits for this clone's mount; `None` if there is none. Nobody may use the clone:
-    /// that is asked in the commit itself, while it stands still.
+    /// that is asked in the commit itself, while it stands still. Clones that are mounted at the same time are
+    /// switched together.
     pub async fn activate_mounted(&self, clone: ExportId, quiet: Arc<dyn Quiet>) -> Result<Option<Activated>> {
         let clone = self.catalog.state().clone_by_id(clone).filter(|clone| clone.waits_for_mount()).cloned();
-        match clone {
-            Some(clone) => Ok(Some(self.activate_staged(vec![clone], Some(quiet)).await?)),
-            None => Ok(None),
-        }
+        let Some((by, clone)) = clone.and_then(|clone| Some((clone.staged.as_ref()?.operation, clone))) else {
+            return Ok(None);
+        };
+        self.activate_with_others(by, clone, quiet).await.map(Some)
     }
 
     /// Withdraw the switches that wait for these clones; answers which had one.

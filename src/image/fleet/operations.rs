@@ -44,7 +44,8 @@ pub struct NewOperation {
 pub(super) enum Part {
     /// All of one that is made with it, on behalf of `who`.
     Whole { who: Arc<str> },
-    /// What one has staged, for some of its clones; only if nobody uses them, where that is asked.
+    /// What one has staged, for some of its clones; where it is asked whether they are quiet, those that are used
+    /// or conflict are left out.
     Staged { by: OperationId, quiet: Option<Arc<dyn Quiet>> },
     /// One wave of one that is there.
     Wave { operation: OperationId, wave: usize },
@@ -272,14 +273,6 @@ pub(super) fn check_unplanned(state: &State, clones: &[Arc<CloneRecord>], own: O
         .remedy(format!("wait for it (mimeo ops show {id}), end it (mimeo ops abort {id}), or choose other clones")))
 }
 
-fn check_quiet(quiet: &dyn Quiet, clones: &[Arc<CloneRecord>]) -> Result<()> {
-    let Some(used) = clones.iter().find(|clone| !quiet.is_quiet(clone.id)) else { return Ok(()) };
-    let name = &used.name;
-    Err(Error::new(ErrorKind::Conflict, format!("clone {name:?} is used: its switch goes on waiting")).remedy(format!(
-        "see who uses it: mimeo clone show {name}; or switch it all the same: mimeo clone activate {name}"
-    )))
-}
-
 fn check_unfinished(state: &State) -> Result<()> {
     if state.operations().filter(|operation| !operation.ended()).count() < MAX_UNFINISHED {
         return Ok(());
@@ -341,6 +334,16 @@ impl Part {
         }
     }
 
+    /// Whether somebody uses the clone who must not.
+    pub fn is_used(&self, clone: ExportId) -> bool {
+        matches!(self, Self::Staged { quiet: Some(quiet), .. } if !quiet.is_quiet(clone))
+    }
+
+    /// Whether what cannot be switched stays, and the others are switched.
+    pub fn leaves_out(&self) -> bool {
+        matches!(self, Self::Staged { quiet: Some(_), .. })
+    }
+
     /// The clones that are meant.
     pub fn choose(&self, state: &State, plan: &RepointPlan) -> Result<Vec<Arc<CloneRecord>>> {
         match self {
@@ -370,9 +373,8 @@ impl<'a> Step<'a> {
                 check_unplanned(draft, clones, None)?;
                 OperationId(draft.new_id()?)
             }
-            Part::Staged { by, quiet } => {
+            Part::Staged { by, .. } => {
                 check_unplanned(draft, clones, Some(*by))?;
-                quiet.as_ref().map_or(Ok(()), |quiet| check_quiet(&**quiet, clones))?;
                 *by
             }
             Part::Wave { operation, wave } => at(draft, *operation, Next::Wave(*wave))?.id,

@@ -4,6 +4,7 @@
 //! answered and visible at one instant. What clones with private writes showed before is in snapshots
 //! named after the operation, for a rollback.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::keep::{Kept, Purpose, ToKeep};
@@ -113,6 +114,12 @@ impl RepointOutcome {
         self.clones.iter().filter(|clone| clone.fate.switches()).count()
     }
 
+    /// The clones that stay because of conflicts, taken out.
+    fn take_conflicts(&mut self) -> HashMap<ExportId, CloneOutcome> {
+        let conflict = self.clones.extract_if(.., |clone| clone.fate == Fate::Conflicts);
+        conflict.map(|clone| (clone.id, clone)).collect()
+    }
+
     /// Refuse what the plan says must not happen.
     fn check(&self, plan: &RepointPlan) -> Result<()> {
         let refused: Vec<_> = self.clones.iter().filter(|clone| clone.fate == Fate::Conflicts).collect();
@@ -126,6 +133,35 @@ pub struct RepointDone {
     pub operation: OperationId,
     pub at: Time,
     pub outcome: RepointOutcome,
+    /// Clones whose switch goes on waiting.
+    pub(super) left: Vec<LeftOut>,
+}
+
+/// A clone that was to be switched at its mount, and was not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum LeftOut {
+    Used(ExportId),
+    Conflicts(CloneOutcome),
+}
+
+impl LeftOut {
+    pub fn id(&self) -> ExportId {
+        match self {
+            Self::Used(id) => *id,
+            Self::Conflicts(clone) => clone.id,
+        }
+    }
+
+    /// Why the clone of this name was left out.
+    pub fn error(&self, name: &str) -> Error {
+        let Self::Conflicts(clone) = self else {
+            let what = format!("clone {name:?} is used: its switch goes on waiting");
+            return Error::new(ErrorKind::Conflict, what).remedy(format!(
+                "see who uses it: mimeo clone show {name}; or switch it all the same: mimeo clone activate {name}"
+            ));
+        };
+        conflicts(&[clone])
+    }
 }
 
 impl Fleet {
@@ -363,8 +399,15 @@ pub(super) fn run(
     kept: &Kept,
 ) -> Result<RepointDone> {
     let version = draft.find_version(&plan.to)?.clone();
-    let clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
-    let outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
+    let mut clones: Vec<_> = clones.iter().filter(|clone| plan.means(clone)).cloned().collect();
+    let mut left: Vec<_> =
+        clones.extract_if(.., |clone| part.is_used(clone.id)).map(|clone| LeftOut::Used(clone.id)).collect();
+    let mut outcome = outcome(draft, plan, &version, &clones, sealed, kept)?;
+    if part.leaves_out() {
+        let conflict = outcome.take_conflicts();
+        clones.retain(|clone| !conflict.contains_key(&clone.id));
+        left.extend(conflict.into_values().map(LeftOut::Conflicts));
+    }
     outcome.check(plan)?;
     let step = Step::begin(draft, part, &clones)?;
     let (operation, at) = (step.operation, draft.now());
@@ -390,7 +433,7 @@ pub(super) fn run(
     let staying = with(&[Fate::Stays, Fate::Conflicts]);
     set_lagging(draft, staying.iter().map(|clone| clone.id).collect(), Some(lagging))?;
     step.finish(draft, plan, &outcome)?;
-    Ok(RepointDone { operation, at, outcome })
+    Ok(RepointDone { operation, at, outcome, left })
 }
 
 /// Switch clones, if there are any.

@@ -159,3 +159,52 @@ async fn a_clone_that_is_used_when_its_switch_is_committed_goes_on_waiting() {
     activate(&world, &["c1"]).await.unwrap();
     assert_eq!(world.get("c1").view.version, 2, "who asks for it by name means it");
 }
+
+/// Only this clone is used.
+struct Uses(ExportId);
+
+impl Quiet for Uses {
+    fn is_quiet(&self, clone: ExportId) -> bool {
+        clone != self.0
+    }
+}
+
+/// All but two: one is used, the private writes of the other conflict. These refuse nobody else.
+#[tokio::test]
+async fn clones_that_are_mounted_together_are_switched_in_few_commits() {
+    let world = World::new().await;
+    let all: Vec<_> = (0..200).map(|n| format!("d{n}")).collect();
+    world.clones(&all.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for (clone, ino) in [("d3", A), ("d9", B)] {
+        world.write(clone, ino, 100).await;
+    }
+    let plan = RepointPlan { policy: on_mount(), ..to("os", 2, CloneTarget::All, Writes::Keep) };
+    let id = world.fleet.repoint(plan).await.unwrap().operation;
+    let (used, commits) = (world.get("d7").id, world.log.count_commits());
+    let mount = |name: &String| world.fleet.activate_mounted(world.get(name).id, Arc::new(Uses(used)));
+    let done = futures_util::future::join_all(all.iter().map(mount)).await;
+    let commits = world.log.count_commits() - commits;
+    assert!(commits < 10, "{commits} commits for 200 mounts");
+    let operation = world.catalog.state().find_operation(id).unwrap().clone();
+    for (name, done) in all.iter().zip(done) {
+        let (clone, done) = (world.get(name), done.unwrap().unwrap());
+        assert_eq!((done.staged_by, done.clones[0].id), (id, clone.id));
+        let left = match name.as_str() {
+            "d7" => Some("is used"),
+            "d9" => Some("conflict"),
+            _ => None,
+        };
+        assert_eq!((clone.view.version, clone.staged.is_some()), (if left.is_some() { 1 } else { 2 }, left.is_some()));
+        match (done.outcome, left) {
+            (Ok(done), None) => assert_eq!((done.outcome.clones.len(), done.outcome.clones[0].id), (1, clone.id)),
+            (Err(why), Some(words)) => assert!(why.what().contains(words) && why.what().contains(name), "{why}"),
+            (outcome, _) => panic!("{name}: {outcome:?}"),
+        }
+    }
+    assert_eq!((operation.count(&[Fate::Switched]), operation.count(&[Fate::Kept])), (197, 1));
+    assert_eq!(operation.count(&[Fate::Staged]), 2);
+    assert_eq!((world.read("d3", A).await, world.read("d9", B).await), (100, 100));
+    let again = world.fleet.activate_mounted(used, Arc::new(Nobody)).await.unwrap().unwrap();
+    assert_eq!((again.outcome.unwrap().outcome.switched(), world.get("d7").view.version), (1, 2));
+    assert!(world.fleet.mounts.lock().is_empty(), "nobody waits");
+}
