@@ -2,7 +2,7 @@
 //!
 //! Owns the tree of commands, which is a contract (names, flags, exit codes, `--json`): scripts rely
 //! on it. `serve` runs the daemon in this process, `fsck` reads the stores of one that
-//! does not run; every other command is a client of the admin API.
+//! does not run, `storm` is a client of any NFS server; every other command is a client of the admin API.
 //!
 //! Invariants: with `--json` exactly one document goes to standard output; progress and errors go to
 //! standard error. Exit 0: done, 1: failed, 2: not understood.
@@ -24,6 +24,7 @@ mod repoint;
 mod serve;
 mod snapshot;
 mod status;
+mod storm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -80,6 +81,8 @@ enum Command {
     Audit(audit::Audit),
     /// Show what the store, its disk and the cache hold
     Df,
+    /// Put an NFSv3 server, ours or another's, under the load of thousands of clients
+    Storm(Box<storm::Storm>),
     /// Check the store in the data directory, while no daemon runs on it
     Fsck(fsck::Fsck),
 }
@@ -91,6 +94,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(serve) => serve::run(serve, &cli.global),
         Command::Fsck(fsck) => fsck::run(fsck, &cli.global, &mut output),
+        Command::Storm(storm) => storm::run(*storm, &cli.global, &mut output),
         command => call(command, &cli.global, &mut output),
     };
     match outcome.and_then(|()| output.finish()) {
@@ -118,7 +122,7 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
     runtime.block_on(async {
         let mut client = Client::connect(global).await?;
         match command {
-            Command::Serve(_) | Command::Fsck(_) => unreachable!("they need no daemon"),
+            Command::Serve(_) | Command::Fsck(_) | Command::Storm(_) => unreachable!("they need no daemon"),
             Command::Image(command) => image::run(command, &mut client, output).await,
             Command::Clone(command) => clone::run(command, &mut client, output).await,
             Command::Repoint(command) => repoint::run(command, &mut client, output).await,

@@ -1,0 +1,579 @@
+//! One client: it mounts its export and goes through its plans.
+//!
+//! One task, one connection, no lock but the one of its meters. Calls go out as the schedule says, at most so
+//! many at once as the settings allow, and answers come in any order.
+//!
+//! Failure story: a lost connection is made again and what was under way is sent again under the same
+//! transaction ids; so is a call that is not answered in time. A client that gets no further ends and is counted,
+//! the others go on. JUKEBOX is tried again after five seconds, as clients do.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+
+use super::Storm;
+use super::connection::{Connection, garbage};
+use super::ledger::{Ledger, Verdict};
+use super::measure::{Boot, CallTimes, Tally};
+use super::plan::{Plan, Step, taken};
+use super::schedule::{Due, Pace, Schedule};
+use super::wire::{self, Answer, Fill, Handle, Head, ListPosition, MOUNTING, Reply, status};
+use crate::trace::{Call, NameVerb, NodeId, Verb};
+
+/// A connection that is refused is tried again after this, then after twice as long, and so on.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const MAX_PAUSE: Duration = Duration::from_secs(5);
+const JUKEBOX_PAUSE: Duration = Duration::from_secs(5);
+/// How often a call is sent before its client gives up.
+const MAX_SENT: u32 = 3;
+
+/// Why a client ended before its plan.
+#[derive(Debug)]
+pub struct Gone {
+    kind: String,
+    example: String,
+}
+
+/// A call that was sent and not answered.
+#[derive(Debug)]
+struct UnderWay {
+    what: What,
+    /// First, and last.
+    first_sent: Instant,
+    sent: Instant,
+    times_sent: u32,
+    /// Whether a READ's bytes can be known: nothing was written there meanwhile.
+    knowable: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum What {
+    Step(Due),
+    /// A LOOKUP that no plan has.
+    Find(NodeId),
+}
+
+pub struct Client<'a> {
+    storm: &'a Storm,
+    number: u32,
+    export: String,
+    /// When it should have started: its time 0.
+    start: Instant,
+    schedule: Schedule,
+    under_way: BTreeMap<u32, UnderWay>,
+    next_xid: u32,
+    /// Steps that wait for a handle that is being looked up.
+    parked: Vec<Due>,
+    finding: HashSet<NodeId>,
+    /// Objects that were looked up and not found.
+    lost: HashSet<NodeId>,
+    known: Known,
+}
+
+/// What a client learned from answers, and what it puts into calls.
+struct Known {
+    handles: HashMap<NodeId, Handle>,
+    listings: HashMap<NodeId, ListPosition>,
+    ledger: Ledger,
+    /// The server's write verifier.
+    verifier: Option<[u8; 8]>,
+}
+
+impl Fill for Known {
+    fn handle(&self, object: NodeId) -> &[u8] {
+        self.handles.get(&object).map_or(&[], |handle| handle)
+    }
+
+    fn position(&self, dir: NodeId) -> ListPosition {
+        self.listings.get(&dir).copied().unwrap_or_default()
+    }
+
+    fn data(&self, file: NodeId, offset: u64, to: &mut [u8]) {
+        self.ledger.fill(file, offset, to);
+    }
+}
+
+/// Be client `number`, from `start` on.
+pub async fn run(storm: Arc<Storm>, number: u32, start: Instant) {
+    sleep_until(start).await;
+    let Some(plan) = storm.workload.plan(number, 0) else { return };
+    let mut client = Client::new(&storm, number, start, plan);
+    if let Err(gone) = client.live().await {
+        let mut tally = storm.meters.of(number).lock();
+        tally.counts.failed += 1;
+        tally.error(&gone.kind, || format!("client {number}: {}", gone.example));
+    }
+}
+
+impl<'a> Client<'a> {
+    fn new(storm: &'a Storm, number: u32, start: Instant, plan: Arc<Plan>) -> Self {
+        let ledger = Ledger::new(storm.settings.seed, number);
+        Self {
+            storm,
+            number,
+            export: storm.settings.export_of(number),
+            start,
+            schedule: Schedule::new(plan, storm.settings.tempo, Duration::ZERO),
+            under_way: BTreeMap::new(),
+            // Not the same for all: a server may have one cache of replies for the whole address.
+            next_xid: number.wrapping_mul(0x9e37_79b9),
+            parked: Vec::new(),
+            finding: HashSet::new(),
+            lost: HashSet::new(),
+            known: Known { handles: HashMap::new(), listings: HashMap::new(), ledger, verifier: None },
+        }
+    }
+
+    fn tally<T>(&self, report: impl FnOnce(&mut Tally) -> T) -> T {
+        report(&mut self.storm.meters.of(self.number).lock())
+    }
+
+    /// The client's own time.
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// The client's time at which the storm ends, if it does by itself.
+    fn is_over(&self) -> bool {
+        self.storm.stop_at.is_some_and(|stop| Instant::now() >= stop)
+    }
+
+    fn xid(&mut self) -> u32 {
+        self.next_xid = self.next_xid.wrapping_add(1);
+        self.next_xid
+    }
+
+    async fn live(&mut self) -> Result<(), Gone> {
+        let mut connection = self.attach().await?;
+        let mut base = Duration::ZERO;
+        for round in 1.. {
+            self.follow(&mut connection).await?;
+            base = match self.storm.settings.tempo.pace {
+                Pace::Closed => self.now(),
+                Pace::Open => base + self.schedule.span(),
+            };
+            if self.is_over() {
+                self.count_unsent(round, base);
+                return Ok(());
+            }
+            let Some(plan) = self.storm.workload.plan(self.number, round) else { break };
+            self.schedule = Schedule::new(plan, self.storm.settings.tempo, base);
+        }
+        let boot = Boot { at: self.storm.started.elapsed(), took: self.now() };
+        self.tally(|tally| tally.boots.push(boot));
+        Ok(())
+    }
+
+    /// What should have gone out until the end and did not, in this plan and those that should have followed.
+    fn count_unsent(&self, mut round: u32, mut base: Duration) {
+        let now = self.now();
+        let mut unsent = self.schedule.late(now) + self.parked.len();
+        while self.storm.settings.tempo.pace == Pace::Open && base < now {
+            let Some(plan) = self.storm.workload.plan(self.number, round) else { break };
+            let schedule = Schedule::new(plan, self.storm.settings.tempo, base);
+            unsent += schedule.late(now);
+            base += schedule.span().max(Duration::from_nanos(1));
+            round += 1;
+        }
+        self.tally(|tally| tally.counts.not_sent += unsent as u64);
+    }
+
+    /// A connection, and with the first the root handle; tried again until the time is up.
+    async fn attach(&mut self) -> Result<Connection, Gone> {
+        let deadline = Instant::now() + self.storm.settings.timeout;
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let error = match timeout_at(deadline, self.try_attach()).await {
+                Ok(Ok(outcome)) => return outcome,
+                Ok(Err(error)) => error,
+                Err(_) => io::ErrorKind::TimedOut.into(),
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(Gone { kind: format!("connection: {}", error.kind()), example: error.to_string() });
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(MAX_PAUSE);
+        }
+    }
+
+    async fn try_attach(&mut self) -> io::Result<Result<Connection, Gone>> {
+        let mut connection = Connection::open(&self.storm.sources, self.storm.target.nfs).await?;
+        if !connection.privileged {
+            self.tally(|tally| tally.counts.unprivileged += 1);
+        }
+        if self.known.handles.contains_key(&NodeId::ROOT) {
+            return Ok(Ok(connection));
+        }
+        let asked = Instant::now();
+        let answer = if self.storm.target.mount == self.storm.target.nfs {
+            self.mount(&mut connection).await?
+        } else {
+            let mut other = Connection::open(&self.storm.sources, self.storm.target.mount).await?;
+            self.mount(&mut other).await?
+        };
+        let root = match answer {
+            Ok(root) => root,
+            Err(why) => return Ok(Err(Gone { kind: why.clone(), example: format!("MNT {}: {why}", self.export) })),
+        };
+        self.known.handles.insert(NodeId::ROOT, root);
+        let times = CallTimes { procedure: MOUNTING, latency: self.now(), service: asked.elapsed(), failed: false };
+        self.tally(|tally| {
+            tally.call(&times);
+            tally.counts.mounted += 1;
+        });
+        Ok(Ok(connection))
+    }
+
+    /// The root handle, or why there is none.
+    async fn mount(&mut self, connection: &mut Connection) -> io::Result<Result<Handle, String>> {
+        let xid = self.xid();
+        let (caller, export) = (self.storm.settings.caller, self.export.clone());
+        let put = |to: &mut Vec<u8>, xid| wire::put_mount(to, xid, caller, &export);
+        let take = |reply: Reply<'_>| match reply.results {
+            Err(why) => Ok(Err(format!("MNT {}", why.name()))),
+            Ok(results) => {
+                let mounted = wire::mounted(results).map_err(|_| garbage("an answer to MNT"))?;
+                Ok(mounted.map_err(|status| format!("MNT {}", wire::status_name(status).replace("NFS3", "MNT3"))))
+            }
+        };
+        connection.call(xid, put, take).await
+    }
+
+    /// Go through the plan.
+    async fn follow(&mut self, connection: &mut Connection) -> Result<(), Gone> {
+        loop {
+            let over = self.is_over();
+            if !over {
+                self.send_due(connection);
+            }
+            if self.under_way.is_empty() && (over || self.schedule.is_done()) {
+                return Ok(());
+            }
+            let came = tokio::select! {
+                came = connection.progress() => came,
+                () = sleep_until(self.wake(over)) => Ok(()),
+            };
+            match came.and_then(|()| self.take_replies(connection)) {
+                Ok(()) if self.has_waited_too_long() => *connection = self.again("no answer in time").await?,
+                Ok(()) => {}
+                Err(error) => *connection = self.again(&error.to_string()).await?,
+            }
+        }
+    }
+
+    /// When there is something to do although nothing came.
+    fn wake(&self, over: bool) -> Instant {
+        let timeout = self.under_way.values().map(|call| call.sent + self.storm.settings.timeout).min();
+        let due = (!over && self.has_room()).then(|| self.schedule.next_at()).flatten().map(|at| self.start + at);
+        let stop = self.storm.stop_at.filter(|_| !over);
+        let far = Instant::now() + self.storm.settings.timeout;
+        [timeout, due, stop].into_iter().flatten().min().unwrap_or(far)
+    }
+
+    fn has_room(&self) -> bool {
+        self.under_way.len() < self.storm.settings.window
+    }
+
+    fn has_waited_too_long(&self) -> bool {
+        let timeout = self.storm.settings.timeout;
+        self.under_way.values().any(|call| call.sent.elapsed() >= timeout)
+    }
+
+    /// Connect again, and send again what is under way.
+    async fn again(&mut self, why: &str) -> Result<Connection, Gone> {
+        if self.under_way.values().any(|call| call.times_sent >= MAX_SENT) {
+            return Err(Gone { kind: "no answer".to_owned(), example: format!("{}: {why}", self.export) });
+        }
+        let mut connection = self.attach().await?;
+        let calls: Vec<(u32, What)> = self.under_way.iter().map(|(xid, call)| (*xid, call.what)).collect();
+        self.tally(|tally| {
+            tally.counts.reconnects += 1;
+            tally.counts.retransmissions += calls.len() as u64;
+        });
+        for (xid, what) in calls {
+            self.put(connection.output(), xid, what);
+        }
+        for call in self.under_way.values_mut() {
+            call.sent = Instant::now();
+            call.times_sent += 1;
+        }
+        Ok(connection)
+    }
+
+    /// Send what is due, as far as there is room.
+    fn send_due(&mut self, connection: &mut Connection) {
+        while self.has_room() {
+            let Some(due) = self.schedule.take(self.now()) else { break };
+            let plan = self.schedule.plan().clone();
+            let step = plan.step(due.step);
+            match taken(&step.call).into_iter().find(|object| !self.known.handles.contains_key(object)) {
+                None => self.send_step(connection, step, due),
+                Some(object) => self.find(connection, &plan, object, due),
+            }
+        }
+    }
+
+    fn send_step(&mut self, connection: &mut Connection, step: &Step, due: Due) {
+        let mut knowable = true;
+        if let Some((file, range)) = touched(&step.call) {
+            let writes = matches!(step.call, Call::Object { verb: Verb::Write { .. }, .. });
+            knowable = !self.meets(file, &range, writes);
+        }
+        if let Some(file) = replaced(&step.call) {
+            self.known.ledger.forget(file);
+        }
+        self.send(connection, What::Step(due), knowable);
+    }
+
+    /// Whether a call under way writes what this one reads; if this one `writes`, the READs under way that it
+    /// meets cannot be known.
+    fn meets(&mut self, file: NodeId, range: &Range<u64>, writes: bool) -> bool {
+        let plan = self.schedule.plan();
+        let mut meets = false;
+        for call in self.under_way.values_mut() {
+            let What::Step(due) = call.what else { continue };
+            let other = &plan.step(due.step).call;
+            let Some((other_file, other_range)) = touched(other) else { continue };
+            if other_file != file || other_range.end <= range.start || range.end <= other_range.start {
+                continue;
+            }
+            meets |= matches!(other, Call::Object { verb: Verb::Write { .. }, .. });
+            call.knowable &= !writes;
+        }
+        meets
+    }
+
+    /// Look up the first object on the way to `object` whose handle is not known.
+    fn find(&mut self, connection: &mut Connection, plan: &Plan, object: NodeId, due: Due) {
+        let mut at = object;
+        while let Some(parent) = plan.objects().node(at).parent {
+            if self.lost.contains(&at) {
+                break;
+            }
+            if self.known.handles.contains_key(&parent) {
+                self.parked.push(due);
+                if self.finding.insert(at) {
+                    self.tally(|tally| tally.counts.lookups_added += 1);
+                    self.send(connection, What::Find(at), true);
+                }
+                return;
+            }
+            at = parent;
+        }
+        self.tally(|tally| tally.error("no handle", || self.about(plan.step(due.step))));
+        self.schedule.finish(due.step, self.now());
+    }
+
+    fn send(&mut self, connection: &mut Connection, what: What, knowable: bool) {
+        let xid = self.xid();
+        self.put(connection.output(), xid, what);
+        let now = Instant::now();
+        self.under_way.insert(xid, UnderWay { what, first_sent: now, sent: now, times_sent: 1, knowable });
+    }
+
+    fn put(&self, to: &mut Vec<u8>, xid: u32, what: What) {
+        let plan = self.schedule.plan();
+        match what {
+            What::Step(due) => {
+                let Step { call, caller, .. } = plan.step(due.step);
+                let head = Head { xid, program: wire::NFS, procedure: wire::procedure(call), caller: *caller };
+                wire::put_call(to, head, |to| wire::put_arguments(to, call, &self.known));
+            }
+            What::Find(object) => {
+                let node = plan.objects().node(object);
+                let dir = node.parent.map_or(&[][..], |parent| self.known.handle(parent));
+                let caller = self.storm.settings.caller;
+                let head = Head { xid, program: wire::NFS, procedure: wire::LOOKUP, caller };
+                wire::put_call(to, head, |to| wire::put_lookup(to, dir, &node.name));
+            }
+        }
+    }
+
+    fn take_replies(&mut self, connection: &mut Connection) -> io::Result<()> {
+        while let Some(record) = connection.next_record()? {
+            let reply = wire::reply(record).map_err(|_| garbage("a reply"))?;
+            // One that is not known was answered before, on the connection that was lost.
+            let Some(call) = self.under_way.remove(&reply.xid) else { continue };
+            let xid = reply.xid;
+            let taken = match call.what {
+                What::Step(due) => self.answered(&call, due, reply),
+                What::Find(object) => self.found(&call, object, reply),
+            };
+            if taken.is_err() {
+                // It goes out again on the next connection.
+                self.under_way.insert(xid, call);
+                return taken;
+            }
+        }
+        Ok(())
+    }
+
+    fn found(&mut self, call: &UnderWay, object: NodeId, reply: Reply<'_>) -> io::Result<()> {
+        let answer = reply.results.ok().map(|results| wire::answer(wire::LOOKUP, results)).transpose();
+        let answer = answer.map_err(|_| garbage("an answer to LOOKUP"))?;
+        self.finding.remove(&object);
+        match answer.and_then(|answer| answer.handle) {
+            Some(handle) => drop(self.known.handles.insert(object, handle.into())),
+            None => drop(self.lost.insert(object)),
+        }
+        let took = call.first_sent.elapsed();
+        let times = CallTimes { procedure: wire::LOOKUP, latency: took, service: took, failed: false };
+        self.tally(|tally| tally.call(&times));
+        let now = self.now();
+        for due in std::mem::take(&mut self.parked) {
+            self.schedule.put_back(due, now);
+        }
+        Ok(())
+    }
+
+    fn answered(&mut self, call: &UnderWay, due: Due, reply: Reply<'_>) -> io::Result<()> {
+        let plan = self.schedule.plan().clone();
+        let step = plan.step(due.step);
+        let procedure = wire::procedure(&step.call);
+        let now = self.now();
+        let refused = match reply.results {
+            Err(why) => Some(why.name().to_owned()),
+            Ok(results) => {
+                let answer = wire::answer(procedure, results).map_err(|_| garbage("an answer"))?;
+                if answer.status == status::JUKEBOX && step.status != status::JUKEBOX {
+                    self.tally(|tally| tally.counts.jukebox += 1);
+                    self.schedule.put_back(due, now + JUKEBOX_PAUSE);
+                    return Ok(());
+                }
+                self.learn(call, step, &answer);
+                unlike(step, answer.status)
+            }
+        };
+        let times = CallTimes {
+            procedure,
+            latency: now.saturating_sub(due.intended),
+            service: call.first_sent.elapsed(),
+            failed: refused.is_some(),
+        };
+        self.tally(|tally| {
+            tally.call(&times);
+            if let Some(kind) = refused {
+                let kind = format!("{} {kind}", step.call.procedure());
+                tally.error(&kind, || format!("{}: {kind}", self.about(step)));
+            }
+        });
+        self.schedule.finish(due.step, now);
+        Ok(())
+    }
+
+    /// What a good answer says: handles, positions, and whether its bytes are right.
+    fn learn(&mut self, call: &UnderWay, step: &Step, answer: &Answer<'_>) {
+        if answer.status != status::OK {
+            return;
+        }
+        match &step.call {
+            Call::Name { object: Some(object), .. } => {
+                if let Some(handle) = answer.handle {
+                    self.known.handles.insert(*object, handle.into());
+                }
+            }
+            Call::Object { object, verb } => match *verb {
+                Verb::Read { offset, .. } => self.read(call, *object, offset, answer),
+                Verb::Write { offset, .. } => self.wrote(*object, offset, answer),
+                Verb::Commit { .. } => self.see_verifier(answer),
+                Verb::List { .. } => self.listed(*object, answer),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn read(&mut self, call: &UnderWay, file: NodeId, offset: u64, answer: &Answer<'_>) {
+        let len = answer.data.len() as u64;
+        let verdict = match &self.storm.workload.expected {
+            None => Verdict::default(),
+            Some(_) if !call.knowable => Verdict { unverified: len, ..Verdict::default() },
+            Some(expected) => self.known.ledger.check(expected, file, offset, answer.data, answer.eof),
+        };
+        self.tally(|tally| {
+            tally.counts.bytes_read += len;
+            tally.counts.bytes_verified += verdict.verified;
+            tally.counts.bytes_unverified += verdict.unverified;
+            tally.counts.bytes_wrong += verdict.wrong;
+            if let Some(at) = verdict.wrong_at {
+                tally
+                    .error("wrong bytes", || format!("wrong bytes: {}{} at offset {at}", self.export, self.path(file)));
+            }
+        });
+    }
+
+    fn wrote(&mut self, file: NodeId, offset: u64, answer: &Answer<'_>) {
+        self.see_verifier(answer);
+        let len = u64::from(answer.written);
+        self.known.ledger.wrote(file, offset..offset.saturating_add(len));
+        self.tally(|tally| tally.counts.bytes_written += len);
+    }
+
+    /// Another one than before: the server was started again, and what was not synced is lost.
+    fn see_verifier(&mut self, answer: &Answer<'_>) {
+        if self.known.verifier.is_some_and(|known| answer.verifier.is_some_and(|now| now != known)) {
+            self.known.ledger.forget_all();
+            self.tally(|tally| tally.error("write verifier changed", || format!("{}: {}", self.export, "restarted")));
+        }
+        self.known.verifier = answer.verifier;
+    }
+
+    fn listed(&mut self, dir: NodeId, answer: &Answer<'_>) {
+        self.known.listings.insert(dir, answer.position);
+        let objects = self.schedule.plan().objects().clone();
+        for entry in &answer.entries {
+            let (Some(handle), Some(object)) = (entry.handle, objects.child(dir, entry.name)) else { continue };
+            self.known.handles.entry(object).or_insert_with(|| handle.into());
+        }
+    }
+
+    /// A step, for a message.
+    fn about(&self, step: &Step) -> String {
+        let name = match &step.call {
+            Call::Name { dir, name, .. } => format!("{}/{}", self.path(*dir), String::from_utf8_lossy(name)),
+            call => taken(call).first().map_or_else(String::new, |object| self.path(*object)),
+        };
+        format!("{} {}{name}", step.call.procedure(), self.export)
+    }
+
+    /// With a leading slash; empty for the root.
+    fn path(&self, object: NodeId) -> String {
+        match self.schedule.plan().objects().path(object) {
+            Some(path) if path.is_empty() => String::new(),
+            Some(path) => format!("/{}", String::from_utf8_lossy(&path)),
+            None => "/?".to_owned(),
+        }
+    }
+}
+
+/// What is wrong with a status, if it is not the one that was recorded.
+fn unlike(step: &Step, status: u32) -> Option<String> {
+    match (status, step.status) {
+        (now, recorded) if now == recorded => None,
+        (now, status::OK) => Some(wire::status_name(now)),
+        (now, recorded) => Some(format!("{}, recorded {}", wire::status_name(now), wire::status_name(recorded))),
+    }
+}
+
+/// The bytes that a READ or WRITE is about.
+fn touched(call: &Call) -> Option<(NodeId, Range<u64>)> {
+    match *call {
+        Call::Object { object, verb: Verb::Read { offset, len, .. } | Verb::Write { offset, len, .. } } => {
+            Some((object, offset..offset.saturating_add(u64::from(len))))
+        }
+        _ => None,
+    }
+}
+
+/// The file whose content a call replaces or cuts.
+fn replaced(call: &Call) -> Option<NodeId> {
+    match call {
+        Call::Object { object, verb: Verb::SetAttr(new) } => new.size.map(|_| *object),
+        Call::Name { object, verb: NameVerb::Create(_), .. } => *object,
+        _ => None,
+    }
+}
