@@ -19,5 +19,7 @@ mod operations;
 mod private;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/storm.rs"]
+mod storm;
 #[path = "cli/world.rs"]
 mod world;

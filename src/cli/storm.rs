@@ -22,7 +22,7 @@ use crate::storm::{
 };
 use crate::trace::{Stable, Trace};
 
-/// Clients of an NFSv3 server, as many as you like
+/// A storm, or what is done before and after one.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(super) struct Storm {
@@ -203,6 +203,9 @@ impl Run {
         let (Some(server), Some(export)) = (&self.server, &self.export) else {
             misused("a storm needs --server and --export");
         };
+        if self.duration.is_none() && self.load.goes_on_for_ever() {
+            misused("steady work does not end by itself: give --duration or --transfers");
+        }
         // What is wrong with it should not come out after the storm.
         let others = storm::read_reports(&self.report.compare)?;
         let target = Target::find(server, self.mount_port).await?;
@@ -215,7 +218,10 @@ impl Run {
         let mut live = Live::new(self.clients);
         let outcome = storm::run(settings, target, workload, interrupt(), |tick| live.show(tick)).await?;
         live.finish();
-        let disk = disk.bytes_read_since(global).await?;
+        let disk = disk.bytes_read_since(global).await.unwrap_or_else(|error| {
+            eprintln!("mimeo: what the server read from disk is not known: {error:#}");
+            None
+        });
         let report = Report::new(facts, outcome, self.report.verify.is_some(), disk);
         self.tell(report, others, output)
     }
@@ -234,6 +240,7 @@ impl Run {
             tempo: Tempo { pace, speed: load.speed },
             duration: self.duration,
             timeout: self.timeout,
+            jukebox_pause: storm::JUKEBOX_PAUSE,
             window: load.window,
             caller: Caller { uid: load.uid, gid: load.gid },
             seed,
@@ -262,12 +269,12 @@ impl Run {
         }
     }
 
-    /// The document or the table, the page; an error if anything went wrong.
+    /// The document or the table, then the page; an error if anything went wrong.
     fn tell(&self, report: Report, others: Vec<Report>, output: &mut Output) -> Result<()> {
         let reports: Vec<Report> = std::iter::once(report).chain(others).collect();
-        write_page(self.report.html.as_deref(), &reports)?;
         output.show(&reports[0], |_| tell::compared(&reports))?;
         output.finish()?;
+        write_page(self.report.html.as_deref(), &reports)?;
         let report = &reports[0];
         if report.bytes_wrong > 0 {
             bail!("{} of what was read is wrong: {}", size(report.bytes_wrong), tell::examples(report));
@@ -280,6 +287,10 @@ impl Run {
 }
 
 impl LoadArgs {
+    fn goes_on_for_ever(&self) -> bool {
+        self.trace.is_none() && self.mix == Mix::Steady && self.transfers.is_none()
+    }
+
     async fn workload(&self, settings: &Settings, target: Target, verify: Option<&Path>) -> Result<Workload> {
         let digests = verify.map(Digests::open).transpose()?;
         let load = match &self.trace {
@@ -304,9 +315,6 @@ impl LoadArgs {
                 Load::Mix(Box::new(Mixer::new(self.mix, &options, survey)?))
             }
         };
-        if self.trace.is_none() && self.mix == Mix::Steady && settings.duration.is_none() && self.transfers.is_none() {
-            misused("steady work does not end by itself: give --duration or --transfers");
-        }
         Ok(Workload::new(load, digests.as_ref()))
     }
 }

@@ -5,7 +5,8 @@
 //!
 //! Failure story: a lost connection is made again and what was under way is sent again under the same
 //! transaction ids; so is a call that is not answered in time. A client that gets no further ends and is counted,
-//! the others go on. JUKEBOX is tried again after five seconds, as clients do.
+//! the others go on. What is answered JUKEBOX is asked again after a
+//! pause.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -27,7 +28,6 @@ use crate::trace::{Call, NameVerb, NodeId, Verb};
 /// A connection that is refused is tried again after this, then after twice as long, and so on.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
-const JUKEBOX_PAUSE: Duration = Duration::from_secs(5);
 /// How often a call is sent before its client gives up.
 const MAX_SENT: u32 = 3;
 
@@ -99,7 +99,11 @@ impl Fill for Known {
 
 /// Be client `number`, from `start` on.
 pub async fn run(storm: Arc<Storm>, number: u32, start: Instant) {
-    sleep_until(start).await;
+    let stop = storm.stop_at.unwrap_or(start);
+    sleep_until(start.min(stop)).await;
+    if stop < start {
+        return;
+    }
     let Some(plan) = storm.workload.plan(number, 0) else { return };
     let mut client = Client::new(&storm, number, start, plan);
     if let Err(gone) = client.live().await {
@@ -152,15 +156,16 @@ impl<'a> Client<'a> {
         let mut base = Duration::ZERO;
         for round in 1.. {
             self.follow(&mut connection).await?;
-            base = match self.storm.settings.tempo.pace {
-                Pace::Closed => self.now(),
-                Pace::Open => base + self.schedule.span(),
-            };
-            if self.is_over() {
-                self.count_unsent(round, base);
+            let behind = base + self.schedule.span();
+            if !self.schedule.is_done() {
+                self.count_unsent(round, behind);
                 return Ok(());
             }
             let Some(plan) = self.storm.workload.plan(self.number, round) else { break };
+            base = match self.storm.settings.tempo.pace {
+                Pace::Closed => self.now(),
+                Pace::Open => behind,
+            };
             self.schedule = Schedule::new(plan, self.storm.settings.tempo, base);
         }
         let boot = Boot { at: self.storm.started.elapsed(), took: self.now() };
@@ -441,7 +446,7 @@ impl<'a> Client<'a> {
                 let answer = wire::answer(procedure, results).map_err(|_| garbage("an answer"))?;
                 if answer.status == status::JUKEBOX && step.status != status::JUKEBOX {
                     self.tally(|tally| tally.counts.jukebox += 1);
-                    self.schedule.put_back(due, now + JUKEBOX_PAUSE);
+                    self.schedule.put_back(due, now + self.storm.settings.jukebox_pause);
                     return Ok(());
                 }
                 self.learn(call, step, &answer);

@@ -24,8 +24,9 @@ const LAST_PORT: u16 = 1023;
 const PORTS: u32 = (LAST_PORT - FIRST_PORT + 1) as u32;
 /// Addresses of 127.0.0.0/8 that connections to this machine come from.
 const LOOPBACK_ADDRESSES: u32 = 250;
-/// Ports that are tried for one connection before it takes an ordinary one.
-const MAX_TRIES: u32 = 64;
+/// Ports that are tried for one connection before it takes an ordinary one: those of four addresses, as a storm just
+/// before may have left some that the kernel still remembers.
+const MAX_TRIES: u32 = 4 * PORTS;
 
 /// Where connections come from.
 #[derive(Debug)]

@@ -198,7 +198,11 @@ impl Digests {
             let file = FileDigests { size, blocks: take_digests(&mut body, blocks)? };
             digests.files.insert(path, Arc::new(file));
         }
-        Ok(digests)
+        // Only at the end of the frame is its checksum compared.
+        match body.read(&mut [0]).map_err(damaged)? {
+            0 => Ok(digests),
+            _ => Err(Error::corrupt("something follows its end")),
+        }
     }
 }
 

@@ -41,18 +41,20 @@ impl Default for Series {
 impl Series {
     fn record(&mut self, call: &CallTimes) {
         let micros = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX).clamp(1, MAX_MICROS);
-        self.latency.saturating_record(micros(call.latency));
-        self.service.saturating_record(micros(call.service));
+        self.latency.record(micros(call.latency)).expect(GROWS);
+        self.service.record(micros(call.service)).expect(GROWS);
         self.errors += u64::from(call.failed);
     }
 
     pub fn add(&mut self, other: &Self) {
-        self.latency.add(&other.latency).expect("it grows as it must");
-        self.service.add(&other.service).expect("it grows as it must");
+        self.latency.add(&other.latency).expect(GROWS);
+        self.service.add(&other.service).expect(GROWS);
         self.errors += other.errors;
     }
 }
 
+/// Why a histogram takes any time that is bounded.
+const GROWS: &str = "a histogram grows as it must";
 /// Longest time that is told apart.
 const MAX_MICROS: u64 = 24 * 3600 * 1_000_000;
 

@@ -1,4 +1,4 @@
-//! Synthetic loads: a boot, a login, a day's work, as VDI is sized for (`docs/decisions/0011-storm-tool.md` has
+//! Synthetic loads: a boot, a login, a day's work, as VDI is sized for (`docs/decisions/0012-storm-tool.md` has
 //! where each figure is from).
 //!
 //! A mix is turned into plans, so that it runs as a recorded trace does. What is read is chosen once for the
@@ -268,3 +268,77 @@ impl Draft<'_> {
 
 /// `ACCESS3_READ`
 const ACCESS_READ: u32 = 1;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trace::Node;
+
+    const SIZE: u64 = 1 << 20;
+
+    fn mixer(mix: Mix, change: impl FnOnce(&mut MixOptions)) -> Mixer {
+        let node = |parent, name: &str| Node { parent, name: name.as_bytes().into() };
+        let nodes = vec![node(None, ""), node(Some(NodeId::ROOT), "disks"), node(Some(NodeId(1)), "a.img")];
+        let files = vec![Found { file: NodeId(2), size: SIZE }];
+        let caller = Caller::default();
+        let mut options =
+            MixOptions { read_percent: None, transfers: None, stable: Stable::Unstable, file: None, seed: 3, caller };
+        change(&mut options);
+        Mixer::new(mix, &options, Survey { nodes, files }).unwrap()
+    }
+
+    fn calls(mixer: &Mixer, client: u32) -> Vec<Call> {
+        let rounds = (0..).map_while(|round| mixer.plan(client, round)).take(4);
+        rounds.flat_map(|plan| plan.steps().map(|step| step.call.clone()).collect::<Vec<_>>()).collect()
+    }
+
+    fn transfers(calls: &[Call]) -> (usize, usize) {
+        let count = |wanted: &str| calls.iter().filter(|call| call.procedure() == wanted).count();
+        (count("READ"), count("WRITE"))
+    }
+
+    #[test]
+    fn mixes_are_as_long_and_as_mixed_as_they_say() {
+        for (mix, all) in [(Mix::Boot, 1000), (Mix::Login, 300), (Mix::Steady, 4 * CHUNK as usize)] {
+            let (reads, writes) = transfers(&calls(&mixer(mix, |_| {}), 5));
+            assert_eq!(reads + writes, all, "{mix:?}");
+            let wanted = usize::from(mix.profile().read_percent) * all / 100;
+            assert!(reads.abs_diff(wanted) <= all / 10, "{mix:?}: {reads} READs of {all}, seed 3");
+        }
+    }
+
+    #[test]
+    fn a_seed_repeats_a_mix() {
+        for mix in [Mix::Boot, Mix::Login, Mix::Steady] {
+            let of = |seed, client| calls(&mixer(mix, |options| options.seed = seed), client);
+            assert_eq!(of(1, 2), of(1, 2));
+            assert_ne!(of(1, 2), of(9, 2));
+            assert_eq!(of(1, 2) == of(1, 3), mix == Mix::Boot, "{mix:?}: only a boot is the same for all");
+        }
+    }
+
+    #[test]
+    fn a_disk_is_written_in_place_and_within_its_end() {
+        let mixer = mixer(Mix::Steady, |options| options.file = Some("/disks/a.img".to_owned()));
+        for call in calls(&mixer, 0) {
+            match call {
+                Call::Name { verb, .. } => assert_eq!(verb, NameVerb::Lookup, "nothing is made"),
+                Call::Object { object, verb: Verb::Read { offset, len, .. } | Verb::Write { offset, len, .. } } => {
+                    assert_eq!(object, NodeId(2));
+                    assert!(offset % PAGE == 0 && offset + u64::from(len) <= SIZE, "{len} at {offset}");
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn unstable_writes_are_committed_and_stable_ones_are_not() {
+        let commits = |stable| {
+            let calls = calls(&mixer(Mix::Steady, |options| options.stable = stable), 0);
+            calls.iter().filter(|call| call.procedure() == "COMMIT").count()
+        };
+        assert!(commits(Stable::Unstable) > 0);
+        assert_eq!(commits(Stable::FileSync), 0);
+    }
+}

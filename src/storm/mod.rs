@@ -72,6 +72,8 @@ pub use self::workload::{Load, Workload};
 pub const MAX_CLIENTS: u32 = 10_000;
 /// Calls that one client may have under way.
 pub const MAX_WINDOW: usize = 64;
+/// How long clients wait after JUKEBOX, as Linux does.
+pub const JUKEBOX_PAUSE: Duration = Duration::from_secs(5);
 /// Files that a process has open besides its connections.
 const OTHER_FILES: u64 = 64;
 const TICK: Duration = Duration::from_secs(1);
@@ -89,6 +91,8 @@ pub struct Settings {
     pub duration: Option<Duration>,
     /// How long an answer may take before its call is sent again, and a connection before its client gives up.
     pub timeout: Duration,
+    /// After which a call that was answered JUKEBOX goes out again.
+    pub jukebox_pause: Duration,
     /// Calls that one client may have under way.
     pub window: usize,
     /// As whom clients mount, and make the calls of a mix.

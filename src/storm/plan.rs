@@ -138,12 +138,14 @@ impl Plan {
         let mut builder = Builder { objects: &objects, givers: HashMap::new(), step_of: Vec::new(), left_out: 0 };
         let mut steps: Vec<Step> = Vec::with_capacity(ops.len());
         for (op, pace) in ops.iter().zip(paces) {
+            let since_start = op.at_micros.saturating_sub(start_micros);
+            let think = pace.after.map_or(since_start, |_| pace.think_micros);
             let step = builder.step(op, pace.after).map(|needs| Step {
                 call: op.call.clone(),
                 caller: Caller { uid: op.uid, gid: op.gid },
                 status: op.status,
-                at: Duration::from_micros(op.at_micros.saturating_sub(start_micros)),
-                think: Duration::from_micros(pace.think_micros),
+                at: Duration::from_micros(since_start),
+                think: Duration::from_micros(think),
                 needs,
             });
             let id = step.map(|step| {

@@ -332,7 +332,9 @@ pub mod tests {
         let path = dir.path().join("run.json");
         let report = sample("a");
         fs::write(&path, serde_json::to_vec(&report).unwrap()).unwrap();
-        assert_eq!(read_reports(&[&path]).unwrap(), [report]);
+        let read = read_reports(&[&path]).unwrap().remove(0);
+        assert_eq!((read.facts, read.boots, read.latency), (report.facts, report.boots, report.latency));
+        assert_eq!((read.errors, read.ticks), (report.errors, report.ticks));
         fs::write(&path, "{}").unwrap();
         assert!(read_reports(&[&path]).unwrap_err().to_string().contains("no report of a storm"));
     }
