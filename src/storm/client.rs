@@ -369,7 +369,7 @@ impl<'a> Client<'a> {
             }
             at = parent;
         }
-        self.tally(|tally| tally.error("no handle", || self.about(plan.step(due.step))));
+        self.tally(|tally| tally.error("no handle", || format!("{}: no handle", self.about(plan.step(due.step)))));
         self.schedule.finish(due.step, self.now());
     }
 
@@ -461,9 +461,9 @@ impl<'a> Client<'a> {
         };
         self.tally(|tally| {
             tally.call(&times);
-            if let Some(kind) = refused {
-                let kind = format!("{} {kind}", step.call.procedure());
-                tally.error(&kind, || format!("{}: {kind}", self.about(step)));
+            if let Some(why) = refused {
+                let kind = format!("{} {why}", step.call.procedure());
+                tally.error(&kind, || format!("{}: {why}", self.about(step)));
             }
         });
         self.schedule.finish(due.step, now);
@@ -522,7 +522,9 @@ impl<'a> Client<'a> {
     fn see_verifier(&mut self, answer: &Answer<'_>) {
         if self.known.verifier.is_some_and(|known| answer.verifier.is_some_and(|now| now != known)) {
             self.known.ledger.forget_all();
-            self.tally(|tally| tally.error("write verifier changed", || format!("{}: {}", self.export, "restarted")));
+            self.tally(|tally| {
+                tally.error("write verifier changed", || format!("{}: the server was restarted", self.export))
+            });
         }
         self.known.verifier = answer.verifier;
     }

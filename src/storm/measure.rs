@@ -19,8 +19,6 @@ use super::wire::PROCEDURES;
 /// More kinds of errors than these are counted as one.
 const MAX_ERROR_KINDS: usize = 64;
 const OTHER_ERRORS: &str = "other errors";
-/// Examples of errors that are kept in full.
-const MAX_EXAMPLES: usize = 10;
 
 /// Of one procedure, or of all.
 #[derive(Clone, Debug)]
@@ -136,15 +134,22 @@ impl Counts {
     }
 }
 
+/// Errors of one kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failures {
+    pub times: u64,
+    /// One of them, in full.
+    pub example: String,
+}
+
 /// What was reported in some time.
 #[derive(Clone, Debug, Default)]
 pub struct Tally {
     /// By procedure, as they are numbered.
     pub series: [Option<Box<Series>>; PROCEDURES.len()],
     pub counts: Counts,
-    pub errors: BTreeMap<String, u64>,
-    /// The first errors, in full.
-    pub examples: Vec<String>,
+    /// By kind.
+    pub errors: BTreeMap<String, Failures>,
     pub boots: Vec<Boot>,
 }
 
@@ -157,16 +162,16 @@ impl Tally {
 
     /// Count an error of a kind; `example` says which object it was about.
     pub fn error(&mut self, kind: &str, example: impl FnOnce() -> String) {
-        self.count_errors(kind, 1);
-        if self.examples.len() < MAX_EXAMPLES {
-            self.examples.push(example());
-        }
+        self.count_errors(kind, 1, example);
     }
 
-    fn count_errors(&mut self, kind: &str, n: u64) {
+    fn count_errors(&mut self, kind: &str, times: u64, example: impl FnOnce() -> String) {
         let full = self.errors.len() >= MAX_ERROR_KINDS && !self.errors.contains_key(kind);
         let kind = if full { OTHER_ERRORS } else { kind };
-        *self.errors.entry(kind.to_owned()).or_default() += n;
+        match self.errors.get_mut(kind) {
+            Some(known) => known.times += times,
+            None => drop(self.errors.insert(kind.to_owned(), Failures { times, example: example() })),
+        }
     }
 
     fn add(&mut self, other: Self) {
@@ -176,9 +181,7 @@ impl Tally {
             }
         }
         self.counts.add(&other.counts);
-        other.errors.iter().for_each(|(kind, n)| self.count_errors(kind, *n));
-        let room = MAX_EXAMPLES.saturating_sub(self.examples.len());
-        self.examples.extend(other.examples.into_iter().take(room));
+        other.errors.into_iter().for_each(|(kind, new)| self.count_errors(&kind, new.times, || new.example));
         self.boots.extend(other.boots);
     }
 
@@ -190,7 +193,7 @@ impl Tally {
     }
 
     pub fn errors_total(&self) -> u64 {
-        self.errors.values().sum()
+        self.errors.values().map(|kind| kind.times).sum()
     }
 }
 
@@ -305,7 +308,7 @@ mod tests {
             tally.error(&format!("kind {kind}"), || format!("object {kind}"));
         }
         assert_eq!((tally.errors.len(), tally.errors_total()), (MAX_ERROR_KINDS + 1, 1000));
-        assert_eq!(tally.examples.len(), MAX_EXAMPLES);
-        assert_eq!(tally.errors[OTHER_ERRORS], 1000 - MAX_ERROR_KINDS as u64);
+        let other = &tally.errors[OTHER_ERRORS];
+        assert_eq!((other.times, &*other.example), (1000 - MAX_ERROR_KINDS as u64, "object 64"));
     }
 }

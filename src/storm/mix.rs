@@ -110,7 +110,7 @@ impl Mixer {
         let (objects, files, writable, makes) = match &options.file {
             None => {
                 let (objects, files, scratch) = survey.with_file(SCRATCH);
-                (objects, files, (scratch, SCRATCH_BYTES), true)
+                (objects, files, (scratch, SCRATCH_BYTES), profile.read_percent < 100)
             }
             Some(path) => {
                 let Survey { nodes, files } = survey.only(path)?;
@@ -330,6 +330,14 @@ mod tests {
                 _ => {}
             }
         }
+    }
+
+    #[test]
+    fn who_only_reads_makes_nothing() {
+        let mixer = mixer(Mix::Login, |options| options.read_percent = Some(100));
+        let calls = calls(&mixer, 0);
+        assert_eq!(transfers(&calls), (300, 0));
+        assert!(calls.iter().all(|call| call.procedure() != "CREATE"));
     }
 
     #[test]

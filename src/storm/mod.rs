@@ -150,7 +150,7 @@ pub async fn run(
     mut on_tick: impl FnMut(&Tick),
 ) -> Result<Outcome> {
     settings.check()?;
-    allow_connections(settings.clients)?;
+    allow_connections(settings.clients, target)?;
     let starts = settings.ramp.starts(settings.clients, &mut dice::of(settings.seed, dice::RAMP));
     let started = Instant::now();
     let shards = 4 * std::thread::available_parallelism().map_or(1, usize::from);
@@ -194,9 +194,10 @@ async fn watch(
     }
 }
 
-/// One file for each client, and some more; two connections while a client mounts elsewhere.
-fn allow_connections(clients: u32) -> Result<()> {
-    let wanted = 2 * u64::from(clients) + OTHER_FILES;
+/// One file for each client, two while it mounts elsewhere; and some more.
+fn allow_connections(clients: u32, target: Target) -> Result<()> {
+    let each = if target.mount == target.nfs { 1 } else { 2 };
+    let wanted = each * u64::from(clients) + OTHER_FILES;
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current.is_none_or(|current| current >= wanted) {
         return Ok(());

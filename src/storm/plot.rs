@@ -108,6 +108,8 @@ impl Plot<'_> {
             .bold_line_style(BLACK.mix(0.12))
             .x_desc(self.x)
             .y_desc(self.y)
+            .label_style(("sans-serif", 15))
+            .axis_desc_style(("sans-serif", 17))
             .x_label_formatter(x_text)
             .y_label_formatter(y_text)
             .draw()?;

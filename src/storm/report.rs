@@ -142,7 +142,7 @@ pub struct Report {
     pub latency_curve: Vec<(f64, u64)>,
     pub procedures: Vec<Procedure>,
     pub errors: BTreeMap<String, u64>,
-    /// The first ones, in full.
+    /// One of each kind, in full.
     pub error_examples: Vec<String>,
     pub steps_not_sent: u64,
     pub lookups_added: u64,
@@ -182,8 +182,8 @@ impl Report {
             service: Spread::of(&all.service),
             latency_curve: curve(&all.latency),
             procedures: procedures.collect(),
-            errors: tally.errors,
-            error_examples: tally.examples,
+            error_examples: tally.errors.values().map(|kind| kind.example.clone()).collect(),
+            errors: tally.errors.into_iter().map(|(kind, all)| (kind, all.times)).collect(),
             steps_not_sent: counts.not_sent,
             lookups_added: counts.lookups_added,
             reconnects: counts.reconnects,
