@@ -12,7 +12,7 @@ use crate::env::{Disk, Time};
 use crate::error::Result;
 
 /// Most entries of one answer.
-const MAX_ENTRIES: usize = 10_000;
+pub const MAX_ENTRIES: usize = 10_000;
 /// Bytes that are read at once.
 const PIECE: usize = 256 * 1024;
 

@@ -11,7 +11,10 @@ const PATH: &str = "/v1/activations";
 
 pub(super) async fn activate(which: Remove, client: &mut Client, output: &mut Output) -> Result<()> {
     let list: ActivationList = client.send(Method::POST, PATH, &which).await?;
-    output.show(&list, |list| list.clones.iter().map(line).collect::<Vec<_>>().join("\n"))
+    output.show(&list, |list| list.clones.iter().map(line).collect::<Vec<_>>().join("\n"))?;
+    let left = list.clones.iter().filter(|clone| clone.error.is_some()).count() as u64;
+    anyhow::ensure!(left == 0, "{} of {} was not switched", count(left, "clone"), list.clones.len());
+    Ok(())
 }
 
 fn line(clone: &ActivatedInfo) -> String {

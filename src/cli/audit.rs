@@ -17,7 +17,7 @@ pub(super) struct Audit {
     /// Only from then on: a time (RFC 3339) or how long ago (2h, 7d)
     #[arg(long, value_name = "TIME", value_parser = since)]
     since: Option<String>,
-    /// Only so many, the newest [default: 50, with --since all that there are, up to 4096]
+    /// Only so many, the newest [default: 50, with --since all that there are, up to 10000]
     #[arg(long, value_name = "N")]
     tail: Option<usize>,
 }

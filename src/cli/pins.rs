@@ -6,21 +6,21 @@ use clap::builder::NonEmptyStringValueParser as Name;
 use hyper::Method;
 use jiff::Timestamp;
 
-use super::client::{Client, selecting};
+use super::client::{Client, escape, selecting};
 use super::output::{Output, count, size, table};
-use crate::admin::types::{DropPinsBody, PinInfo, PinList, PinsDropped};
+use crate::admin::types::{CloneInfo, DropPinsBody, PinInfo, PinList, PinsDropped};
 use crate::env::Env;
 
 #[derive(Args)]
 pub(super) struct Pins {
     /// Only of clones whose labels match: k=v, k!=v, k, !k, separated by commas
-    #[arg(long, value_name = "SELECTOR", conflicts_with = "clones")]
+    #[arg(long, value_name = "SELECTOR", group = "whose")]
     select: Option<String>,
     /// Only of these clones
-    #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new())]
+    #[arg(long = "clone", value_name = "NAME", num_args = 1.., value_parser = Name::new(), group = "whose")]
     clones: Vec<String>,
-    /// Drop them: files that clients hold open in these views become stale
-    #[arg(long)]
+    /// Drop those of these clones: files that clients hold open in these views become stale
+    #[arg(long, requires = "whose")]
     drop: bool,
     /// Drop only that of this view, of the one clone that is named
     #[arg(long, value_name = "N", requires = "drop", requires = "clones")]
@@ -36,6 +36,10 @@ pub(super) async fn run(pins: Pins, client: &mut Client, output: &mut Output) ->
     }
     let mut list: PinList = client.get(&selecting("/v1/pins", select.as_deref())).await?;
     list.pins.retain(|pin| clones.is_empty() || clones.contains(&pin.name));
+    for name in &clones {
+        // Refused, if there is none.
+        let _: CloneInfo = client.get(&format!("/v1/clones/{}", escape(name))).await?;
+    }
     output.show(&list, show_pins)
 }
 

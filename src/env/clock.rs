@@ -98,6 +98,12 @@ impl ManualClock {
         self.nanos.fetch_add(nanos, Ordering::SeqCst);
     }
 
+    /// As a start of the process does it: uptime begins anew, wall time goes on.
+    pub fn restart(&self) {
+        let secs = self.nanos.swap(0, Ordering::SeqCst) / 1_000_000_000;
+        self.step_wall(secs as i64);
+    }
+
     /// Let wall time step, in either direction, and uptime go on as it was.
     pub fn step_wall(&self, secs: i64) {
         self.wall_secs.fetch_add(secs, Ordering::SeqCst);

@@ -12,6 +12,7 @@ use super::record::{
     StoreRecord, VersionNumber, VersionRecord,
 };
 use super::switch::{Sealed, ViewSwitch};
+use crate::env::Time;
 use crate::overlay::Layer;
 
 /// One change. Applying it is a pure function of the state before and the change itself.
@@ -98,6 +99,7 @@ pub enum Change {
     /// The switches that an operation had staged for these clones were made. By clone.
     Settle {
         operation: OperationId,
+        at: Time,
         clones: Vec<Settled>,
     },
 }

@@ -189,11 +189,26 @@ impl Fleet {
         T: Send + 'static,
         W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<T> + Clone + Send + Sync + 'static,
     {
+        let work = move |draft: &mut Draft, clones: &[_], sealed: &_| work(draft, clones, sealed).map(Some);
+        self.until_at_one_instant(label, freeze, choose, work).await
+    }
+
+    /// The same for work that says by `None` that others have to be chosen by now.
+    async fn until_at_one_instant<T, W>(
+        &self,
+        label: &'static str,
+        freeze: Freeze,
+        choose: impl Fn(&State) -> Result<Vec<Arc<CloneRecord>>> + Send + Sync + 'static,
+        work: W,
+    ) -> Result<T>
+    where
+        T: Send + 'static,
+        W: Fn(&mut Draft, &[Arc<CloneRecord>], &Sealed) -> Result<Option<T>> + Clone + Send + Sync + 'static,
+    {
         let choose = Arc::new(choose);
         let attempt = move |fleet: Self| {
             let (choose, work) = (choose.clone(), work.clone());
-            let work =
-                move |draft: &mut Draft, clones: &[_], sealed: &_, (): &()| work(draft, clones, sealed).map(Some);
+            let work = move |draft: &mut Draft, clones: &[_], sealed: &_, (): &()| work(draft, clones, sealed);
             async move {
                 let clones = choose(&fleet.catalog.state())?;
                 fleet.attempt(label, freeze, clones, |_| ready(Ok(())), work).await

@@ -55,6 +55,8 @@ pub struct OperationRecord {
     pub next: Next,
     /// When `state` or `next` last changed.
     pub since: Time,
+    /// When a switch that waited for a clone was last made, apart from the waves.
+    pub settled: Option<Time>,
     /// Of the first waves.
     pub outcomes: Vec<WaveOutcome>,
     /// Clones that were removed before their wave came, by id.
@@ -255,6 +257,11 @@ pub struct Advance {
 }
 
 impl OperationRecord {
+    /// When it last did anything.
+    pub fn last_step(&self) -> Time {
+        self.settled.map_or(self.since, |settled| settled.max(self.since))
+    }
+
     /// Nothing will happen any more, whatever anybody says.
     pub fn ended(&self) -> bool {
         use OperationState::{Aborted, Done, RolledBack};
@@ -336,7 +343,8 @@ impl OperationRecord {
     }
 
     /// The switches that waited for these clones, by id, were made: their waves' outcomes say so, or will.
-    pub(super) fn settle(&mut self, settled: &[Settled]) {
+    pub(super) fn settle(&mut self, settled: &[Settled], at: Time) {
+        self.settled = self.settled.max(Some(at));
         let find = |id| settled.binary_search_by_key(&id, |settled| settled.id).ok().map(|at| settled[at]);
         for (wave, clones) in self.plan.waves.iter().enumerate() {
             let found = clones.iter().enumerate().filter_map(|(at, id)| find(*id).map(|settled| (at, settled)));

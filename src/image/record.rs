@@ -184,7 +184,7 @@ pub struct Turn {
     /// What has private state in one of these went along, and keeps its generation.
     pub except: Vec<Layer>,
     /// What was removed and comes back: it is another line, wherever it has private state.
-    pub returned: Option<Span>,
+    pub returned: Vec<Span>,
 }
 
 impl Turn {

@@ -24,8 +24,10 @@ use crate::overlay::{Layer, OverlayId};
 mod tests;
 
 /// After so many turns that name layers the next one is for all objects. At most half of
-/// [`MAX_TURNS`], so that dropping a clone's pins always makes room for turns.
+/// [`MAX_TURNS`], so that dropping a clone's pins makes room for turns; only what is kept every time never gets one.
 const TURNS_BETWEEN_ALL: usize = MAX_TURNS / 2 - 1;
+/// Layers that a switch may add: what the view's top held, and what makes it fit.
+const LAYERS_OF_A_SWITCH: usize = 2;
 
 /// What open overlays held at one instant: one layer for each that was ever written.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -137,6 +139,12 @@ pub struct ViewSwitch {
 }
 
 impl ViewSwitch {
+    /// Of one clone, to see whether it has room.
+    pub(super) fn of_one(clone: &std::sync::Arc<CloneRecord>, shown: Shown, sealed: &Sealed) -> Self {
+        let (operation, sealed) = (OperationId(0), sealed.of(&[clone]));
+        Self { clones: vec![clone.id], shown, at: clone.switched, operation, first_overlay: 0, sealed }
+    }
+
     /// What the clone, number `at` of those that are switched, is to show.
     fn content(&self, at: usize, clone: &CloneRecord) -> Content {
         match &self.shown {
@@ -189,15 +197,27 @@ impl CloneRecord {
         let content = switch.content(at, self);
         let name = &self.name;
         check_layers(&format!("clone {name:?} after the switch"), &content.layers)?;
-        if self.turns.len() < MAX_TURNS || self.turn_for(switch, &content.layers).is_none() {
+        // After one for all objects those before it can be forgotten: it makes room.
+        let all = self.turns.iter().any(|turn| turn.all);
+        if self.turns.len() < MAX_TURNS || self.turn_for(switch, &content.layers).is_none_or(|turn| turn.all && !all) {
             return Ok(());
         }
         let what = format!(
             "clone {name:?} has {} pinned views, and {MAX_TURNS} switches of private writes to tell apart",
             self.pins.len()
         );
-        Err(Error::new(ErrorKind::Conflict, what)
-            .remedy(format!("drop pins that no client needs any more: mimeo pins --drop --clone {name}")))
+        let remedy = match all {
+            true => format!("drop pins that no client needs any more: mimeo pins --drop --clone {name}"),
+            false => {
+                "discard its writes (--writes discard), drop its pins, restore the snapshot that this took".to_owned()
+            }
+        };
+        Err(Error::new(ErrorKind::Conflict, what).remedy(remedy))
+    }
+
+    /// Whether a switch may find no room.
+    pub(super) fn is_nearly_full(&self) -> bool {
+        self.turns.len() >= MAX_TURNS || self.view.layers.len() + LAYERS_OF_A_SWITCH > MAX_LAYERS
     }
 
     /// Drop the former views that `goes` names, and whose tops hold what `sealed` says; `false` if there are
@@ -213,9 +233,14 @@ impl CloneRecord {
 
     /// The oldest former view that has to go before this one, or together with it: a handle into this one
     /// would find another state of its object there, where this one has private writes.
-    pub(super) fn held_back_by(&self, view: u64, sealed: &Sealed, goes: impl Fn(u64) -> bool) -> Option<u64> {
+    pub(super) fn held_back_by(
+        &self,
+        view: u64,
+        is_private: impl Fn(&View) -> bool,
+        goes: impl Fn(u64) -> bool,
+    ) -> Option<u64> {
         let pin = self.pins.iter().find(|pin| pin.view.number == view)?;
-        let is_private = pin.sealed.is_some() || sealed.is_private(&pin.view);
+        let is_private = pin.sealed.is_some() || is_private(&pin.view);
         let older = self.pins.iter().map(|pin| pin.view.number).filter(|other| *other < view && !goes(*other));
         older.min().filter(|_| is_private)
     }
@@ -234,7 +259,7 @@ impl CloneRecord {
         let returned = returned(switch, former.len(), new);
         layers.sort_unstable_by_key(|layer| (layer.overlay, layer.upto));
         layers.dedup();
-        if layers.is_empty() && written.is_empty() && returned.is_none() {
+        if layers.is_empty() && written.is_empty() && returned.is_empty() {
             return None;
         }
         // What goes along keeps its generation, however many turns there are.
@@ -242,14 +267,8 @@ impl CloneRecord {
             && self.turns.iter().rev().take(TURNS_BETWEEN_ALL).filter(|turn| !turn.all).count() == TURNS_BETWEEN_ALL;
         let view = self.view.number + 1;
         if all {
-            return Some(Turn {
-                view,
-                all,
-                layers: Vec::new(),
-                written: Vec::new(),
-                except: Vec::new(),
-                returned: None,
-            });
+            let (layers, written, except, returned) = Default::default();
+            return Some(Turn { view, all, layers, written, except, returned });
         }
         let except = match switch.shown {
             Shown::Kept { .. } if !written.is_empty() => former,
@@ -270,15 +289,16 @@ impl CloneRecord {
     }
 }
 
-/// The objects that come back in the layer that makes private writes fit. It lies over those that were kept,
-/// `were` of them, or over the one that holds what is preserved.
-fn returned(switch: &ViewSwitch, were: usize, new: &[Layer]) -> Option<Span> {
-    let fits = match switch.shown {
-        Shown::Kept { .. } => new.get(were)?,
-        Shown::Preserved(_) => new.get(1)?,
-        Shown::Same(_) | Shown::Each(_) => return None,
+/// The objects that come back: in the layer that makes private writes fit, which lies over those that were
+/// kept, `were` of them; or also in the one that holds what is preserved.
+fn returned(switch: &ViewSwitch, were: usize, new: &[Layer]) -> Vec<Span> {
+    let from = match switch.shown {
+        Shown::Kept { .. } => were,
+        Shown::Preserved(_) => 0,
+        Shown::Same(_) | Shown::Each(_) => return Vec::new(),
     };
-    (fits.upto > FITS).then_some(Span { after: FITS, upto: *fits })
+    let back = new.iter().skip(from).filter(|layer| layer.upto > FITS);
+    back.map(|layer| Span { after: FITS, upto: *layer }).collect()
 }
 
 /// What was written to the tops of pins since the last switch.

@@ -245,7 +245,9 @@ impl Runner {
     async fn pass(&self, operation: &OperationRecord, wave: usize) -> Result<(), String> {
         let rollout = &operation.plan.rollout;
         let since = self.uptime_at(operation.outcomes.get(wave).map_or(operation.since, |outcome| outcome.at));
-        self.sleep_until(self.uptime_at(operation.since) + Duration::from_secs(rollout.soak_secs)).await;
+        let soaked = until(operation.since, self.clock.now());
+        let left = Duration::from_secs(rollout.soak_secs).saturating_sub(soaked);
+        self.sleep_until(self.clock.uptime() + left).await;
         let deadline = self.clock.uptime() + Duration::from_secs(rollout.gate_timeout_secs);
         let version = version_name(&self.fleet.catalog().state(), operation);
         for gate in &rollout.gates {

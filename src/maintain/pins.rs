@@ -130,8 +130,11 @@ impl Pins {
         let state = self.fleet.catalog().state();
         self.rule.see(&state);
         // From the end: of each clone the oldest first.
-        let pins = state.clones().flat_map(|clone| clone.pins.iter().map(move |pin| (clone.id, pin.view.number)));
-        self.todo = pins.filter(|(clone, view)| self.rule.is_due(*clone, *view)).collect();
+        self.todo.clear();
+        for clone in state.clones() {
+            let can_end = self.fleet.pins_that_can_end(clone, |view| self.rule.is_due(clone.id, view));
+            self.todo.extend(can_end.into_iter().rev().map(|view| (clone.id, view)));
+        }
     }
 
     async fn end(&self, pins: Vec<PinId>) -> Result<()> {

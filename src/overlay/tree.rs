@@ -188,6 +188,13 @@ impl<'a> Tree<'a> {
         Ok(matches!(self.state_below(fetch, 0, ino)?, Some(NodeState::Removed)))
     }
 
+    /// Whether the object was removed since the view is there.
+    pub fn is_removed_here(&self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<bool> {
+        let version = self.own(fetch, ino, &Key::node(ino))?;
+        let state = version.and_then(|version| NodeState::decode(version.value.as_ref()?, Level::Layer(0)));
+        Ok(matches!(state, Some(NodeState::Removed)))
+    }
+
     /// The object as layer `level` and those below it show it.
     fn node_below(&self, fetch: &mut Fetch<'_>, level: usize, ino: Ino) -> Step<Option<Node>> {
         match self.state_below(fetch, level, ino)? {

@@ -215,11 +215,16 @@ impl<'s> Run<'s, '_> {
 
     fn find_in(&mut self, scope: Scope<'s>, object: Object, why: Purpose) -> Ended<(Tree<'s>, Found<'s>)> {
         let Some((clone, _)) = scope.shown else {
-            return self.find_in_view(scope, object, why)?.ok_or(Refusal::Stale.into());
+            return self.find_in_view(scope, object, why, &mut false)?.ok_or(Refusal::Stale.into());
         };
+        let mut removed = false;
         for view in std::iter::once(&clone.view).chain(clone.pins.iter().map(|pin| &pin.view)) {
             let scope = Scope { shown: Some((clone, view)), ..scope };
-            if let Some(found) = self.find_in_view(scope, object, why)? {
+            if let Some(found) = self.find_in_view(scope, object, why, &mut removed)? {
+                if removed && found.1.node.is_dir() {
+                    // No generation tells that of its directory.
+                    return Err(Refusal::Stale.into());
+                }
                 if !scope.is_current() {
                     self.note(&scope, Use::View(view.number));
                 }
@@ -229,7 +234,14 @@ impl<'s> Run<'s, '_> {
         Err(Refusal::Stale.into())
     }
 
-    fn find_in_view(&mut self, scope: Scope<'s>, object: Object, why: Purpose) -> Ended<Option<(Tree<'s>, Found<'s>)>> {
+    /// `removed` if its number was removed in this view.
+    fn find_in_view(
+        &mut self,
+        scope: Scope<'s>,
+        object: Object,
+        why: Purpose,
+        removed: &mut bool,
+    ) -> Ended<Option<(Tree<'s>, Found<'s>)>> {
         // A generation is the number of the view that it began with.
         if object.generation > scope.shown.map_or(0, |(_, view)| view.number) {
             return Ok(None);
@@ -238,6 +250,7 @@ impl<'s> Run<'s, '_> {
         let ino = Ino(object.ino);
         let Some(found) = self.find_here(&tree, scope, ino)? else {
             // If its line of content came to an end here, older views have what is past.
+            *removed |= tree.is_removed_here(self.fetch, ino)?;
             let ended = tree.is_removed(self.fetch, ino)?
                 && self.generation(&scope, ino, FileKind::Regular)? == object.generation;
             return if ended { Err(Refusal::Stale.into()) } else { Ok(None) };
@@ -279,7 +292,7 @@ impl<'s> Run<'s, '_> {
                 return Ok(turn.view);
             }
             let touched = self.touched(&turn.layers, ino)? || self.written(&turn.written, ino)?;
-            if self.written(turn.returned.as_slice(), ino)? || (touched && !self.touched(&turn.except, ino)?) {
+            if self.written(&turn.returned, ino)? || (touched && !self.touched(&turn.except, ino)?) {
                 return Ok(turn.view);
             }
         }

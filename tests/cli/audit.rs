@@ -83,6 +83,8 @@ fn one_pin_is_dropped_by_its_view() {
     assert_eq!(pins["pins"][0]["clients"], json!([]));
     assert_eq!((&pins["pins"][0]["bytes_held"], &pins["pins"][0]["version_removed"]), (&json!(0), &json!(false)));
     world.run(&["pins", "--drop", "--view", "1"]).refused(2, &["--clone"]);
+    world.run(&["pins", "--drop"]).refused(2, &["--clone"]);
+    world.run(&["pins", "--clone", "nobody"]).refused(1, &["\"nobody\""]);
     world.run(&["pins", "--drop", "--clone", "desk", "--view", "7"]).refused(1, &["\"desk\"", "view 7"]);
     let dropped = world.json(&["pins", "--drop", "--clone", "desk", "--view", "1"]);
     assert_eq!(dropped, json!({ "pins": 1, "names": ["desk view 1"] }));

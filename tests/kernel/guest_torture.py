@@ -11,7 +11,7 @@ import sys
 import time
 import traceback
 
-from guest import SHARE, check, drop_caches, ops, run, same, say
+from guest import SHARE, check, ops, run, same, say
 from torture_tree import BLOCK, FILES, folders, tree
 
 SEED = int(sys.argv[1])
@@ -236,15 +236,17 @@ class Writer(Worker):
         name = self.rng.choice(list(self.last))
         self.look(name)
 
-    def look(self, name):
+    def look(self, name, forget=False):
         with open(f"{self.top}/{name}", "rb") as f:
+            if forget:
+                # Only this one's pages: others count what is asked of the server.
+                os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
             got = f.read()
         assert got == self.text(self.last[name]), f"{name}: {len(got)} bytes {got[:30]}, not of step {self.last[name]}"
 
     def end(self):
-        drop_caches()
         for name in self.last:
-            self.look(name)
+            self.look(name, forget=True)
         left = [name for name in os.listdir(self.top) if name.startswith(f"tmp-{self.name}-")]
         assert not left, f"left: {left[:3]}"
 
@@ -305,7 +307,7 @@ def main():
     for worker, pid in running:
         ended = os.waitpid(pid, 0)[1]
         check(f"{worker.name}: it ended by itself", os.WIFEXITED(ended), ended)
-    same("unchanged files: READs while clones were switched", ops("READ", QUIET) - reads, 0)
+    same("unchanged files: READs after clones were switched, and before", ops("READ", QUIET), reads)
 
 
 run(main)

@@ -81,7 +81,11 @@ impl ThreeWay<'_> {
         let Some(choice) = self.choose(paths) else { return Fate::Conflicts(Conflict::Torn) };
         let part = self.part(&choice);
         let sides = ThreeWay { mine: &part, ..*self };
-        let along = choice.objects.into_iter().filter(|id| part.objects.contains_key(id)).collect();
+        let along = choice
+            .objects
+            .into_iter()
+            .filter(|id| part.objects.contains_key(id) && self.mine.objects.contains_key(id))
+            .collect();
         match sides.switched(on_conflict) {
             Ok(tree) => Fate::Preserved(View::over_version(&tree, version, 2), along),
             Err(first) => Fate::Conflicts(first),

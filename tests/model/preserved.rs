@@ -16,6 +16,7 @@ impl ThreeWay<'_> {
     /// sides the last one does not matter.
     pub fn choose(&self, paths: &[String]) -> Option<Choice> {
         let mut choice = Choice { names: BTreeSet::new(), objects: BTreeSet::new() };
+        let mut homes = Vec::new();
         for name in self.names().into_iter().filter(|name| self.is_covered(name, paths)) {
             if self.is_hidden(&name) {
                 continue;
@@ -24,9 +25,10 @@ impl ThreeWay<'_> {
                 self.choose_name(&mut choice, name);
             } else if let Some(id) = lookup(self.mine, &name).filter(|id| self.mine.attr(*id).touched) {
                 choice.objects.insert(id);
+                homes.push(name.0);
             }
         }
-        let dirs: BTreeSet<ObjectId> = choice.names.iter().map(|(dir, _)| *dir).collect();
+        let dirs: BTreeSet<ObjectId> = choice.names.iter().map(|(dir, _)| *dir).chain(homes).collect();
         dirs.into_iter().for_each(|dir| self.choose_above(&mut choice, dir));
         (!self.is_torn(&choice)).then_some(choice)
     }

@@ -51,7 +51,7 @@ fn row(line: usize, text: &str) -> Row {
 }
 
 /// The tree that every row begins with; a file holds `base`.
-fn base(source: &Path) {
+pub fn base(source: &Path) {
     for file in ["a", "b", "dir/x", "dir/y", "tw1", "disk.img"] {
         write(source, file, b"base");
     }
@@ -60,7 +60,7 @@ fn base(source: &Path) {
 }
 
 /// What the image's side does to its source folder.
-fn in_the_image(source: &Path, step: &str) {
+pub fn in_the_image(source: &Path, step: &str) {
     let words: Vec<_> = step.split_whitespace().collect();
     let at = |name: &str| source.join(name);
     match words[..] {
@@ -87,7 +87,7 @@ async fn place<'a>(world: &World, root: Object, path: &'a str) -> Place<'a> {
     Place { dir: world.find(root, dir).await.unwrap(), name: name.as_bytes() }
 }
 
-async fn put(world: &World, file: Object, text: &[u8]) {
+pub async fn put(world: &World, file: Object, text: &[u8]) {
     let cut = NewAttr { size: Some(0), ..NewAttr::default() };
     world.run(|vfs, rq| vfs.setattr(rq, file, cut, None)).await.unwrap();
     world.run(|vfs, rq| vfs.write(rq, file, 0, text, true)).await.unwrap();
@@ -103,7 +103,7 @@ async fn rmtree(world: &World, root: Object, path: &str) {
 }
 
 /// What the clone's side does, as a client does it.
-async fn in_the_clone(world: &World, root: Object, step: &str) {
+pub async fn in_the_clone(world: &World, root: Object, step: &str) {
     let words: Vec<_> = step.split_whitespace().collect();
     match words[..] {
         ["nothing"] => {}
@@ -144,7 +144,7 @@ async fn in_the_clone(world: &World, root: Object, step: &str) {
 }
 
 /// What a cell says of the clone: `p=text`, `p:mode`, `p/` (a directory), `-p` (not there).
-async fn expect(world: &World, root: Object, cell: &str, line: usize) {
+pub async fn expect(world: &World, root: Object, cell: &str, line: usize) {
     for word in cell.split_whitespace() {
         let what = format!("docs/semantics.md:{line}: {word}");
         if let Some(path) = word.strip_prefix('-') {
@@ -164,12 +164,12 @@ async fn expect(world: &World, root: Object, cell: &str, line: usize) {
     }
 }
 
-fn plan(image: &str, clone: &str, number: u32, conflict: OnConflict) -> RepointPlan {
+pub fn plan(image: &str, clone: &str, number: u32, conflict: OnConflict) -> RepointPlan {
     let policy = SwitchPolicy { conflict: Some(conflict), ..Writes::Keep.into() };
     RepointPlan::new(image, VersionRef::number(image, number), CloneTarget::Names(vec![clone.into()])).with(policy)
 }
 
-async fn clean(world: &World, line: usize) {
+pub async fn clean(world: &World, line: usize) {
     let report = world.fsck().await;
     let told: Vec<_> = report.violations().iter().map(ToString::to_string).collect();
     assert!(report.is_clean(), "docs/semantics.md:{line}: {told:#?}");

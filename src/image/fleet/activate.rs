@@ -29,11 +29,16 @@ pub struct Activated {
 }
 
 impl Fleet {
-    /// Make the switches that wait for these clones now, whatever they wait for. Each must have one.
+    /// Make the switches that wait for these clones now, whatever they wait for. Each that is named must have
+    /// one, of those that are selected at least one.
     pub async fn activate(&self, target: CloneTarget) -> Result<Vec<Activated>> {
         let clones = {
             let state = self.catalog.state();
-            staged(&target.named_or_selected(&state)?)?
+            let mut clones = target.named_or_selected(&state)?;
+            if matches!(target, CloneTarget::Select(_)) && clones.iter().any(|clone| clone.staged.is_some()) {
+                clones.retain(|clone| clone.staged.is_some());
+            }
+            staged(&clones)?
         };
         let mut done = Vec::new();
         for clones in clones.into_values() {

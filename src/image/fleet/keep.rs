@@ -8,6 +8,9 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
+
 use super::{Fleet, Freeze, Instant};
 use crate::error::{Error, ErrorKind, Result};
 use crate::image::policy::{OnConflict, Preserved};
@@ -21,6 +24,8 @@ use crate::overlay::{Held, Layer, OverlayId};
 const ROUNDS: usize = 4;
 /// No overlay has this number.
 const UNWRITTEN: OverlayId = OverlayId(u64::MAX);
+/// Clones that are looked at at a time.
+const AT_ONCE: usize = 16;
 /// So many clones are looked at while they stand still, without another round.
 const FEW: usize = 8;
 
@@ -158,7 +163,7 @@ impl Kept {
             if known.is_some_and(|known| known.layers == layers) {
                 continue;
             }
-            self.moved.extend(known.map(|_| keep.clone.id));
+            self.moved.insert(keep.clone.id);
             match known {
                 Some(Looked { layers: former, found: Ok(known) })
                     if keep.preserve.is_none() && extends(&layers, former) =>
@@ -173,9 +178,14 @@ impl Kept {
             fleet.overlays.index_sealed().await?;
         }
         let mut surveyed = Vec::with_capacity(looked);
-        for (keep, layers) in first {
-            let found = self.first_look(fleet, state, to, keep, layers.clone()).await;
+        let looks = first.iter().map(|(keep, layers)| first_look(fleet, state, to, keep, layers.clone()).boxed());
+        let found = some_at_once(looks.collect()).await;
+        for ((keep, layers), found) in first.into_iter().zip(found) {
             if let Some((preserved, survey)) = self.accept(keep, &layers, found)? {
+                let preserved = preserved.map(|(layer, held)| {
+                    self.held.push(held);
+                    layer
+                });
                 surveyed.push(Surveyed { keep, layers, preserved, survey: Arc::new(survey) });
             }
         }
@@ -201,30 +211,6 @@ impl Kept {
         Ok(None)
     }
 
-    /// What of a clone is preserved, if that is not all, and the survey of what goes along.
-    async fn first_look(
-        &mut self,
-        fleet: &Fleet,
-        state: &State,
-        to: &VersionRecord,
-        keep: &ToKeep,
-        layers: Vec<Layer>,
-    ) -> Result<(Option<Layer>, Survey)> {
-        let from = manifest_of(state, &keep.clone, keep.clone.view.version)?.manifest;
-        let mut preserved = None;
-        if let Some(paths) = &keep.preserve {
-            let mut ids = fleet.catalog.id_range(1).await?;
-            let into = OverlayId(ids.next().ok_or_else(|| Error::internal("an empty range of identifiers"))?);
-            let rebase = Rebase { from, to: from, layers: layers.clone() };
-            let (layer, held) = fleet.overlays.preserve(rebase, paths.paths().to_vec(), into).await?;
-            self.held.push(held);
-            preserved = Some(layer);
-        }
-        let layers = preserved.map_or(layers, |layer| vec![layer]);
-        let survey = fleet.overlays.survey(Rebase { from, to: to.manifest, layers }).await?;
-        Ok((preserved, survey))
-    }
-
     /// Decide what surveys found, and write what the clones need to fit.
     async fn decide(
         &mut self,
@@ -234,9 +220,13 @@ impl Kept {
         purpose: Purpose,
     ) -> Result<()> {
         let mut to_write = Vec::new();
-        for Surveyed { keep, layers, preserved, survey } in surveyed {
+        let fits = surveyed.iter().map(|looked| {
+            let winner = winner(looked.keep.conflict, looked.keep.clone.view.version);
+            fleet.overlays.decide(looked.survey.clone(), winner).boxed()
+        });
+        let fits = some_at_once(fits.collect()).await;
+        for (Surveyed { keep, layers, preserved, survey }, fit) in surveyed.into_iter().zip(fits) {
             let from = keep.clone.view.version;
-            let fit = fleet.overlays.decide(survey.clone(), winner(keep.conflict, from)).await;
             let Some(fit) = self.accept(keep, &layers, fit)?.map(Arc::new) else { continue };
             // Of a prediction it stands for what would be written.
             let layer = (!fit.is_empty()).then(|| fit.layer(UNWRITTEN));
@@ -268,6 +258,32 @@ struct Surveyed<'k> {
     layers: Vec<Layer>,
     preserved: Option<Layer>,
     survey: Arc<Survey>,
+}
+
+/// The answers in the order of the questions.
+async fn some_at_once<T>(questions: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+    stream::iter(questions).buffered(AT_ONCE).collect().await
+}
+
+/// What of a clone is preserved, if that is not all, and the survey of what goes along.
+async fn first_look(
+    fleet: &Fleet,
+    state: &State,
+    to: &VersionRecord,
+    keep: &ToKeep,
+    layers: Vec<Layer>,
+) -> Result<(Option<(Layer, Held)>, Survey)> {
+    let from = manifest_of(state, &keep.clone, keep.clone.view.version)?.manifest;
+    let mut preserved = None;
+    if let Some(paths) = &keep.preserve {
+        let mut ids = fleet.catalog.id_range(1).await?;
+        let into = OverlayId(ids.next().ok_or_else(|| Error::internal("an empty range of identifiers"))?);
+        let rebase = Rebase { from, to: from, layers: layers.clone() };
+        preserved = Some(fleet.overlays.preserve(rebase, paths.paths().to_vec(), into).await?);
+    }
+    let layers = preserved.as_ref().map_or(layers, |(layer, _)| vec![*layer]);
+    let survey = fleet.overlays.survey(Rebase { from, to: to.manifest, layers }).await?;
+    Ok((preserved, survey))
 }
 
 fn private_writes_of(clone: &CloneRecord, why: Error) -> Error {

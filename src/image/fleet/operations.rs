@@ -222,6 +222,7 @@ fn start(draft: &mut Draft, new: &NewOperation, who: &Arc<str>) -> Result<Arc<Op
         since: created,
         outcomes: Vec::new(),
         gone: Vec::new(),
+        settled: None,
         early: Vec::new(),
     }))?;
     draft.find_operation(id).cloned()
@@ -384,7 +385,8 @@ impl<'a> Step<'a> {
         let mut clones: Vec<_> = outcome.clones.iter().map(settled).collect();
         clones.sort_unstable_by_key(|settled| settled.id);
         let (operation, nothing) = (self.operation, clones.is_empty() || draft.operation(self.operation).is_none());
-        if nothing { Ok(()) } else { draft.apply(Change::Settle { operation, clones }) }
+        let at = draft.now();
+        if nothing { Ok(()) } else { draft.apply(Change::Settle { operation, at, clones }) }
     }
 
     fn record_whole(
@@ -433,6 +435,7 @@ impl Whole {
             since: done.at,
             outcomes: vec![done],
             gone: Vec::new(),
+            settled: None,
             early: Vec::new(),
         }))
     }

@@ -12,7 +12,7 @@ use crate::image::catalog::Draft;
 use crate::image::change::Change;
 use crate::image::clones::CloneTarget;
 use crate::image::readers::IsDue;
-use crate::image::record::{CloneRecord, ExportId, Pin};
+use crate::image::record::{CloneRecord, ExportId, Pin, View};
 use crate::image::state::State;
 use crate::image::switch::Sealed;
 use crate::overlay::{Layer, OverlayId};
@@ -53,7 +53,7 @@ impl Fleet {
         let choose = move |state: &State| Ok(vec![find_pinned(state, &name, view)?]);
         let drop = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
             let clone = clones.first().ok_or_else(|| Error::internal("a pin of no clone"))?;
-            if let Some(older) = clone.held_back_by(view, sealed, |_| false) {
+            if let Some(older) = clone.held_back_by(view, |view| sealed.is_private(view), |_| false) {
                 return Err(held_back(clone, view, older));
             }
             drop_views(draft, sealed, vec![(clone, vec![view])])?.pop().ok_or_else(|| no_pin(&clone.name, view))
@@ -75,11 +75,17 @@ impl Fleet {
             for clone in clones {
                 let wanted = views.get(&clone.id).into_iter().flatten().copied();
                 let wanted: Vec<_> = wanted.filter(|view| due.is_due(clone.id, *view)).collect();
-                of.push((clone, droppable(clone, &wanted, sealed)));
+                of.push((clone, droppable(clone, &wanted, |view| sealed.is_private(view))));
             }
             drop_views(draft, sealed, of)
         };
         self.at_one_instant("expire pins", Freeze::ViewsAndPins, choose, drop).await
+    }
+
+    /// Of the pins of a clone that are `due`, those that no older one holds back now.
+    pub fn pins_that_can_end(&self, clone: &CloneRecord, due: impl Fn(u64) -> bool) -> Vec<u64> {
+        let due: Vec<_> = clone.pins.iter().map(|pin| pin.view.number).filter(|view| due(*view)).collect();
+        if due.is_empty() { due } else { droppable(clone, &due, |view| self.is_private(view)) }
     }
 
     /// The private bytes that a pin alone holds: what was written into its view while it was the newest and
@@ -110,11 +116,11 @@ fn find_pinned(state: &State, clone: &str, view: u64) -> Result<Arc<CloneRecord>
 }
 
 /// Of the pins with these numbers those that can go now, given that the others stay.
-fn droppable(clone: &CloneRecord, views: &[u64], sealed: &Sealed) -> Vec<u64> {
+fn droppable(clone: &CloneRecord, views: &[u64], is_private: impl Fn(&View) -> bool) -> Vec<u64> {
     let mut going: Vec<u64> = Vec::new();
     let oldest_first = clone.pins.iter().rev().map(|pin| pin.view.number);
     for view in oldest_first.filter(|view| views.contains(view)) {
-        if clone.held_back_by(view, sealed, |older| going.contains(&older)).is_none() {
+        if clone.held_back_by(view, &is_private, |older| going.contains(&older)).is_none() {
             going.push(view);
         }
     }

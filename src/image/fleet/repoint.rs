@@ -318,6 +318,8 @@ fn outcome(
         if matches!(fate, Fate::Kept | Fate::Preserved) && known.is_none() {
             return Err(Error::internal(format!("clone {:?} was not looked at", clone.name)));
         }
+        let full = no_room(clone, fate, version.number, sealed, kept);
+        let (fate, why) = if full.is_some() { (Fate::Conflicts, full.as_ref()) } else { (fate, why) };
         let conflicts = known.map_or((Vec::new(), 0), |known| (known.fit.conflicts.clone(), known.fit.conflicts_total));
         Ok(CloneOutcome {
             id: clone.id,
@@ -332,6 +334,26 @@ fn outcome(
         })
     };
     Ok(RepointOutcome { version: version.clone(), clones: clones.iter().map(one).collect::<Result<_>>()? })
+}
+
+/// Why a clone has no room for what is to become of it.
+fn no_room(
+    clone: &Arc<CloneRecord>,
+    fate: Fate,
+    version: VersionNumber,
+    sealed: &Sealed,
+    kept: &Kept,
+) -> Option<Arc<str>> {
+    if !clone.is_nearly_full() {
+        return None;
+    }
+    let shown = match fate {
+        Fate::Switched | Fate::Discarded => Shown::Same(Content::of_version(version)),
+        Fate::Kept => Shown::Kept { version, fitted: kept.fittings(std::iter::once(clone)) },
+        Fate::Preserved => Shown::Preserved(kept.get(clone.id)?.preserved(clone).into_iter().collect()),
+        _ => return None,
+    };
+    clone.check_switch(&ViewSwitch::of_one(clone, shown, sealed), 0).err().map(|error| error.to_string().into())
 }
 
 /// The first of a list of clones, and how many more there are.

@@ -80,7 +80,7 @@ fn outdated(state: &State, window: Duration, now: Time) -> Vec<Arc<SnapshotRecor
     let over = |snapshot: &SnapshotRecord| {
         let operation = snapshot.operation.and_then(|id| state.operation(id));
         // An operation that ended late may be rolled back for as long as any other.
-        let since = operation.map_or(snapshot.created, |operation| operation.since.max(snapshot.created));
+        let since = operation.map_or(snapshot.created, |operation| operation.last_step().max(snapshot.created));
         operation.is_none_or(|operation| operation.ended()) && is_older(since, window, now)
     };
     // What somebody gave a label is his.
@@ -93,8 +93,8 @@ fn forgettable(state: &State, keep: Retention, now: Time) -> Vec<OperationId> {
     let (mut newer, mut clones) = (0, 0);
     let mut goes = |operation: &OperationRecord| {
         let full = newer >= MAX_ENDED || clones + operation.count_clones() > MAX_ENDED_CLONES;
-        let surplus = newer >= keep.operations || is_older(operation.since, keep.age, now);
-        let settled = is_older(operation.since, keep.window, now) && still_staged(state, operation).is_empty();
+        let surplus = newer >= keep.operations || is_older(operation.last_step(), keep.age, now);
+        let settled = is_older(operation.last_step(), keep.window, now) && still_staged(state, operation).is_empty();
         let goes = full || (surplus && settled);
         if !goes {
             newer += 1;

@@ -22,7 +22,7 @@ use crate::image::operation::{
 };
 use crate::image::record::{CloneRecord, ExportId, OperationId, VersionNumber};
 use crate::image::state::State;
-use crate::image::switch::{Content, Sealed, Shown};
+use crate::image::switch::{Content, Sealed, Shown, ViewSwitch};
 
 /// What a rollback did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,24 +38,31 @@ pub struct RollbackDone {
 impl Fleet {
     /// Undo what an operation did to its clones; at most `max_left` may stay as they are.
     pub async fn rollback(&self, of: OperationId, max_left: usize) -> Result<RollbackDone> {
-        let choose = move |state: &State| {
-            let operation = state.find_operation(of)?;
-            check(operation)?;
-            let ours = |(id, fate, _): (ExportId, Fate, VersionNumber)| {
-                let clone = state.clone_by_id(id)?;
-                let switched = fate.switches() || clone.view.operation == Some(of);
-                switched.then(|| clone.clone())
-            };
-            Ok(operation.outcomes_of_clones().filter_map(ours).collect())
-        };
+        let choose = move |state: &State| switched_by(state, of);
         let who = self.who.clone();
         let run = move |draft: &mut Draft, clones: &[Arc<CloneRecord>], sealed: &Sealed| {
+            // While this one waited, some may have been activated.
+            let ids = |clones: &[Arc<CloneRecord>]| clones.iter().map(|clone| clone.id).collect::<Vec<_>>();
+            if ids(&switched_by(draft, of)?) != ids(clones) {
+                return Ok(None);
+            }
             let operation = draft.find_operation(of)?.clone();
-            check(&operation)?;
-            roll_back(draft, &operation, &who, clones, sealed, max_left)
+            roll_back(draft, &operation, &who, clones, sealed, max_left).map(Some)
         };
-        self.at_one_instant("roll back", Freeze::ViewsAndPins, choose, run).await
+        self.until_at_one_instant("roll back", Freeze::ViewsAndPins, choose, run).await
     }
+}
+
+/// The clones of an operation that can be undone, as far as it has switched them.
+fn switched_by(state: &State, of: OperationId) -> Result<Vec<Arc<CloneRecord>>> {
+    let operation = state.find_operation(of)?;
+    check(operation)?;
+    let ours = |(id, fate, _): (ExportId, Fate, VersionNumber)| {
+        let clone = state.clone_by_id(id)?;
+        let switched = fate.switches() || clone.view.operation == Some(of);
+        switched.then(|| clone.clone())
+    };
+    Ok(operation.outcomes_of_clones().filter_map(ours).collect())
 }
 
 /// Refuse what still goes on, or has been undone.
@@ -82,7 +89,8 @@ fn roll_back(
     let known: HashMap<_, _> = of.outcomes_of_clones().map(|(id, fate, from)| (id, (fate, from))).collect();
     let (mut back, mut contents, mut left) = (Vec::new(), Vec::new(), Vec::new());
     for clone in clones {
-        match before(draft, of.id, clone, known.get(&clone.id).copied()) {
+        let content = before(draft, of.id, clone, known.get(&clone.id).copied());
+        match content.and_then(|content| with_room(clone, content, sealed)) {
             Ok(content) => {
                 back.push(clone);
                 contents.push(content);
@@ -139,6 +147,14 @@ fn before(
         Some((_, from)) => Err(format!("v{from}, which it showed, was removed")),
         None => Err(format!("its snapshot {} was removed", of.snapshot_name())),
     }
+}
+
+fn with_room(clone: &Arc<CloneRecord>, content: Content, sealed: &Sealed) -> Result<Content, String> {
+    if clone.is_nearly_full() {
+        let switch = ViewSwitch::of_one(clone, Shown::Each(vec![content.clone()]), sealed);
+        clone.check_switch(&switch, 0).map_err(|error| error.to_string())?;
+    }
+    Ok(content)
 }
 
 fn cannot(of: OperationId, left: &[(&Arc<CloneRecord>, String)]) -> Error {

@@ -98,7 +98,8 @@ impl Fleet {
             };
             let same = SnapshotRecord::clone(draft.find_snapshot(clone, of)?);
             let (id, name): (_, Arc<str>) = (SnapshotId(draft.new_id()?), operation.snapshot_name().into());
-            let copy = SnapshotRecord { id, name, labels: Arc::default(), operation: Some(operation), ..same };
+            let (created, labels) = (draft.now(), Arc::default());
+            let copy = SnapshotRecord { id, name, created, labels, operation: Some(operation), ..same };
             draft.apply(Change::PutSnapshot(copy.clone()))?;
             Ok(TakenSnapshot { clone: clone.clone(), snapshot: Arc::new(copy) })
         };
@@ -202,6 +203,10 @@ fn restore(
     let operation = OperationId(draft.new_id()?);
     let mut before = snapshot_before(draft, operation, &[clone], sealed)?;
     switch(draft, &[clone], Shown::Same(snapshot.content()), operation, sealed)?;
+    if let Some(staged) = clone.staged.clone().filter(|_| draft.planned(clone.id).is_some()) {
+        // Its wave comes all the same.
+        draft.apply(Change::Stage { clones: vec![clone.id], staged: Some(staged) })?;
+    }
     let before = before.pop().ok_or_else(|| Error::internal("the snapshot before a restore is not there"))?;
     let whole = Whole {
         kind: OperationKind::Restore,

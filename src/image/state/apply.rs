@@ -61,7 +61,7 @@ impl State {
             Change::PutOperation(operation) => self.put_operation(operation)?,
             Change::Advance(advance) => self.advance(advance)?,
             Change::RemoveOperation(id) => self.remove_operation(*id)?,
-            Change::Settle { operation, clones } => self.settle(*operation, clones)?,
+            Change::Settle { operation, at, clones } => self.settle(*operation, *at, clones)?,
             Change::DropViews { clones, views, sealed } => {
                 let mut views = views.iter();
                 self.edit_clones(clones, |clone| {

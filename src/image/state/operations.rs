@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::State;
 use super::apply::impossible;
+use crate::env::Time;
 use crate::error::{Error, Result};
 use crate::image::operation::{Advance, GoneClone, OperationRecord, Settled};
 use crate::image::record::{CloneRecord, ExportId, OperationId};
@@ -53,9 +54,9 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn settle(&mut self, id: OperationId, clones: &[Settled]) -> Result<()> {
+    pub(super) fn settle(&mut self, id: OperationId, at: Time, clones: &[Settled]) -> Result<()> {
         let operation = self.operations.get_mut(&id).ok_or_else(|| no_operation(id))?;
-        Arc::make_mut(operation).settle(clones);
+        Arc::make_mut(operation).settle(clones, at);
         for settled in clones {
             self.forget_planned_clone(settled.id, id);
         }

@@ -284,7 +284,7 @@ fn the_former_view_keeps_what_its_top_held_and_a_turn_names_both_sides() {
 }
 
 fn turn(view: u64, layers: Vec<Layer>) -> Turn {
-    Turn { view, all: false, layers, written: Vec::new(), except: Vec::new(), returned: None }
+    Turn { view, all: false, layers, written: Vec::new(), except: Vec::new(), returned: Vec::new() }
 }
 
 #[test]

@@ -191,7 +191,12 @@ impl World {
         let oldest_first: Vec<_> = self.clone.pins.iter().rev().map(|pin| pin.view.number).collect();
         for view in oldest_first {
             let wanted = rng.random_range(0..3) == 0;
-            if wanted && self.clone.held_back_by(view, &sealed, |older| going.contains(&older)).is_none() {
+            if wanted
+                && self
+                    .clone
+                    .held_back_by(view, |view| sealed.is_private(view), |older| going.contains(&older))
+                    .is_none()
+            {
                 going.push(view);
             }
         }

@@ -18,6 +18,8 @@ const MAX_STEP_SECS: i64 = 3600;
 
 /// Snapshots that one entry of the audit log tells.
 const MAX_TOLD: usize = 16;
+/// Uptime after which the wall clock is believed.
+const SETTLING: Duration = Duration::from_secs(3600);
 
 pub struct Prune {
     fleet: Arc<Fleet>,
@@ -33,8 +35,13 @@ impl Prune {
         Self { fleet, env, keep, begun }
     }
 
-    /// Whether the wall clock went on about as time did: else nothing is judged by its age.
-    fn is_steady(&self) -> bool {
+    /// Whether the wall clock went on about as time did, since it had the time to be set after a start: else
+    /// nothing is judged by its age.
+    fn is_steady(&mut self) -> bool {
+        if self.env.clock.uptime() < SETTLING {
+            self.begun = (self.env.clock.now(), self.env.clock.uptime());
+            return false;
+        }
         let (wall, uptime) = self.begun;
         let passed = (self.env.clock.uptime() - uptime).as_secs();
         let shown = self.env.clock.now().secs.saturating_sub(wall.secs);

@@ -150,6 +150,9 @@ async fn a_pin_with_private_writes_waits_for_the_older_ones() {
     let mut scene = Scene::new(3).await;
     scene.told.resolved.lock().insert(2, scene.now() + HOUR);
     assert_eq!(scene.after(DAY).await, [3, 2], "the oldest goes by itself, the newest is held back");
+    scene.world.clock.advance(Duration::from_secs(60));
+    scene.pins.look();
+    assert_eq!(scene.pins.todo, [], "what is held back is not asked for in vain");
     assert_eq!(scene.after(HOUR + Duration::from_secs(1)).await, [0; 0]);
     scene.world.assert_clean().await;
 }

@@ -29,11 +29,7 @@ impl<'a> Copy<'a> {
         self.write(Durability::Buffered)
     }
 
-    pub fn put(&mut self, key: Key, value: bytes::Bytes) -> Result<()> {
-        self.put_at(key, value, self.position)
-    }
-
-    /// As written at an earlier position.
+    /// As written at a position up to the last one.
     pub fn put_at(&mut self, key: Key, value: bytes::Bytes, position: Position) -> Result<()> {
         let version = Version { position, value: Some(value) };
         self.delta.add(&key, &version.value, 1)?;

@@ -45,6 +45,7 @@ impl Fit {
             objects: BTreeMap::new(),
             said: BTreeSet::new(),
             returned: BTreeSet::new(),
+            removed_dirs: BTreeSet::new(),
             fit: Self::default(),
         };
         for (at, name) in &survey.names {
@@ -121,6 +122,8 @@ pub(super) struct Fitter<'a> {
     pub said: BTreeSet<Ino>,
     /// Objects that come back as the version to come has them.
     pub returned: BTreeSet<Ino>,
+    /// Directories of both versions that the view removed, or hides.
+    pub removed_dirs: BTreeSet<Ino>,
     pub fit: Fit,
 }
 
@@ -327,6 +330,10 @@ impl Fitter<'_> {
         });
         if was_there && settled.is_none() {
             self.tell_lost(ino, base.as_ref(), mine.as_ref())?;
+        }
+        if named > 1 && settled.as_ref().is_some_and(Node::is_dir) {
+            // It cannot be in two places.
+            self.tell(Told { undecidable: true, ..Told::object(ino) }, Did::Renamed, Did::Renamed)?;
         }
         let same = match (&settled, &shown) {
             (Some(a), Some(b)) => Facts::of_node(a) == Facts::of_node(b) && (a.base, a.parent) == (b.base, b.parent),

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::Rebase;
 use super::sight::Sight;
 use super::survey::{Gains, Name, Object, check_rows};
+use super::{FITS, RETURNED, Rebase};
 use crate::error::{Error, ErrorKind, Result};
 use crate::manifest::{Cookie, FileKind, Ino, MAX_DEPTH};
 use crate::overlay::paths::joined;
-use crate::overlay::{Node, OverlayStore};
+use crate::overlay::{Node, OverlayStore, Position};
 
 /// Paths of directories that are remembered.
 const MAX_PATHS: usize = 4096;
@@ -26,23 +26,42 @@ pub struct Choice {
     /// Directories above, and what keeps some of its names: as the version has them, with the names that are
     /// preserved.
     pub above: BTreeMap<Ino, Node>,
+    /// Those of the latter that were removed.
+    pub returned: BTreeSet<Ino>,
+}
+
+impl Choice {
+    /// The last position of the layer that holds it.
+    pub fn upto(&self) -> Position {
+        if self.returned.is_empty() { FITS } else { RETURNED }
+    }
+
+    pub fn position(&self, ino: Ino) -> Position {
+        if self.returned.contains(&ino) { RETURNED } else { FITS }
+    }
 }
 
 /// Choose what lies at or below `paths`, which are normalised. Blocks.
 pub fn choose(store: &OverlayStore, rebase: &Rebase, paths: &[String]) -> Result<Choice> {
     let sight = Sight::new(store, rebase)?;
-    let mut chooser = Chooser { sight, paths, known: HashMap::new(), names: BTreeMap::new(), objects: BTreeSet::new() };
+    let mut chooser = Chooser {
+        sight,
+        paths,
+        known: HashMap::new(),
+        names: BTreeMap::new(),
+        objects: BTreeSet::new(),
+        homes: BTreeSet::new(),
+    };
     let private = chooser.sight.private.clone();
     for name in private.names() {
         let name = name?;
         chooser.name(name.dir, name.cookie)?;
     }
-    for dir in chooser.names.keys().map(|(dir, _)| *dir).collect::<BTreeSet<_>>() {
-        chooser.place(dir, 0)?;
-    }
     for object in private.objects() {
         chooser.object(object?.ino)?;
     }
+    let named: Vec<_> = chooser.names.keys().map(|(dir, _)| *dir).collect();
+    chooser.place(named)?;
     chooser.finish()
 }
 
@@ -54,6 +73,8 @@ struct Chooser<'a> {
     names: BTreeMap<(Ino, Cookie), Name>,
     /// Objects that are chosen by a name that did not change, or to which a chosen name leads.
     objects: BTreeSet<Ino>,
+    /// Directories with such a name that did not change.
+    homes: BTreeSet<Ino>,
 }
 
 impl Chooser<'_> {
@@ -75,18 +96,7 @@ impl Chooser<'_> {
 
     /// Whether a name of a directory is at or below one of the paths.
     fn is_chosen(&mut self, dir: Ino, name: &[u8]) -> Result<bool> {
-        if !self.known.contains_key(&dir) {
-            let path = match dir {
-                Ino::ROOT => Vec::new(),
-                _ => self.sight.path_of_dir(dir)?,
-            };
-            if self.known.len() == MAX_PATHS {
-                self.known.clear();
-            }
-            self.known.insert(dir, path);
-        }
-        let above = self.known.get(&dir).map_or(&[][..], Vec::as_slice);
-        let path = joined(above, name);
+        let path = joined(self.path_of_dir(dir)?, name);
         let covers = |folder: &String| {
             let rest = path.strip_prefix(folder.as_bytes());
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
@@ -94,23 +104,47 @@ impl Chooser<'_> {
         Ok(self.paths.iter().any(covers))
     }
 
-    /// See that a directory in which something is preserved is where it was.
-    fn place(&mut self, dir: Ino, depth: usize) -> Result<()> {
-        if depth == MAX_DEPTH {
-            return Err(Error::corrupt(format!("directory {} is deeper than {MAX_DEPTH}", dir.0)));
+    /// The path of a directory, from that of one above it that is known.
+    fn path_of_dir(&mut self, dir: Ino) -> Result<&[u8]> {
+        if self.known.len() >= MAX_PATHS {
+            self.known.clear();
         }
-        if self.sight.node(dir)?.is_none() {
-            return Ok(());
+        let (mut way, mut at) = (Vec::new(), dir);
+        while at != Ino::ROOT && !self.known.contains_key(&at) {
+            if way.len() == MAX_DEPTH {
+                return Err(Error::corrupt(format!("directory {} is deeper than {MAX_DEPTH}", dir.0)));
+            }
+            let Some((parent, entry)) = self.sight.home(at)? else { break };
+            way.push((at, entry.name));
+            at = parent;
         }
-        let Some((parent, entry)) = self.sight.home(dir)? else { return Ok(()) };
-        let name = self.sight.name(parent, entry.cookie)?;
-        if name.mine == name.base {
-            return Ok(());
+        let mut path = self.known.get(&at).cloned().unwrap_or_default();
+        for (dir, name) in way.into_iter().rev() {
+            path = joined(&path, &name);
+            self.known.insert(dir, path.clone());
         }
-        if !self.names.contains_key(&(parent, entry.cookie)) {
-            self.choose(parent, entry.cookie, name)?;
+        Ok(self.known.get(&dir).map_or(&[], Vec::as_slice))
+    }
+
+    /// See that directories in which something is preserved are where they were, and those above them.
+    fn place(&mut self, dirs: Vec<Ino>) -> Result<()> {
+        let mut left: Vec<_> = dirs.into_iter().chain(std::mem::take(&mut self.homes)).collect();
+        let mut placed = BTreeSet::new();
+        while let Some(dir) = left.pop() {
+            if !placed.insert(dir) || self.sight.node(dir)?.is_none() {
+                continue;
+            }
+            let Some((parent, entry)) = self.sight.home(dir)? else { continue };
+            let name = self.sight.name(parent, entry.cookie)?;
+            if name.mine != name.base {
+                if !self.names.contains_key(&(parent, entry.cookie)) {
+                    self.choose(parent, entry.cookie, name)?;
+                }
+                left.push(parent);
+            }
+            check_rows(placed.len() + left.len())?;
         }
-        self.place(parent, depth + 1)
+        Ok(())
     }
 
     /// An object of the version that has, at a path that is preserved, the name that it had.
@@ -126,10 +160,11 @@ impl Chooser<'_> {
             let Some(entry) = self.sight.shown(dir, cookie)?.filter(|entry| entry.ino == ino) else { continue };
             if ino != Ino::ROOT && self.is_chosen(dir, &entry.name)? {
                 self.objects.insert(ino);
+                self.homes.insert(dir);
                 break;
             }
         }
-        check_rows(self.names.len() + self.objects.len())
+        check_rows(self.names.len() + self.objects.len() + self.homes.len())
     }
 
     fn finish(mut self) -> Result<Choice> {
@@ -161,6 +196,7 @@ impl Chooser<'_> {
             if self.objects.contains(&ino) && !comes_back {
                 choice.objects.insert(ino, nlink);
             } else if let Some(base) = base {
+                choice.returned.extend((comes_back && !dir).then_some(ino));
                 choice.above.insert(ino, Node { nlink, ..Node::of_image(base) });
             }
         }

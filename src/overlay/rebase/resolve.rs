@@ -6,7 +6,7 @@ use super::fit::{Fitter, Told};
 use super::survey::{Facts, Name, Object, check_rows};
 use super::{Did, Winner};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, MAX_DEPTH, MAX_NAME, MAX_TIES};
+use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, MAX_NAME, MAX_TIES};
 use crate::overlay::Node;
 
 /// Names that are tried for a copy beside a file.
@@ -21,7 +21,7 @@ impl Fitter<'_> {
         }
         self.tell(Told::name(at.0, &mine.name), did(name.base.as_ref(), Some(mine)), Did::Removed)?;
         self.decide_name(at, Some(mine.clone()));
-        self.revive(at.0, 0)
+        self.revive(at.0)
     }
 
     /// A name that both sides changed, each in its way.
@@ -36,14 +36,14 @@ impl Fitter<'_> {
             Some(Winner::Image { .. }) => {
                 self.decide_name(at, theirs.clone());
                 if theirs.is_some() {
-                    self.bring_back_dir(at.0, 0)?;
+                    self.bring_back_dir(at.0)?;
                 }
                 mine.as_ref().map_or(Ok(()), |mine| self.save_at(at, mine))
             }
             _ => {
                 self.decide_name(at, mine.clone());
                 // In a directory that the image does not have any more.
-                if mine.is_some() && self.sight.is_homeless(at.0)? { self.revive(at.0, 0) } else { Ok(()) }
+                if mine.is_some() && self.sight.is_homeless(at.0)? { self.revive(at.0) } else { Ok(()) }
             }
         }
     }
@@ -79,7 +79,7 @@ impl Fitter<'_> {
         if clone_wins {
             for (at, entry) in left {
                 self.decide_name(at, Some(entry));
-                self.revive(at.0, 0)?;
+                self.revive(at.0)?;
             }
             return Ok(());
         }
@@ -103,7 +103,7 @@ impl Fitter<'_> {
             let image = self.fate(&[at])?;
             self.tell(Told::object(ino), Did::Attributes, image)?;
             if !matches!(self.winner, Some(Winner::Image { .. })) {
-                return self.revive(ino, 0);
+                return self.revive(ino);
             }
             self.objects.entry(ino).or_insert(None);
         } else {
@@ -118,6 +118,9 @@ impl Fitter<'_> {
     pub(super) fn removed(&mut self, ino: Ino, base: &Inode, theirs: &Inode) -> Result<()> {
         let (was, is) = (Facts::of_image(base), Facts::of_image(theirs));
         let dir = theirs.kind == FileKind::Directory;
+        if dir {
+            self.removed_dirs.insert(ino);
+        }
         let left = if dir { self.sight.left_in(ino)? } else { Vec::new() };
         if was.rights() == is.rights() && left.is_empty() && self.sight.names_left(ino, theirs)?.is_empty() {
             return Ok(());
@@ -125,7 +128,7 @@ impl Fitter<'_> {
         let image = if left.is_empty() { Did::Attributes } else { Did::Changed };
         self.tell(Told { disk_image: theirs.disk_image, ..Told::object(ino) }, Did::Removed, image)?;
         match self.winner {
-            Some(Winner::Image { .. }) => self.bring_back(ino, theirs, 0),
+            Some(Winner::Image { .. }) => self.bring_back(ino, theirs),
             _ => self.keep_removed(ino, theirs),
         }
     }
@@ -152,41 +155,46 @@ impl Fitter<'_> {
         Ok(())
     }
 
-    /// The names in directories of the version to come that nobody sees then do not count for what has others.
+    /// The names in directories of the version to come that nobody sees do not count for what has others.
     pub(super) fn leave_out_hidden(&mut self) -> Result<()> {
+        let (from, to) = (self.sight.from, self.sight.to);
         let mut left = self.hidden_dirs()?;
         let (mut hidden, mut known) = (BTreeSet::new(), Vec::new());
         while let Some(dir) = left.pop() {
             hidden.insert(dir);
-            for entry in self.sight.left_in(dir)? {
-                let Object { mine, theirs, .. } = self.sight.object(entry.ino)?;
+            for entry in self.sight.entries_over(to, dir)? {
                 let is_dir = entry.kind == FileKind::Directory;
-                if mine.is_some() || (!is_dir && theirs.is_some_and(|theirs| theirs.nlink > 1)) {
-                    known.push((dir, entry));
+                let is_new = self.sight.entry(from, dir, entry.cookie)?.as_ref() != Some(&entry);
+                let Object { mine, theirs, .. } = self.sight.object(entry.ino)?;
+                let moved = is_new && mine.is_some();
+                if moved || (!is_dir && theirs.is_some_and(|theirs| theirs.nlink > 1)) {
+                    known.push((dir, entry, moved));
                 } else if is_dir {
                     left.push(entry.ino);
                 }
             }
             check_rows(left.len() + hidden.len() + known.len())?;
         }
-        for (dir, entry) in known {
-            if !self.names.contains_key(&(dir, entry.cookie)) && self.is_known(entry.ino, &hidden)? {
+        for (dir, entry, moved) in known {
+            let decided = self.names.contains_key(&(dir, entry.cookie));
+            if !decided && (moved || self.has_name_outside(entry.ino, &hidden)?) {
                 self.decide_name((dir, entry.cookie), None);
             }
         }
         Ok(())
     }
 
-    /// Whether an object of the version to come is in the view, or has a name elsewhere.
-    fn is_known(&mut self, ino: Ino, hidden: &BTreeSet<Ino>) -> Result<bool> {
+    /// Whether a file of the version to come has a name elsewhere.
+    fn has_name_outside(&mut self, ino: Ino, hidden: &BTreeSet<Ino>) -> Result<bool> {
         let to = self.sight.to;
-        let Object { mine: None, theirs: Some(theirs), .. } = self.sight.object(ino)? else { return Ok(true) };
+        let Some(theirs) = self.sight.inode(to, ino)? else { return Ok(false) };
         Ok(self.sight.names(to, ino, &theirs)?.iter().any(|(dir, _)| !hidden.contains(dir)))
     }
 
-    /// Directories of the version to come that have lost their place to what the view has or removed there.
+    /// Directories of the version to come that have lost their place to what the view has or removed there,
+    /// now or before.
     fn hidden_dirs(&mut self) -> Result<Vec<Ino>> {
-        let mut dirs: BTreeSet<Ino> = self.objects.iter().filter(|(_, it)| it.is_none()).map(|(ino, _)| *ino).collect();
+        let mut dirs = std::mem::take(&mut self.removed_dirs);
         for (at, decided) in &self.names {
             let to = self.sight.to;
             let theirs = self.sight.entry(to, at.0, at.1)?.filter(|theirs| decided.as_ref() != Some(theirs));
@@ -209,25 +217,45 @@ impl Fitter<'_> {
         Ok(hidden)
     }
 
-    /// It is there again, as the version to come has it.
-    fn bring_back(&mut self, ino: Ino, theirs: &Inode, depth: usize) -> Result<()> {
-        check_depth(ino, depth)?;
+    /// It is there again, as the version to come has it, and so are the directories above.
+    fn bring_back(&mut self, ino: Ino, theirs: &Inode) -> Result<()> {
         let to = self.sight.to;
-        self.give_back(ino, theirs);
-        for (dir, cookie) in self.sight.names(to, ino, theirs)? {
-            let entry = self.sight.entry(to, dir, cookie)?;
-            let Name { base, mine, .. } = self.sight.name(dir, cookie)?;
-            match mine.filter(|mine| base.as_ref() != Some(mine)) {
-                Some(other) if other.ino != ino => {
-                    self.save_beside(dir, &other)?;
-                    self.decide_name((dir, cookie), entry);
-                }
-                Some(_) => {}
-                None => self.decide_name((dir, cookie), entry),
+        let mut back = vec![(ino, theirs.clone())];
+        while let Some((ino, theirs)) = back.pop() {
+            if self.is_decided_there(ino) {
+                continue;
             }
-            self.bring_back_dir(dir, depth + 1)?;
+            self.give_back(ino, &theirs);
+            for (dir, cookie) in self.sight.names(to, ino, &theirs)? {
+                self.bring_back_name(ino, (dir, cookie))?;
+                back.extend(self.removed_dir(dir)?);
+            }
         }
         Ok(())
+    }
+
+    /// What the clone put in the place is saved.
+    fn bring_back_name(&mut self, ino: Ino, (dir, cookie): (Ino, Cookie)) -> Result<()> {
+        let to = self.sight.to;
+        let entry = self.sight.entry(to, dir, cookie)?;
+        if self.names.get(&(dir, cookie)) == Some(&entry) {
+            return Ok(());
+        }
+        let Name { base, mine, .. } = self.sight.name(dir, cookie)?;
+        match mine.filter(|mine| base.as_ref() != Some(mine)) {
+            Some(other) if other.ino != ino => {
+                self.save_beside(dir, &other)?;
+                self.decide_name((dir, cookie), entry);
+            }
+            Some(_) => {}
+            None => self.decide_name((dir, cookie), entry),
+        }
+        Ok(())
+    }
+
+    /// Whether an object was decided to be there.
+    fn is_decided_there(&self, ino: Ino) -> bool {
+        matches!(self.objects.get(&ino), Some(Some(_)))
     }
 
     /// An object is to be as the version to come has it, whatever the layers say of its data. Whoever held it
@@ -253,44 +281,40 @@ impl Fitter<'_> {
         Ok(())
     }
 
+    /// A directory that the view removed, and both versions have.
+    fn removed_dir(&mut self, dir: Ino) -> Result<Option<(Ino, Inode)>> {
+        let Object { base, mine, theirs } = self.sight.object(dir)?;
+        let removed = base.is_some() && mine.is_none() && !self.is_decided_there(dir);
+        Ok(theirs.filter(|_| removed).map(|theirs| (dir, theirs)))
+    }
+
     /// [`bring_back`](Self::bring_back) a directory that the view removed.
-    fn bring_back_dir(&mut self, dir: Ino, depth: usize) -> Result<()> {
-        let there = matches!(self.objects.get(&dir), Some(Some(_))) || self.sight.node(dir)?.is_some();
-        match self.sight.inode(self.sight.to, dir)? {
-            Some(theirs) if !there => self.bring_back(dir, &theirs, depth),
-            _ => Ok(()),
-        }
+    fn bring_back_dir(&mut self, dir: Ino) -> Result<()> {
+        self.removed_dir(dir)?.map_or(Ok(()), |(dir, theirs)| self.bring_back(dir, &theirs))
     }
 
     /// See that a directory of the view is there, whatever the image says, and where it was; if the image is
-    /// to win, under another name beside.
-    fn revive(&mut self, dir: Ino, depth: usize) -> Result<()> {
-        check_depth(dir, depth)?;
-        if !self.sight.is_homeless(dir)? || matches!(self.objects.get(&dir), Some(Some(_))) {
-            return Ok(());
-        }
-        let lost = || Error::corrupt(format!("directory {} is named but not there", dir.0));
-        let node = self.sight.node(dir)?.ok_or_else(lost)?;
-        let (parent, entry) = self.sight.home(dir)?.ok_or_else(lost)?;
-        self.objects.insert(dir, Some(node));
-        if self.sight.is_homeless(parent)? {
-            self.decide_name((parent, entry.cookie), Some(entry));
-            return self.revive(parent, depth + 1);
-        }
-        match self.winner {
-            Some(Winner::Image { .. }) => self.save_beside(parent, &entry),
-            _ => {
-                self.decide_name((parent, entry.cookie), Some(entry));
-                Ok(())
+    /// to win, under another name beside. So for all above it.
+    fn revive(&mut self, mut dir: Ino) -> Result<()> {
+        while self.sight.is_homeless(dir)? && !self.is_decided_there(dir) {
+            let lost = || Error::corrupt(format!("directory {} is named but not there", dir.0));
+            let node = self.sight.node(dir)?.ok_or_else(lost)?;
+            let (parent, entry) = self.sight.home(dir)?.ok_or_else(lost)?;
+            self.objects.insert(dir, Some(node));
+            if !self.sight.is_homeless(parent)? && matches!(self.winner, Some(Winner::Image { .. })) {
+                return self.save_beside(parent, &entry);
             }
+            self.decide_name((parent, entry.cookie), Some(entry));
+            dir = parent;
         }
+        Ok(())
     }
 
     /// Save the object of a name of the view that the image is to have.
     fn save_at(&mut self, at: (Ino, Cookie), entry: &Entry) -> Result<()> {
         if self.sight.is_homeless(at.0)? {
             self.decide_name(at, Some(entry.clone()));
-            return self.revive(at.0, 0);
+            return self.revive(at.0);
         }
         self.save_beside(at.0, entry)
     }
@@ -354,13 +378,5 @@ fn did(base: Option<&Entry>, now: Option<&Entry>) -> Did {
         (_, None) => Did::Removed,
         (None, Some(_)) => Did::Added,
         (Some(_), Some(_)) => Did::Changed,
-    }
-}
-
-fn check_depth(ino: Ino, depth: usize) -> Result<()> {
-    if depth < MAX_DEPTH {
-        Ok(())
-    } else {
-        Err(Error::corrupt(format!("directory {} is deeper than {MAX_DEPTH}", ino.0)))
     }
 }

@@ -91,19 +91,34 @@ impl<'a> Sight<'a> {
         Ok(false)
     }
 
-    /// Whether some layer has data of a file of the version before, or cut some off.
+    /// Whether some layer has data of a file of the version before, or cut some off, since it was last removed.
     pub fn has_data(&self, ino: Ino, image: &Inode) -> Result<bool> {
-        for layer in self.layers {
+        for layer in self.layers.iter().rev() {
             let version = self.store.index.at(layer.overlay, &Key::node(ino), layer.upto)?;
-            let state = version.and_then(|version| NodeState::decode(version.value.as_ref()?, Level::New));
-            if matches!(state, Some(NodeState::Present(node)) if node.has_private_data(Some(image))) {
-                return Ok(true);
-            }
-            if !self.store.index.keys(layer.overlay, Key::bucket(ino, 0), Key::bucket(ino, u64::MAX), 1)?.is_empty() {
-                return Ok(true);
+            match version.and_then(|version| NodeState::decode(version.value.as_ref()?, Level::New)) {
+                Some(NodeState::Present(node)) if node.has_private_data(Some(image)) => return Ok(true),
+                Some(NodeState::Removed | NodeState::Absent) => return Ok(false),
+                _ if self.has_buckets(layer, ino)? => return Ok(true),
+                _ => {}
             }
         }
         Ok(false)
+    }
+
+    fn has_buckets(&self, layer: &Layer, ino: Ino) -> Result<bool> {
+        let (mut from, to) = (Key::bucket(ino, 0), Key::bucket(ino, u64::MAX));
+        loop {
+            let keys = self.store.index.keys(layer.overlay, from, to, PAGE)?;
+            for key in &keys {
+                if self.store.index.at(layer.overlay, key, layer.upto)?.is_some_and(|version| version.value.is_some()) {
+                    return Ok(true);
+                }
+            }
+            match keys.last().and_then(Key::next) {
+                Some(next) if keys.len() == PAGE => from = next,
+                _ => return Ok(false),
+            }
+        }
     }
 
     /// Visit the keys of one kind of a layer that were changed after `after`.
@@ -116,16 +131,20 @@ impl<'a> Sight<'a> {
     ) -> Result<()> {
         let (mut from, to) = range.into_inner();
         loop {
-            let keys = self.store.index.keys(layer.overlay, from, to, PAGE)?;
-            for key in &keys {
-                let version = self.store.index.at(layer.overlay, key, layer.upto)?;
+            let heads = self.store.index.heads(layer.overlay, from, to, PAGE)?;
+            let (last, is_full) = (heads.last().map(|(key, _)| *key), heads.len() == PAGE);
+            for (key, head) in heads {
+                let version = match head.position <= layer.upto {
+                    true => Some(head),
+                    false => self.store.index.at(layer.overlay, &key, layer.upto)?,
+                };
                 // What says nothing any more may have said something when it was looked at.
                 if version.is_some_and(|v| v.position > after && (v.value.is_some() || after > 0)) {
-                    visit(self, *key)?;
+                    visit(self, key)?;
                 }
             }
-            match keys.last().and_then(Key::next) {
-                Some(next) if keys.len() == PAGE => from = next,
+            match last.as_ref().and_then(Key::next) {
+                Some(next) if is_full => from = next,
                 _ => return Ok(()),
             }
         }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Rebase;
 use super::sight::{Sight, all_of};
 use crate::error::{Error, ErrorKind, Result};
-use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode};
+use crate::manifest::{Cookie, Entry, FileKind, Ino, Inode, Manifest};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::{Layer, Node, OverlayStore};
 
@@ -129,14 +129,14 @@ impl Sight<'_> {
         Ok(Object { base: self.inode(self.from, ino)?, mine: self.node(ino)?, theirs: self.inode(self.to, ino)? })
     }
 
-    /// Whether something of an object that the view removed would show in the version to come: a name in it,
-    /// or one of its own.
+    /// Whether something of an object that the view removed may show in the version to come: something in it,
+    /// or a name of its own.
     pub fn shows_through(&mut self, ino: Ino, theirs: &Inode) -> Result<bool> {
         if self.node(ino)?.is_some() {
             return Ok(false);
         }
-        let filled = theirs.kind == FileKind::Directory && !self.left_in(ino)?.is_empty();
-        Ok(filled || !self.names_left(ino, theirs)?.is_empty())
+        // What lies deep in a directory may have names elsewhere.
+        Ok(theirs.kind == FileKind::Directory || !self.names_left(ino, theirs)?.is_empty())
     }
 
     /// The names that the layers leave an object of the version to come.
@@ -144,8 +144,12 @@ impl Sight<'_> {
         let to = self.to;
         let mut left = Vec::new();
         for (dir, cookie) in self.names(to, ino, theirs)? {
+            let Name { base, mine, .. } = self.name(dir, cookie)?;
             let shown = self.ask_over(to, &mut |tree, fetch| tree.entry_at(fetch, dir, cookie))?;
-            left.extend(shown.filter(|entry| entry.ino == ino).map(|_| (dir, cookie)));
+            // A row that says what was there before leaves the name to the image.
+            if mine == base || shown.is_some_and(|entry| entry.ino == ino) {
+                left.push((dir, cookie));
+            }
         }
         Ok(left)
     }
@@ -155,11 +159,15 @@ impl Sight<'_> {
         Ok(self.inode(self.to, dir)?.is_none() && self.inode(self.from, dir)?.is_some())
     }
 
+    /// The names that the layers leave in a directory of a version.
+    pub fn entries_over(&mut self, manifest: Manifest, dir: Ino) -> Result<Vec<Entry>> {
+        self.ask_over(manifest, &mut |tree, fetch| tree.entries(fetch, dir))
+    }
+
     /// The names that the layers leave in a directory of the version to come, and that are new there.
     pub fn left_in(&mut self, dir: Ino) -> Result<Vec<Entry>> {
-        let entries = self.ask_over(self.to, &mut |tree, fetch| tree.entries(fetch, dir))?;
-        let (from, mut left) = (self.from, Vec::new());
-        for entry in entries {
+        let (from, to, mut left) = (self.from, self.to, Vec::new());
+        for entry in self.entries_over(to, dir)? {
             if self.entry(from, dir, entry.cookie)?.as_ref() != Some(&entry) {
                 left.push(entry);
             }

@@ -13,13 +13,11 @@ use crate::overlay::bucket::Bucket;
 use crate::overlay::index::{Copy, Index, OverlayRow};
 use crate::overlay::keys::{Key, Kind};
 use crate::overlay::node::{Level, NodeState};
-use crate::overlay::rebase::Choice;
+use crate::overlay::rebase::{Choice, FITS};
 use crate::overlay::state::Overlay;
 use crate::overlay::touched::Touched;
 use crate::overlay::{Counts, Layer, OverlayId, Position};
 
-/// The position of everything in a flattened overlay.
-const POSITION: Position = 1;
 /// Rows of one batch.
 const BATCH: usize = 1000;
 
@@ -37,18 +35,19 @@ impl OverlayStore {
         choice: Option<Choice>,
         into: OverlayId,
     ) -> Result<(Layer, Held)> {
-        let held = self.hold(&[Layer { overlay: into, upto: POSITION, counts: Counts::default() }]);
+        let upto = choice.as_ref().map_or(FITS, Choice::upto);
+        let held = self.hold(&[Layer { overlay: into, upto, counts: Counts::default() }]);
         // What is sealed is in the index from here on, at its positions.
         self.flush(Durability::Buffered).await?;
-        self.insert(Overlay::new(into, OverlayRow::default(), vec![POSITION], Touched::Unread));
+        self.insert(Overlay::new(into, OverlayRow::default(), vec![upto], Touched::Unread));
         let index = self.index.clone();
-        let done = tokio::task::spawn_blocking(move || Flatten::new(&index, layers, choice, into).run()).await;
+        let done = tokio::task::spawn_blocking(move || Flatten::new(&index, layers, choice, (into, upto)).run()).await;
         let counts = done.map_err(|e| Error::internal("flattening layers").because(e))??;
         self.find(into)
             .ok_or_else(|| Error::internal("a flattened overlay is gone"))?
             .lock()
-            .restart(OverlayRow { position: POSITION, counts });
-        Ok((Layer { overlay: into, upto: POSITION, counts }, held))
+            .restart(OverlayRow { position: upto, counts });
+        Ok((Layer { overlay: into, upto, counts }, held))
     }
 }
 
@@ -63,9 +62,14 @@ struct Flatten<'a> {
 }
 
 impl<'a> Flatten<'a> {
-    fn new(index: &'a Index, mut layers: Vec<Layer>, choice: Option<Choice>, into: OverlayId) -> Self {
+    fn new(
+        index: &'a Index,
+        mut layers: Vec<Layer>,
+        choice: Option<Choice>,
+        (into, upto): (OverlayId, Position),
+    ) -> Self {
         layers.reverse();
-        Self { index, layers, choice, copy: Copy::new(index, into, POSITION, BATCH), counts: Counts::default() }
+        Self { index, layers, choice, copy: Copy::new(index, into, upto, BATCH), counts: Counts::default() }
     }
 
     fn run(mut self) -> Result<Counts> {
@@ -166,7 +170,8 @@ impl<'a> Flatten<'a> {
 
     fn put_node(&mut self, ino: Ino, state: &NodeState) -> Result<()> {
         self.counts.inodes += 1;
-        self.copy.put(Key::node(ino), state.encode()?)
+        let position = self.choice.as_ref().map_or(FITS, |choice| choice.position(ino));
+        self.copy.put_at(Key::node(ino), state.encode()?, position)
     }
 
     /// Merge the buckets of a file; answers how many bytes they cover.
@@ -183,7 +188,7 @@ impl<'a> Flatten<'a> {
             if !bucket.is_empty() {
                 covered += bucket.covered();
                 self.counts.bytes += bucket.stored();
-                self.copy.put(Key::bucket(ino, number), bucket.encode())?;
+                self.copy.put_at(Key::bucket(ino, number), bucket.encode(), FITS)?;
             }
         }
         Ok(covered)
@@ -215,7 +220,7 @@ impl<'a> Flatten<'a> {
             }
         }
         match self.value(level, &key)? {
-            Some(bytes) => self.copy.put(key, bytes),
+            Some(bytes) => self.copy.put_at(key, bytes, FITS),
             None => Ok(()),
         }
     }
