@@ -90,7 +90,7 @@ impl Servers {
         let fleet = Arc::new(fleet.with_fork_depth(config.clones.max_fork_depth));
         let vfs = ImageVfs::new(catalog, chunks, stores.overlays.clone(), policy, env.clone(), data_dir.clone());
         let vfs = vfs.activating(Fleet::clone(&fleet));
-        let activity = vfs.activity().clone();
+        let (activity, tap) = (vfs.activity().clone(), vfs.tap().clone());
         let nfs = nfs::Server::bind(Arc::new(vfs), nfs_options(config))?;
         let addrs = nfs.local_addrs();
         let socket = config.admin_socket(dir.path());
@@ -109,6 +109,7 @@ impl Servers {
             catalog: stores.catalog.clone(),
             fleet,
             activity,
+            tap,
             chunks: stores.chunks.clone(),
             env: env.clone(),
             data_dir,

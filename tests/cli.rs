@@ -21,5 +21,7 @@ mod private;
 mod refusals;
 #[path = "cli/storm.rs"]
 mod storm;
+#[path = "cli/trace.rs"]
+mod trace;
 #[path = "cli/world.rs"]
 mod world;

@@ -230,7 +230,7 @@ async fn cancel_at_stop(mut stop: watch::Receiver<bool>, progress: Weak<Progress
     }
 }
 
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     // Without a sender nobody is left to want the import: stop too.
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -5,7 +5,8 @@
 //! | `types` | the documents, shared with the command line |
 //! | `router` | which path and method means which handler; limits; who may call |
 //! | `images`, `clones`, `snapshots`, `repoint`, `operations`, `activations`, `pins`, `status` | one function per endpoint, calling one verb of the catalog or the fleet |
-//! | `import`, `diff` | the two answers that are streams of lines |
+//! | `import`, `diff`, `trace`, `warm` | the answers that are streams of lines |
+//! | `fed` | such an answer, made by a task |
 //! | `selection` | which objects a request means |
 //! | `views` | catalog records as documents |
 //! | `audit` | notes every change in the audit log; reads it |
@@ -21,6 +22,7 @@ mod activations;
 mod audit;
 mod clones;
 mod diff;
+mod fed;
 mod images;
 mod import;
 mod operations;
@@ -31,8 +33,10 @@ mod router;
 mod selection;
 mod snapshots;
 mod status;
+mod trace;
 pub mod types;
 mod views;
+mod warm;
 
 use std::net::SocketAddr;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
@@ -50,7 +54,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::image::import::Running as RunningImports;
 use crate::image::{Catalog, Fleet};
 use crate::metrics::ImportCounters;
-use crate::vfs::Activity;
+use crate::vfs::{Activity, Tap};
 
 /// What the handlers work with.
 pub struct Context {
@@ -58,6 +62,8 @@ pub struct Context {
     pub fleet: Arc<Fleet>,
     /// Who uses which clone.
     pub activity: Arc<Activity>,
+    /// Where recordings take what clients ask.
+    pub tap: Arc<Tap>,
     pub chunks: Arc<ChunkStore>,
     pub env: Env,
     pub data_dir: PathBuf,

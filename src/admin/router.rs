@@ -12,6 +12,7 @@ use axum::{Json, Router};
 use super::types::ErrorInfo;
 use super::{
     Context, Peer, activations, audit, clones, diff, images, import, operations, pins, repoint, snapshots, status,
+    trace, warm,
 };
 
 /// Largest request body, in bytes: 100,000 names of the longest kind, and room.
@@ -29,6 +30,7 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/clones", get(clones::list).post(clones::create).patch(clones::label).delete(clones::remove))
         .route("/v1/clones/{name}", get(clones::show))
         .route("/v1/clones/{name}/diff", get(diff::diff_clone))
+        .route("/v1/clones/{name}/trace", get(trace::record).delete(trace::end))
         .route("/v1/clones/{name}/snapshots", get(snapshots::list).delete(snapshots::remove))
         .route("/v1/clones/{name}/snapshots/{snapshot}", patch(snapshots::label))
         .route("/v1/clones/{name}/restore", post(snapshots::restore))
@@ -45,6 +47,7 @@ pub(super) fn router(context: Arc<Context>, allow_uids: Vec<u32>) -> Router {
         .route("/v1/operations/{id}/resume", post(operations::resume))
         .route("/v1/operations/{id}/abort", post(operations::abort))
         .route("/v1/operations/{id}/rollback", post(operations::roll_back))
+        .route("/v1/warm", post(warm::warm))
         .route("/v1/pins", get(pins::list).delete(pins::drop_pins))
         .route("/v1/activations", post(activations::activate).delete(activations::withdraw))
         .route("/v1/audit", get(audit::entries))

@@ -41,6 +41,7 @@ pub(super) async fn usage(State(cx): State<Arc<Context>>) -> Answer<UsageInfo> {
         chunks_quarantined: store.quarantined,
         bytes_cache_used: cache.bytes,
         bytes_cache_capacity: cache.capacity_bytes,
+        bytes_cache_loaded: cache.loaded_bytes,
         bytes_disk_free: disk.free,
         bytes_disk_total: disk.total,
     }))

@@ -5,8 +5,10 @@
 //! renamed, and an unknown one is ignored, so that old clients understand new daemons.
 
 mod operations;
+mod traces;
 
 pub use operations::*;
+pub use traces::*;
 
 use std::collections::BTreeMap;
 
@@ -633,6 +635,9 @@ pub struct UsageInfo {
     pub chunks_quarantined: u64,
     pub bytes_cache_used: u64,
     pub bytes_cache_capacity: u64,
+    /// What was read from disk into it since the start, decompressed.
+    #[serde(default)]
+    pub bytes_cache_loaded: u64,
     /// Of the filesystem that holds the data directory.
     pub bytes_disk_free: u64,
     pub bytes_disk_total: u64,

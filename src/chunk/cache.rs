@@ -73,6 +73,11 @@ impl ChunkCache {
         self.chunks.get_or_insert_async(id, counted).await
     }
 
+    /// What a chunk of `len` bytes costs of the budget.
+    pub const fn cost(len: u32) -> u64 {
+        len as u64 + ENTRY_OVERHEAD
+    }
+
     pub fn stats(&self) -> CacheStats {
         CacheStats {
             chunks: self.chunks.len() as u64,

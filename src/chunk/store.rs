@@ -129,6 +129,21 @@ impl ChunkStore {
         Ok(self.shared.index.location(id)?.map(|location| location.span.stored_len))
     }
 
+    /// Those of `ids` that are in packs, each once with its length, in the order in which packs have them: read
+    /// so, a disk goes forward. Blocks.
+    pub fn in_disk_order(&self, mut ids: Vec<ChunkId>) -> Result<Vec<(ChunkId, u32)>> {
+        ids.sort_unstable();
+        ids.dedup();
+        let mut found = Vec::with_capacity(ids.len());
+        for id in ids {
+            if let Some(Location { pack, span }) = self.shared.index.location(&id)? {
+                found.push(((pack.epoch, pack.seq, span.offset), (id, span.raw_len)));
+            }
+        }
+        found.sort_unstable_by_key(|(place, _)| *place);
+        Ok(found.into_iter().map(|(_, chunk)| chunk).collect())
+    }
+
     /// Visit every chunk in quarantine, with the name of its pack and why it is there. Blocks.
     pub fn quarantined(&self, visit: &mut dyn FnMut(ChunkId, String)) -> Result<()> {
         self.shared.index.quarantine_list(&mut |id, bad| {

@@ -25,6 +25,8 @@ mod serve;
 mod snapshot;
 mod status;
 mod storm;
+mod trace;
+mod warm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -34,6 +36,7 @@ use clap::{Args, Parser, Subcommand};
 
 use self::client::{AdminAddr, Client};
 use self::output::Output;
+use self::trace::TraceCommand;
 
 /// A NAS that clones images.
 #[derive(Parser)]
@@ -77,6 +80,11 @@ enum Command {
     Rollback(operations::Rollback),
     /// List the former views of clones that stay readable, or drop them
     Pins(pins::Pins),
+    /// Record what clients do with a clone; show a recording
+    #[command(subcommand)]
+    Trace(trace::TraceCommand),
+    /// Bring a version, or what a recording read of it, into the daemon's cache
+    Warm(warm::Warm),
     /// Show who changed what, when and from where
     Audit(audit::Audit),
     /// Show what the store, its disk and the cache hold
@@ -95,6 +103,7 @@ pub fn main() -> ExitCode {
         Command::Serve(serve) => serve::run(serve, &cli.global),
         Command::Fsck(fsck) => fsck::run(fsck, &cli.global, &mut output),
         Command::Storm(storm) => storm::run(*storm, &cli.global, &mut output),
+        Command::Trace(trace::TraceCommand::Show { file }) => trace::show(&file, &mut output),
         command => call(command, &cli.global, &mut output),
     };
     match outcome.and_then(|()| output.finish()) {
@@ -122,13 +131,19 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
     runtime.block_on(async {
         let mut client = Client::connect(global).await?;
         match command {
-            Command::Serve(_) | Command::Fsck(_) | Command::Storm(_) => unreachable!("they need no daemon"),
+            Command::Serve(_) | Command::Fsck(_) | Command::Storm(_) | Command::Trace(TraceCommand::Show { .. }) => {
+                unreachable!("they need no daemon")
+            }
             Command::Image(command) => image::run(command, &mut client, output).await,
             Command::Clone(command) => clone::run(command, &mut client, output).await,
             Command::Repoint(command) => repoint::run(command, &mut client, output).await,
             Command::Rollback(rollback) => operations::roll_back(rollback, &mut client, output).await,
             Command::Ops(command) => operations::run(command, &mut client, output).await,
             Command::Pins(command) => pins::run(command, &mut client, output).await,
+            Command::Trace(TraceCommand::Record { clone, out, length, client: text }) => {
+                trace::record((&clone, out), (length, &text), global, output).await
+            }
+            Command::Warm(command) => warm::run(command, &mut client, output).await,
             Command::Audit(command) => audit::run(command, &mut client, output).await,
             Command::Df => status::df(&mut client, output).await,
         }

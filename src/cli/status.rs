@@ -20,6 +20,7 @@ fn show(usage: &UsageInfo) -> String {
         ("stored", size(usage.bytes_stored)),
         ("damaged", format!("{} chunks", usage.chunks_quarantined)),
         ("cache", of(usage.bytes_cache_used, usage.bytes_cache_capacity)),
+        ("read into it", size(usage.bytes_cache_loaded)),
         ("disk free", of(usage.bytes_disk_free, usage.bytes_disk_total)),
     ])
 }

@@ -10,6 +10,7 @@
 //! | `flatten` | clones with many sealed layers |
 //! | `sweep` | what removed files left behind |
 //! | `dedup` | idle private data on its way into the chunk store |
+//! | `warm` | bringing what will be read into the cache ahead of time |
 //! | `fsck` | the check of a whole store |
 //! | `compact` | sparse segments of the delta log |
 //!
@@ -25,6 +26,7 @@ pub mod operations;
 mod pins;
 mod reclaim;
 mod sweep;
+pub mod warm;
 mod worker;
 
 use std::sync::Arc;

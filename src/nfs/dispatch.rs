@@ -27,6 +27,7 @@ use super::reply::{Mark, Replies};
 use super::rpc::{self, Call, Reject};
 use super::server::Bounds;
 use super::status::{self, Failure};
+use super::tap::{Noted, Watched};
 use super::xdr::Garbage;
 use crate::error::Error;
 use crate::vfs::{
@@ -98,6 +99,7 @@ pub enum Outcome {
 pub struct Held {
     replies: Replies,
     durable: BoxFuture<'static, Result<(), Error>>,
+    noted: Option<Noted>,
     xid: u32,
     procedure: u32,
 }
@@ -110,7 +112,10 @@ impl Held {
 
     /// Wait; if it will never be known, that is the answer instead.
     pub async fn finish(self) -> Replies {
-        let Err(error) = self.durable.await else { return self.replies };
+        let Err(error) = self.durable.await else {
+            self.noted.into_iter().for_each(Noted::leaves);
+            return self.replies;
+        };
         let mut out = Replies::default();
         let mark = out.begin();
         rpc::put_success(out.head(), self.xid);
@@ -234,10 +239,11 @@ pub fn answer<V: Vfs>(core: &Core<V>, origin: &Origin, record: &[u8], out: &mut 
         Some(Turn::Wait(_)) => return Outcome::Slow(None),
         Some(Turn::Again(answer)) => return repeat(core, origin, &call, answer, out),
     };
+    let watched = Watched::begin(core, &call);
     let caller = call.caller(origin.peer);
     let mut request = core.vfs.begin(&caller).on(&origin.footprint);
     match attempt(core, origin, &call, claim.as_ref(), &mut request, None, out) {
-        Ok(done) => settle(core, &call, claim, done, out),
+        Ok(done) => settle(core, &call, watched, claim, done, out),
         Err(Missing) => Outcome::Slow(claim),
     }
 }
@@ -266,6 +272,7 @@ async fn run_slow<V: Vfs>(
     claim: Option<Claim>,
     out: &mut Replies,
 ) -> Outcome {
+    let watched = Watched::begin(core, call);
     // Only now: a call that waits for another to end must not keep the other from its room.
     let _charge = Charge::in_turn(&core.slow, call_weight(call)).await;
     let caller = call.caller(origin.peer);
@@ -274,7 +281,7 @@ async fn run_slow<V: Vfs>(
     let mut rounds = 0;
     loop {
         if let Ok(done) = attempt(core, origin, call, claim.as_ref(), &mut request, broken, out) {
-            return settle(core, call, claim, done, out);
+            return settle(core, call, watched, claim, done, out);
         }
         rounds += 1;
         let loaded = request.fetch().fill().await;
@@ -314,7 +321,7 @@ fn repeat<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>, answer: Answ
         proc3::put_bare_failure(out, call.procedure, status::nfs(Refusal::Access));
     }
     out.finish(mark);
-    hold(core, call, mark, answer.durable, out)
+    hold(core, call, mark, (answer.durable, None), out)
 }
 
 /// Whether the exports of all handles of a call that must not run twice admit its caller.
@@ -327,25 +334,38 @@ fn is_admitted<V: Vfs>(core: &Core<V>, origin: &Origin, call: &Call<'_>) -> bool
 }
 
 /// A reply is queued. See that its call is not run again, and that it does not leave too early.
-fn settle<V: Vfs>(core: &Core<V>, call: &Call<'_>, claim: Option<Claim>, done: Done, out: &mut Replies) -> Outcome {
+fn settle<V: Vfs>(
+    core: &Core<V>,
+    call: &Call<'_>,
+    watched: Option<Watched>,
+    claim: Option<Claim>,
+    done: Done,
+    out: &mut Replies,
+) -> Outcome {
     let Done::Run { mark, results, durable } = done else { return Outcome::Answered };
+    let noted = watched.and_then(|watched| watched.answered(&core.handles, call, &out.head()[results..]));
     if let Some(claim) = claim {
         let results = &out.head()[results..];
         if proc3::is_final(results) {
             claim.answer(Answer { results: Bytes::copy_from_slice(results), durable }, core.vfs.uptime());
         }
     }
-    hold(core, call, mark, durable, out)
+    hold(core, call, mark, (durable, noted), out)
 }
 
 /// Take the last reply of the queue out if it has to wait.
-fn hold<V: Vfs>(core: &Core<V>, call: &Call<'_>, mark: Mark, durable: Option<Durable>, out: &mut Replies) -> Outcome {
-    match durable.and_then(|upto| core.vfs.durable(upto)) {
-        None => Outcome::Answered,
-        Some(durable) => {
-            Outcome::Held(Held { replies: out.take(mark), durable, xid: call.xid, procedure: call.procedure })
-        }
-    }
+fn hold<V: Vfs>(
+    core: &Core<V>,
+    call: &Call<'_>,
+    mark: Mark,
+    (durable, noted): (Option<Durable>, Option<Noted>),
+    out: &mut Replies,
+) -> Outcome {
+    let Some(durable) = durable.and_then(|upto| core.vfs.durable(upto)) else {
+        noted.into_iter().for_each(Noted::leaves);
+        return Outcome::Answered;
+    };
+    Outcome::Held(Held { replies: out.take(mark), durable, noted, xid: call.xid, procedure: call.procedure })
 }
 
 /// Bytes that the slow run of `record` may hold, about: its own and the chunks that it loads.

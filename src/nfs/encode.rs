@@ -7,7 +7,7 @@ use crate::env::Time;
 use crate::vfs::{Attr, Before, FileKind, Wcc};
 
 /// Encoded length of `fattr3`, in bytes.
-const FATTR3: usize = 84;
+pub const FATTR3: usize = 84;
 
 /// A time on the wire has 32 bits for its seconds: what lies outside becomes the nearest.
 pub fn time(time: Time) -> nfstime3 {

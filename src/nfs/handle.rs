@@ -66,6 +66,11 @@ impl HandleKeys {
     }
 }
 
+/// The export that `handle` says it is of, without looking whether it is one of this store's.
+pub fn said_export(handle: &[u8]) -> Option<ExportId> {
+    (handle.len() == HANDLE).then(|| ExportId(word(handle, 4)))
+}
+
 fn mac(key: &[u8; 32], body: &[u8]) -> [u8; MAC] {
     *blake3::keyed_hash(key, body).as_bytes().first_chunk().expect("a hash has 32 bytes")
 }

@@ -7,6 +7,7 @@
 //! | `dispatch`, `proc3/`, `mount`, `portmap` | which procedure a call means; one function per procedure |
 //! | `encode`, `status`, `reply` | the way out: attributes, statuses, the output queue |
 //! | `handle` | file handles |
+//! | `tap` | what a recording notes of a call |
 //! | `drc` | the answers of calls that must not run twice |
 //!
 //! A request that finds everything in memory is decoded in place, answered on its connection's task
@@ -37,6 +38,7 @@ mod reply;
 mod rpc;
 mod server;
 mod status;
+mod tap;
 pub mod xdr;
 
 pub use fuzz::decode as fuzz_decode;

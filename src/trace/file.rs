@@ -80,6 +80,17 @@ impl Trace {
         &self.nodes
     }
 
+    /// Which objects, by number, the recorded client made itself: a creation gave them first.
+    pub fn made(&self) -> Vec<bool> {
+        let mut first_made = vec![None; self.nodes.len()];
+        for op in &self.ops {
+            if let Call::Name { verb, object: Some(object), .. } = &op.call {
+                first_made[object.0 as usize].get_or_insert(*verb != NameVerb::Lookup);
+            }
+        }
+        first_made.into_iter().map(|made| made.unwrap_or(false)).collect()
+    }
+
     /// Where the object was when the trace first met it, from the root and without a leading slash; `None`
     /// if that was not found out.
     pub fn path(&self, node: NodeId) -> Option<Vec<u8>> {
@@ -158,6 +169,7 @@ fn too_long(what: String) -> Error {
 /// Writes a trace as it comes.
 pub struct Writer<W: Write> {
     body: zstd::Encoder<'static, W>,
+    body_bytes: u64,
     bounds: Bounds,
 }
 
@@ -169,13 +181,17 @@ impl<W: Write> Writer<W> {
         to.write_all(MAGIC).and_then(|()| to.write_all(&[FORMAT])).map_err(unwritten)?;
         let mut body = zstd::Encoder::new(to, LEVEL).map_err(unwritten)?;
         body.include_checksum(true).map_err(unwritten)?;
-        let mut this = Self { body, bounds: Bounds::default() };
+        let mut this = Self { body, body_bytes: 0, bounds: Bounds::default() };
         this.put(header)?;
         Ok(this)
     }
 
     /// Append an item; `Invalid` when the trace is full.
     pub fn item(&mut self, item: &Item) -> Result<()> {
+        // Room for this one, whatever its names, and for the end.
+        if self.body_bytes + 4 * MAX_NAME as u64 > MAX_BODY && !matches!(item, Item::End { .. }) {
+            return Err(too_long(format!("{MAX_BODY} bytes")));
+        }
         self.bounds.admit(item)?;
         self.put(item)
     }
@@ -188,6 +204,7 @@ impl<W: Write> Writer<W> {
 
     fn put(&mut self, value: &impl Serialize) -> Result<()> {
         let bytes = postcard::to_stdvec(value).map_err(|e| Error::internal("a trace's item").because(e))?;
+        self.body_bytes += bytes.len() as u64;
         self.body.write_all(&bytes).map_err(unwritten)
     }
 }

@@ -72,6 +72,7 @@ fn a_trace_is_read_as_it_was_written() {
     assert_eq!(trace.path(NodeId(2)), Some(b"etc/motd".to_vec()));
     assert_eq!(trace.path(NodeId(3)), None, "an object without a place");
     assert_eq!(trace.path(NodeId(4)), None, "no object");
+    assert_eq!(trace.made(), [false, false, true, false], "etc was found, etc/motd made");
 }
 
 /// Postcard numbers variants by their order: a change of it, or of a field, is another format.
@@ -170,4 +171,22 @@ fn the_working_set_counts_each_byte_once() {
     let totals = Totals::of(&trace);
     assert_eq!((totals.ops, totals.bytes_read, totals.micros), (6, 214, 501));
     assert_eq!(totals.by_procedure["READ"], 6);
+}
+
+/// The boots that come with the source: also what a later version of this program has to read.
+#[test]
+fn the_recorded_boots_are_whole() {
+    let boots = [
+        ("os-tree", &include_bytes!("../../bench/traces/os-tree.trace")[..], 4131, 293),
+        ("vm-disk", &include_bytes!("../../bench/traces/vm-disk.trace")[..], 856, 1),
+    ];
+    for (name, file, ops, files) in boots {
+        let trace = Trace::read(name, file).unwrap();
+        let set = WorkingSet::of(&trace);
+        assert_eq!((trace.ops().len(), set.files().count(), trace.lost), (ops, files, 0), "{name}");
+        assert!(set.files().all(|(file, _)| trace.path(file).is_some()), "{name}: a file without a place");
+        let pace = pace(trace.ops());
+        assert!(pace.iter().enumerate().all(|(i, pace)| pace.after.is_none_or(|after| after < i)), "{name}");
+        assert!(pace.iter().skip(1).filter(|pace| pace.after.is_none()).count() < 4, "{name}: nothing waits");
+    }
 }

@@ -9,6 +9,7 @@
 //! | `mount` | MNT and UMNT |
 //! | `activation` | the switch that a MNT sets off |
 //! | `activity` | who uses which clone |
+//! | `tap`, `recorder` | what recordings take; a trace made of it |
 //! | `access`, `policy` | permission bits; who may use an export, and as whom |
 //! | `inodes`, `quota`, `reserve` | numbers for new objects; what a clone may hold; what must stay free on the disk |
 //!
@@ -30,14 +31,18 @@ mod mount;
 mod policy;
 mod quota;
 mod read;
+mod recorder;
 mod reserve;
 mod resolve;
 mod serve;
+mod tap;
 mod types;
 
 pub use activity::{AWAY, Activity, Footprint, QUIET, Seen};
 pub use policy::{ExportPolicy, Squash};
+pub use recorder::Recorder;
 pub use serve::ImageVfs;
+pub use tap::{Listener, RecordedOp, Recording, Tap};
 pub use types::{
     Attr, Before, Caller, Changed, CreateHow, Durable, ExportLine, FsStat, LinkTarget, ListEntry, ListWindow, Listing,
     Looked, MAX_DEPTH, MAX_FILE_BYTES, MAX_GROUPS, MAX_LINKS, MAX_READ, MAX_WRITE, NewAttr, NewObject, Object, Place,
@@ -145,6 +150,8 @@ pub trait Vfs: Send + Sync + 'static {
     fn write_verifier(&self) -> [u8; 8];
     /// Who uses what.
     fn activity(&self) -> &Arc<Activity>;
+    /// Where recordings take what clients ask.
+    fn tap(&self) -> &Arc<Tap>;
     /// Whether the export's policy lets the caller in; of one that is not there, the default's.
     fn admits(&self, rq: &Request<'_>, export: ExportId) -> bool;
     /// Time since some fixed start; never steps back.

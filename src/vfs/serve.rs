@@ -15,6 +15,7 @@ use super::inodes::Inodes;
 use super::policy::{ExportPolicy, Rules};
 use super::reserve::Reserve;
 use super::resolve::{Run, settle};
+use super::tap::Tap;
 use super::{
     Attr, Caller, Changed, CreateHow, Durable, ExportLine, FsStat, LinkTarget, ListWindow, Listing, Looked, NewAttr,
     NewObject, Object, Place, ReadData, ReceiptKey, Request, Rights, Verb, Vfs,
@@ -35,6 +36,7 @@ pub struct ImageVfs {
     inodes: Inodes,
     reserve: Reserve,
     activity: Arc<Activity>,
+    tap: Arc<Tap>,
     /// Makes switches that wait for a MNT; without it they go on waiting.
     activations: Option<Arc<Activations>>,
 }
@@ -52,7 +54,8 @@ impl ImageVfs {
         let inodes = Inodes::new(catalog.clone());
         let reserve = Reserve::new(env.clone(), data_dir);
         let activity = Activity::new(env.clock.uptime());
-        Self { catalog, chunks, overlays, policy, env, inodes, reserve, activity, activations: None }
+        let tap = Tap::new(env.clock.clone());
+        Self { catalog, chunks, overlays, policy, env, inodes, reserve, activity, tap, activations: None }
     }
 
     /// Let a MNT set off the switch that waits for it.
@@ -214,6 +217,10 @@ impl Vfs for ImageVfs {
 
     fn write_verifier(&self) -> [u8; 8] {
         self.overlays.write_verifier()
+    }
+
+    fn tap(&self) -> &Arc<Tap> {
+        &self.tap
     }
 
     fn activity(&self) -> &Arc<Activity> {

@@ -11,13 +11,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt};
 use mimeo::chunk::{ChunkId, ChunkSink, ChunkSource, Fetch, MemoryChunks};
-use mimeo::env::Time;
+use mimeo::env::{ManualClock, Time};
 use mimeo::error::Result;
 use mimeo::image::{ExportId, State};
 use mimeo::vfs::{
     Activity, Attr, Caller, Changed, CreateHow, Durable, ExportLine, FileKind, FsStat, LinkTarget, ListEntry,
     ListWindow, Listing, Looked, NewAttr, NewObject, Object, Place, ReadData, ReceiptKey, Refusal, Refused, Request,
-    Rights, Verb, Vfs,
+    Rights, Tap, Verb, Vfs,
 };
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
@@ -64,12 +64,18 @@ pub struct Tree {
     nodes: BTreeMap<u64, Node>,
     gate: Gate,
     activity: Arc<Activity>,
+    tap: Arc<Tap>,
 }
 
 impl Tree {
     /// Only `SLOW` and `LOST` are cold.
     pub fn new() -> Self {
-        let mut tree = Self { nodes: BTreeMap::new(), gate: Gate::new(), activity: Activity::new(Duration::ZERO) };
+        let mut tree = Self {
+            nodes: BTreeMap::new(),
+            gate: Gate::new(),
+            activity: Activity::new(Duration::ZERO),
+            tap: Tap::new(Arc::new(ManualClock::at_secs(1))),
+        };
         tree.add(ROOT, ROOT, b"", FileKind::Directory, 0o755, b"");
         tree.add(HELLO, ROOT, b"hello", FileKind::Regular, 0o644, HELLO_TEXT);
         let big: Vec<u8> = (0..BIG_LEN).map(big_byte).collect();
@@ -327,6 +333,10 @@ impl Vfs for Tree {
 
     fn write_verifier(&self) -> [u8; 8] {
         [0; 8]
+    }
+
+    fn tap(&self) -> &Arc<Tap> {
+        &self.tap
     }
 
     fn activity(&self) -> &Arc<Activity> {

@@ -26,15 +26,15 @@ use crate::vfs::Vfs;
 pub const PROGRAM: u32 = 100_003;
 pub const VERSION: u32 = 3;
 pub const READ: u32 = 6;
-const SETATTR: u32 = 2;
-const CREATE: u32 = 8;
-const MKDIR: u32 = 9;
-const SYMLINK: u32 = 10;
-const MKNOD: u32 = 11;
-const REMOVE: u32 = 12;
-const RMDIR: u32 = 13;
-const RENAME: u32 = 14;
-const LINK: u32 = 15;
+pub const SETATTR: u32 = 2;
+pub const CREATE: u32 = 8;
+pub const MKDIR: u32 = 9;
+pub const SYMLINK: u32 = 10;
+pub const MKNOD: u32 = 11;
+pub const REMOVE: u32 = 12;
+pub const RMDIR: u32 = 13;
+pub const RENAME: u32 = 14;
+pub const LINK: u32 = 15;
 
 /// Whether a second run of the same call might answer otherwise, or undo what came between.
 pub fn runs_once(procedure: u32) -> bool {
