@@ -300,7 +300,7 @@ impl LoadArgs {
             }
             None => {
                 let export = settings.exports.path(settings.first);
-                let survey = Survey::of_export(target, &Sources::new(), settings.caller, &export).await?;
+                let survey = Survey::of_export(target, &Sources::default(), settings.caller, &export).await?;
                 let options = MixOptions {
                     read_percent: self.read_percent,
                     transfers: self.transfers,

@@ -37,11 +37,13 @@ pub struct Sources {
     may_bind: AtomicBool,
 }
 
-impl Sources {
-    pub fn new() -> Self {
+impl Default for Sources {
+    fn default() -> Self {
         Self { next: AtomicU32::new(0), may_bind: AtomicBool::new(true) }
     }
+}
 
+impl Sources {
     /// The next port to try for a connection to `to`; `None` where it is not worth trying.
     fn next(&self, to: IpAddr) -> Option<SocketAddr> {
         if !self.may_bind.load(Ordering::Relaxed) {
@@ -130,7 +132,7 @@ impl Connection {
 
     /// The next record that is here.
     pub fn next_record(&mut self) -> io::Result<Option<&[u8]>> {
-        self.input.next().map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad.to_string()))
+        self.input.next_record().map_err(|bad| io::Error::new(io::ErrorKind::InvalidData, bad.to_string()))
     }
 
     /// One call by itself, to the end: `put` appends it under `xid`, `take` reads its reply.
@@ -165,11 +167,11 @@ mod tests {
 
     #[test]
     fn connections_to_this_machine_have_ports_enough_for_ten_thousand() {
-        let sources = Sources::new();
+        let sources = Sources::default();
         let to = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let used: std::collections::HashSet<_> = (0..10_000).filter_map(|_| sources.next(to)).collect();
         assert_eq!(used.len(), 10_000);
         assert!(used.iter().all(|from| (FIRST_PORT..=LAST_PORT).contains(&from.port()) && from.ip().is_loopback()));
-        assert_eq!(Sources::new().next(to), Some("127.0.0.1:1023".parse().unwrap()));
+        assert_eq!(Sources::default().next(to), Some("127.0.0.1:1023".parse().unwrap()));
     }
 }

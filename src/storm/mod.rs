@@ -155,7 +155,7 @@ pub async fn run(
     let started = Instant::now();
     let shards = 4 * std::thread::available_parallelism().map_or(1, usize::from);
     let stop_at = settings.duration.map(|duration| started + duration);
-    let (sources, meters) = (Sources::new(), Meters::new(shards));
+    let (sources, meters) = (Sources::default(), Meters::new(shards));
     let storm = Arc::new(Storm { settings, target, workload, sources, meters, started, stop_at });
     let mut clients = JoinSet::new();
     for (number, start) in (0..).zip(starts) {

@@ -65,7 +65,7 @@ async fn address(host: &str) -> Result<std::net::IpAddr> {
 /// What a port mapper says; `None` if it says nothing.
 async fn mapped(mapper: SocketAddr, program: u32) -> Option<u16> {
     let ask = async {
-        let mut connection = Connection::open(&Sources::new(), mapper).await?;
+        let mut connection = Connection::open(&Sources::default(), mapper).await?;
         let put = |to: &mut Vec<u8>, xid| wire::put_get_port(to, xid, program);
         let port = |reply: wire::Reply<'_>| {
             let results = reply.results.map_err(|why| io::Error::other(why.name()))?;

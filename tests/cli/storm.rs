@@ -6,6 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::thread;
 
+use mimeo::trace::{Call, Creation, Header, Item, NameVerb, NewAttrs, Node, NodeId, Op, Stable, Verb, Writer};
 use serde_json::Value;
 
 use super::world::{Done, World, mimeo};
@@ -97,6 +98,68 @@ fn what_was_written_is_read_again() {
     assert_eq!(number(&report["boots"], "clients_booted"), 10, "{report}");
     assert_eq!(number(&report, "bytes_wrong"), 0, "{report}");
     assert!(number(&report, "bytes_verified") > 0 && number(&report, "bytes_written") > 0);
+}
+
+/// A trace with all that matters: names that are found, not found and made, an object whose handle came from nowhere,
+/// data that is written and read again.
+fn trace() -> Vec<u8> {
+    let node = |parent, name: &str| Item::Node(Node { parent: Some(NodeId(parent)), name: name.as_bytes().into() });
+    let [lib, big, made] = [NodeId(2), NodeId(3), NodeId(4)];
+    let object = |object, verb| Call::Object { object, verb };
+    let name = |dir, name: &str, verb, object| Call::Name { dir, name: name.as_bytes().into(), verb, object };
+    let create = NameVerb::Create(Creation::Guarded(NewAttrs { mode: Some(0o644), ..NewAttrs::default() }));
+    let calls = [
+        (0, Call::Mount),
+        (0, object(big, Verb::Read { offset: 4096, len: 8192, got: 8192 })),
+        (2, name(lib, "missing", NameVerb::Lookup, None)),
+        (0, name(NodeId::ROOT, "made", create, Some(made))),
+        (0, object(made, Verb::Write { offset: 0, len: 10_000, stable: Stable::FileSync })),
+        (0, object(made, Verb::Read { offset: 0, len: 8192, got: 8192 })),
+        (0, object(NodeId::ROOT, Verb::List { from_start: true, plus: true, max_bytes: 4096 })),
+        (0, name(NodeId::ROOT, "made", NameVerb::Remove, None)),
+    ];
+    let mut writer = Writer::new(Vec::new(), &Header::default()).expect("a header");
+    let nodes = [node(0, "usr"), node(1, "lib"), node(2, "big"), node(0, "made")];
+    let ops = (0u64..).zip(calls).map(|(i, (status, call))| {
+        Item::Op(Op { at_micros: i * 1000, took_micros: 500, uid: 0, gid: 0, status, call })
+    });
+    nodes.into_iter().chain(ops).for_each(|item| writer.item(&item).expect("an item"));
+    writer.finish(0).expect("the end")
+}
+
+/// Twenty clients replay a trace, in both loops: each recorded call is made, and answered as it was recorded.
+#[test]
+fn a_trace_is_replayed() {
+    let world = fleet();
+    world.run(&["clone", "set", "--select", "pool=a", "--squash", "none"]).ok();
+    let file = world.dir.path().join("boot.trace");
+    std::fs::write(&file, trace()).expect("a file");
+    let (server, source) = (address(&world), world.source());
+    for pace in ["closed", "open"] {
+        let replay =
+            ["--trace", file.to_str().expect("UTF-8"), "--loop", pace, "--verify", source.to_str().expect("UTF-8")];
+        let fixed = ["storm", "--server", &server, "--export", "/clones/desk-{:04}", "--clients", "20", "--json"];
+        let report = world.run(&[&fixed[..], &replay].concat()).json();
+        assert_eq!(number(&report["boots"], "clients_booted"), 20, "{report}");
+        assert_eq!(number(&report, "lookups_added"), 3 * 20, "usr, lib and big: {report}");
+        let made: Vec<_> = report["procedures"].as_array().expect("a list").iter().collect();
+        let count = |wanted: &str| {
+            made.iter().find(|one| one["procedure"] == wanted).map(|one| number(&one["latency"], "count"))
+        };
+        let wanted = [
+            ("MNT", 20),
+            ("LOOKUP", 80),
+            ("READ", 40),
+            ("CREATE", 20),
+            ("WRITE", 20),
+            ("READDIRPLUS", 20),
+            ("REMOVE", 20),
+        ];
+        for (procedure, times) in wanted {
+            assert_eq!(count(procedure), Some(times), "{procedure}: {report}");
+        }
+        assert_eq!((number(&report, "bytes_verified"), number(&report, "bytes_written")), (20 * 16_384, 20 * 10_000));
+    }
 }
 
 /// One byte of one READ is changed on its way: the storm fails and says where.
