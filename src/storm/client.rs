@@ -8,28 +8,26 @@
 //! the others go on. What is answered JUKEBOX is asked again after a
 //! pause.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod attach;
+mod learn;
+
+use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
+use self::learn::Known;
 use super::Storm;
 use super::connection::{Connection, garbage};
-use super::ledger::{Ledger, Verdict};
+use super::ledger::Ledger;
 use super::measure::{Boot, CallTimes, Tally};
 use super::plan::{Plan, Step, taken};
 use super::schedule::{Due, Pace, Schedule};
-use super::wire::{self, Answer, Fill, Handle, Head, ListPosition, MOUNTING, Reply, status};
+use super::wire::{self, Fill, Head, Reply, status};
 use crate::trace::{Call, NameVerb, NodeId, Verb};
-
-/// A connection that is refused is tried again after this, then after twice as long, and so on.
-const FIRST_PAUSE: Duration = Duration::from_millis(50);
-const MAX_PAUSE: Duration = Duration::from_secs(5);
-/// How often a call is sent before its client gives up.
-const MAX_SENT: u32 = 3;
 
 /// Why a client ended before its plan.
 #[derive(Debug)]
@@ -74,29 +72,6 @@ pub struct Client<'a> {
     known: Known,
 }
 
-/// What a client learned from answers, and what it puts into calls.
-struct Known {
-    handles: HashMap<NodeId, Handle>,
-    listings: HashMap<NodeId, ListPosition>,
-    ledger: Ledger,
-    /// The server's write verifier.
-    verifier: Option<[u8; 8]>,
-}
-
-impl Fill for Known {
-    fn handle(&self, object: NodeId) -> &[u8] {
-        self.handles.get(&object).map_or(&[], |handle| handle)
-    }
-
-    fn position(&self, dir: NodeId) -> ListPosition {
-        self.listings.get(&dir).copied().unwrap_or_default()
-    }
-
-    fn data(&self, file: NodeId, offset: u64, to: &mut [u8]) {
-        self.ledger.fill(file, offset, to);
-    }
-}
-
 /// Be client `number`, from `start` on.
 pub async fn run(storm: Arc<Storm>, number: u32, start: Instant) {
     let stop = storm.stop_at.unwrap_or(start);
@@ -128,7 +103,7 @@ impl<'a> Client<'a> {
             parked: Vec::new(),
             finding: HashSet::new(),
             lost: HashSet::new(),
-            known: Known { handles: HashMap::new(), listings: HashMap::new(), ledger, verifier: None },
+            known: Known::new(ledger),
         }
     }
 
@@ -141,7 +116,7 @@ impl<'a> Client<'a> {
         self.start.elapsed()
     }
 
-    /// The client's time at which the storm ends, if it does by itself.
+    /// Whether the storm's time is up.
     fn is_over(&self) -> bool {
         self.storm.stop_at.is_some_and(|stop| Instant::now() >= stop)
     }
@@ -187,67 +162,6 @@ impl<'a> Client<'a> {
         self.tally(|tally| tally.counts.not_sent += unsent as u64);
     }
 
-    /// A connection, and with the first the root handle; tried again until the time is up.
-    async fn attach(&mut self) -> Result<Connection, Gone> {
-        let deadline = Instant::now() + self.storm.settings.timeout;
-        let mut pause = FIRST_PAUSE;
-        loop {
-            let error = match timeout_at(deadline, self.try_attach()).await {
-                Ok(Ok(outcome)) => return outcome,
-                Ok(Err(error)) => error,
-                Err(_) => io::ErrorKind::TimedOut.into(),
-            };
-            if Instant::now() + pause >= deadline {
-                return Err(Gone { kind: format!("connection: {}", error.kind()), example: error.to_string() });
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(MAX_PAUSE);
-        }
-    }
-
-    async fn try_attach(&mut self) -> io::Result<Result<Connection, Gone>> {
-        let mut connection = Connection::open(&self.storm.sources, self.storm.target.nfs).await?;
-        if !connection.privileged {
-            self.tally(|tally| tally.counts.unprivileged += 1);
-        }
-        if self.known.handles.contains_key(&NodeId::ROOT) {
-            return Ok(Ok(connection));
-        }
-        let asked = Instant::now();
-        let answer = if self.storm.target.mount == self.storm.target.nfs {
-            self.mount(&mut connection).await?
-        } else {
-            let mut other = Connection::open(&self.storm.sources, self.storm.target.mount).await?;
-            self.mount(&mut other).await?
-        };
-        let root = match answer {
-            Ok(root) => root,
-            Err(why) => return Ok(Err(Gone { kind: why.clone(), example: format!("MNT {}: {why}", self.export) })),
-        };
-        self.known.handles.insert(NodeId::ROOT, root);
-        let times = CallTimes { procedure: MOUNTING, latency: self.now(), service: asked.elapsed(), failed: false };
-        self.tally(|tally| {
-            tally.call(&times);
-            tally.counts.mounted += 1;
-        });
-        Ok(Ok(connection))
-    }
-
-    /// The root handle, or why there is none.
-    async fn mount(&mut self, connection: &mut Connection) -> io::Result<Result<Handle, String>> {
-        let xid = self.xid();
-        let (caller, export) = (self.storm.settings.caller, self.export.clone());
-        let put = |to: &mut Vec<u8>, xid| wire::put_mount(to, xid, caller, &export);
-        let take = |reply: Reply<'_>| match reply.results {
-            Err(why) => Ok(Err(format!("MNT {}", why.name()))),
-            Ok(results) => {
-                let mounted = wire::mounted(results).map_err(|_| garbage("an answer to MNT"))?;
-                Ok(mounted.map_err(|status| format!("MNT {}", wire::status_name(status).replace("NFS3", "MNT3"))))
-            }
-        };
-        connection.call(xid, put, take).await
-    }
-
     /// Go through the plan.
     async fn follow(&mut self, connection: &mut Connection) -> Result<(), Gone> {
         loop {
@@ -286,27 +200,6 @@ impl<'a> Client<'a> {
     fn has_waited_too_long(&self) -> bool {
         let timeout = self.storm.settings.timeout;
         self.under_way.values().any(|call| call.sent.elapsed() >= timeout)
-    }
-
-    /// Connect again, and send again what is under way.
-    async fn again(&mut self, why: &str) -> Result<Connection, Gone> {
-        if self.under_way.values().any(|call| call.times_sent >= MAX_SENT) {
-            return Err(Gone { kind: "no answer".to_owned(), example: format!("{}: {why}", self.export) });
-        }
-        let mut connection = self.attach().await?;
-        let calls: Vec<(u32, What)> = self.under_way.iter().map(|(xid, call)| (*xid, call.what)).collect();
-        self.tally(|tally| {
-            tally.counts.reconnects += 1;
-            tally.counts.retransmissions += calls.len() as u64;
-        });
-        for (xid, what) in calls {
-            self.put(connection.output(), xid, what);
-        }
-        for call in self.under_way.values_mut() {
-            call.sent = Instant::now();
-            call.times_sent += 1;
-        }
-        Ok(connection)
     }
 
     /// Send what is due, as far as there is room.
@@ -468,74 +361,6 @@ impl<'a> Client<'a> {
         });
         self.schedule.finish(due.step, now);
         Ok(())
-    }
-
-    /// What a good answer says: handles, positions, and whether its bytes are right.
-    fn learn(&mut self, call: &UnderWay, step: &Step, answer: &Answer<'_>) {
-        if answer.status != status::OK {
-            return;
-        }
-        match &step.call {
-            Call::Name { object: Some(object), .. } => {
-                if let Some(handle) = answer.handle {
-                    self.known.handles.insert(*object, handle.into());
-                }
-            }
-            Call::Object { object, verb } => match *verb {
-                Verb::Read { offset, .. } => self.read(call, *object, offset, answer),
-                Verb::Write { offset, .. } => self.wrote(*object, offset, answer),
-                Verb::Commit { .. } => self.see_verifier(answer),
-                Verb::List { .. } => self.listed(*object, answer),
-                _ => {}
-            },
-            _ => {}
-        }
-    }
-
-    fn read(&mut self, call: &UnderWay, file: NodeId, offset: u64, answer: &Answer<'_>) {
-        let len = answer.data.len() as u64;
-        let verdict = match &self.storm.workload.expected {
-            None => Verdict::default(),
-            Some(_) if !call.knowable => Verdict { unverified: len, ..Verdict::default() },
-            Some(expected) => self.known.ledger.check(expected, file, offset, answer.data, answer.eof),
-        };
-        self.tally(|tally| {
-            tally.counts.bytes_read += len;
-            tally.counts.bytes_verified += verdict.verified;
-            tally.counts.bytes_unverified += verdict.unverified;
-            tally.counts.bytes_wrong += verdict.wrong;
-            if let Some(at) = verdict.wrong_at {
-                tally
-                    .error("wrong bytes", || format!("wrong bytes: {}{} at offset {at}", self.export, self.path(file)));
-            }
-        });
-    }
-
-    fn wrote(&mut self, file: NodeId, offset: u64, answer: &Answer<'_>) {
-        self.see_verifier(answer);
-        let len = u64::from(answer.written);
-        self.known.ledger.wrote(file, offset..offset.saturating_add(len));
-        self.tally(|tally| tally.counts.bytes_written += len);
-    }
-
-    /// Another one than before: the server was started again, and what was not synced is lost.
-    fn see_verifier(&mut self, answer: &Answer<'_>) {
-        if self.known.verifier.is_some_and(|known| answer.verifier.is_some_and(|now| now != known)) {
-            self.known.ledger.forget_all();
-            self.tally(|tally| {
-                tally.error("write verifier changed", || format!("{}: the server was restarted", self.export))
-            });
-        }
-        self.known.verifier = answer.verifier;
-    }
-
-    fn listed(&mut self, dir: NodeId, answer: &Answer<'_>) {
-        self.known.listings.insert(dir, answer.position);
-        let objects = self.schedule.plan().objects().clone();
-        for entry in &answer.entries {
-            let (Some(handle), Some(object)) = (entry.handle, objects.child(dir, entry.name)) else { continue };
-            self.known.handles.entry(object).or_insert_with(|| handle.into());
-        }
     }
 
     /// A step, for a message.
