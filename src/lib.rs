@@ -16,6 +16,7 @@
 //! | [`maintain`] | background work (reclaiming, flattening, deduplication, compaction); checking a store |
 //! | [`nfs`], [`admin`] | the NFSv3 front end; the HTTP API |
 //! | [`daemon`] | composition: open, serve, drain |
+//! | [`storm`] | the storm tool: thousands of NFS clients, against any server |
 //! | [`cli`] | the command line |
 
 pub mod admin;
@@ -33,5 +34,6 @@ pub mod meta;
 pub mod metrics;
 pub mod nfs;
 pub mod overlay;
+pub mod storm;
 pub mod trace;
 pub mod vfs;

@@ -21,6 +21,8 @@ mod operations;
 mod private;
 #[path = "cli/refusals.rs"]
 mod refusals;
+#[path = "cli/storm.rs"]
+mod storm;
 #[path = "cli/trace.rs"]
 mod trace;
 #[path = "cli/world.rs"]

@@ -27,12 +27,16 @@ const LAYERS: &[&[&str]] = &[
     &["image"],
     &["vfs", "maintain"],
     &["nfs", "admin"],
-    &["daemon"],
+    &["daemon", "storm"],
     &["cli"],
 ];
 
-/// What a module must not name although it lies lower: the front end knows files, not how they are stored.
-const HIDDEN: &[(&str, &[&str])] = &[("nfs", &["meta", "chunk", "manifest", "overlay", "image"])];
+/// What a module must not name although it lies lower: the front end knows files, not how they are stored; the storm
+/// tool is a client of any server.
+const HIDDEN: &[(&str, &[&str])] = &[
+    ("nfs", &["meta", "chunk", "manifest", "overlay", "image"]),
+    ("storm", &["meta", "audit", "chunk", "manifest", "overlay", "image", "vfs", "maintain", "admin", "config"]),
+];
 
 /// Crates that stay behind one module.
 const OWNED_CRATES: &[(&str, &str)] = &[("rocksdb", "meta"), ("nfsserve", "nfs")];

@@ -81,6 +81,13 @@ impl Client {
         document(self.ask(Method::GET, path, Bytes::new()).await?).await
     }
 
+    /// An answer that is no document.
+    pub async fn get_text(&mut self, path: &str) -> Result<String> {
+        let response = self.ask(Method::GET, path, Bytes::new()).await?;
+        let text = response.into_body().collect().await.context(LOST)?.to_bytes();
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
     /// `body` by another method.
     pub async fn send<T: DeserializeOwned>(&mut self, method: Method, path: &str, body: &impl Serialize) -> Result<T> {
         document(self.ask(method, path, serde_json::to_vec(body)?.into()).await?).await

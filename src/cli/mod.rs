@@ -2,7 +2,7 @@
 //!
 //! Owns the tree of commands, which is a contract (names, flags, exit codes, `--json`): scripts rely
 //! on it. `serve` runs the daemon in this process, `fsck` reads the stores of one that
-//! does not run; every other command is a client of the admin API.
+//! does not run, `storm` is a client of any NFS server; every other command is a client of the admin API.
 //!
 //! Invariants: with `--json` exactly one document goes to standard output; progress and errors go to
 //! standard error. Exit 0: done, 1: failed, 2: not understood.
@@ -24,6 +24,7 @@ mod repoint;
 mod serve;
 mod snapshot;
 mod status;
+mod storm;
 mod trace;
 mod warm;
 
@@ -88,6 +89,8 @@ enum Command {
     Audit(audit::Audit),
     /// Show what the store, its disk and the cache hold
     Df,
+    /// Put an NFSv3 server, ours or another's, under the load of thousands of clients
+    Storm(Box<storm::Storm>),
     /// Check the store in the data directory, while no daemon runs on it
     Fsck(fsck::Fsck),
 }
@@ -99,6 +102,7 @@ pub fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Serve(serve) => serve::run(serve, &cli.global),
         Command::Fsck(fsck) => fsck::run(fsck, &cli.global, &mut output),
+        Command::Storm(storm) => storm::run(*storm, &cli.global, &mut output),
         Command::Trace(trace::TraceCommand::Show { file }) => trace::show(&file, &mut output),
         command => call(command, &cli.global, &mut output),
     };
@@ -127,7 +131,7 @@ fn call(command: Command, global: &Global, output: &mut Output) -> Result<()> {
     runtime.block_on(async {
         let mut client = Client::connect(global).await?;
         match command {
-            Command::Serve(_) | Command::Fsck(_) | Command::Trace(TraceCommand::Show { .. }) => {
+            Command::Serve(_) | Command::Fsck(_) | Command::Storm(_) | Command::Trace(TraceCommand::Show { .. }) => {
                 unreachable!("they need no daemon")
             }
             Command::Image(command) => image::run(command, &mut client, output).await,

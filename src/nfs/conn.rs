@@ -175,7 +175,7 @@ impl<V: Vfs> Connection<V> {
             if self.output.is_full() {
                 return Ok(Progress::OutputFull);
             }
-            let Some(record) = self.input.next()? else { return Ok(Progress::InputEmpty) };
+            let Some(record) = self.input.next_record()? else { return Ok(Progress::InputEmpty) };
             self.deadline = None;
             match dispatch::answer(&self.core, &self.origin, record, &mut self.output) {
                 Outcome::Answered => {}

@@ -26,7 +26,7 @@ pub fn stream(bytes: &[u8]) {
         buffer.room().extend_from_slice(piece);
         buffer.filled();
         loop {
-            match buffer.next() {
+            match buffer.next_record() {
                 Ok(Some(record)) => call(record),
                 Ok(None) => break,
                 Err(_) => return,

@@ -43,5 +43,5 @@ pub mod xdr;
 
 pub use fuzz::decode as fuzz_decode;
 pub use handle::{BadHandle, HandleKeys};
-pub use record::{MAX_FRAGMENTS, MAX_RECORD};
+pub use record::{MAX_FRAGMENTS, MAX_RECORD, RecordBuffer};
 pub use server::{Bounds, Server, ServerOptions};

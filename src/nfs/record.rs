@@ -75,7 +75,7 @@ impl RecordBuffer {
     }
 
     /// The next complete record, if there is one. It is consumed by the next call.
-    pub fn next(&mut self) -> Result<Option<&[u8]>, BadRecord> {
+    pub fn next_record(&mut self) -> Result<Option<&[u8]>, BadRecord> {
         self.consume();
         while let Some((len, last)) = self.mark()? {
             if self.received.len() < MARK + len {
@@ -124,7 +124,7 @@ impl RecordBuffer {
         self.fragments += 1;
     }
 
-    /// Where the next bytes of the stream go. Call [`next`](Self::next) until it has no more first.
+    /// Where the next bytes of the stream go. Call [`next_record`](Self::next_record) until it has no more first.
     pub fn room(&mut self) -> &mut BytesMut {
         self.consume();
         let missing = match self.mark() {
@@ -189,7 +189,7 @@ mod tests {
         buffer.room().extend_from_slice(bytes);
         buffer.filled();
         let mut records = Vec::new();
-        while let Some(record) = buffer.next()? {
+        while let Some(record) = buffer.next_record()? {
             records.push(record.to_vec());
         }
         Ok(records)
