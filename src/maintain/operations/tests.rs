@@ -318,7 +318,7 @@ async fn a_scheduled_operation_begins_at_its_time_also_after_a_restart() {
 #[tokio::test]
 async fn a_soak_goes_on_where_it_was_after_a_restart() {
     let mut world = World::new(&[]).await;
-    let id = world.start(Rollout { soak_secs: 1000, ..gated() }, &["2"], None).await;
+    let id = world.start(Rollout { soak_secs: 1000, ..gated() }, &["100%"], None).await;
     world.fleet.switch_wave(id, 0).await.unwrap();
     world.clock.advance(Duration::from_secs(700));
     world.clock.restart();
