@@ -159,7 +159,7 @@ fn frozen_manifests_are_read() {
     for (name, expected) in objects(&MemoryChunks::new()) {
         let entry = read(&chunks, |f| manifest.lookup(f, Ino::ROOT, name.as_bytes())).unwrap();
         let found = read(&chunks, |f| manifest.inode(f, entry.ino)).unwrap();
-        assert_eq!(found, Inode { parent_cookie: entry.cookie, ..expected });
+        assert_eq!(*found, Inode { parent_cookie: entry.cookie, ..expected });
     }
     check_extents(&chunks, &manifest);
 }

@@ -4,27 +4,36 @@
 //! `quick_cache` (clock-pro, near S3-FIFO): one long scan does not push out what is read often.
 //! Invariants: only verified bytes come in; however many readers miss a chunk at once, one loads it
 //! and the others wait for it. A hit touches one shard's read lock and no counter, so that many cores
-//! can hit at once; only misses are counted.
+//! can hit at once; only misses are counted. What is long lies in a file in memory, so that it can leave
+//! through a socket without being copied.
 //!
 //! Failure story: a load that fails caches nothing, answers its own caller, and lets the next waiter
 //! try.
 
 use std::hash::{BuildHasherDefault, Hasher};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 
-use super::ChunkId;
 use super::cutter::BLOCK;
+use super::{ChunkId, MAX_CHUNK};
+use crate::env::MemoryFile;
 use crate::error::Result;
 
 /// What an entry costs beyond its payload: key, handle, table slot, allocation headers.
 const ENTRY_OVERHEAD: u64 = 128;
 
+/// Chunks from this length on lie in the file in memory: for shorter pieces copying is as fast.
+const MIN_PLACED: usize = 32 * 1024;
+/// In units of which they take memory.
+const PAGE: u64 = 4096;
+
 /// Verified chunks in memory.
 pub struct ChunkCache {
+    memory: Option<Arc<MemoryFile>>,
     chunks: Cache<ChunkId, Bytes, ChunkWeight, BuildHasherDefault<IdHasher>>,
     loads: AtomicU64,
     loaded_bytes: AtomicU64,
@@ -54,7 +63,17 @@ impl ChunkCache {
             BuildHasherDefault::default(),
             DefaultLifecycle::default(),
         );
-        Self { chunks, loads: AtomicU64::new(0), loaded_bytes: AtomicU64::new(0) }
+        Self { memory: memory(capacity_bytes), chunks, loads: AtomicU64::new(0), loaded_bytes: AtomicU64::new(0) }
+    }
+
+    /// Where long chunks lie.
+    pub fn memory(&self) -> Option<&Arc<MemoryFile>> {
+        self.memory.as_ref()
+    }
+
+    fn place(&self, bytes: Bytes) -> Bytes {
+        let memory = self.memory.as_ref().filter(|_| bytes.len() >= MIN_PLACED);
+        memory.and_then(|memory| memory.place(&bytes)).unwrap_or(bytes)
     }
 
     /// The chunk, if it is here.
@@ -65,7 +84,7 @@ impl ChunkCache {
     /// The chunk; `load` runs only if it is neither here nor being loaded by another caller.
     pub async fn get_or_load(&self, id: &ChunkId, load: impl Future<Output = Result<Bytes>>) -> Result<Bytes> {
         let counted = async {
-            let bytes = load.await?;
+            let bytes = self.place(load.await?);
             self.loads.fetch_add(1, Ordering::Relaxed);
             self.loaded_bytes.fetch_add(bytes.len() as u64, Ordering::Relaxed);
             Ok(bytes)
@@ -75,7 +94,8 @@ impl ChunkCache {
 
     /// What a chunk of `len` bytes costs of the budget.
     pub const fn cost(len: u32) -> u64 {
-        len as u64 + ENTRY_OVERHEAD
+        let len = len as u64;
+        ENTRY_OVERHEAD + if len < MIN_PLACED as u64 { len } else { len.next_multiple_of(PAGE) }
     }
 
     pub fn stats(&self) -> CacheStats {
@@ -94,7 +114,23 @@ struct ChunkWeight;
 
 impl Weighter<ChunkId, Bytes> for ChunkWeight {
     fn weight(&self, _id: &ChunkId, bytes: &Bytes) -> u64 {
-        bytes.len() as u64 + ENTRY_OVERHEAD
+        ChunkCache::cost(u32::try_from(bytes.len()).unwrap_or(u32::MAX))
+    }
+}
+
+/// A file with a slot for each long chunk that fits the budget, and as many for those that were evicted and are
+/// still being sent.
+fn memory(capacity_bytes: u64) -> Option<Arc<MemoryFile>> {
+    let slots = usize::try_from(capacity_bytes).ok()? / MIN_PLACED * 2;
+    if slots == 0 {
+        return None;
+    }
+    match MemoryFile::new(slots, MAX_CHUNK) {
+        Ok(memory) => Some(memory),
+        Err(error) => {
+            tracing::warn!(%error, "chunks are copied on their way out: there is no file in memory for them");
+            None
+        }
     }
 }
 
@@ -152,6 +188,18 @@ mod tests {
         assert!(got.iter().all(|b| *b == bytes));
         assert_eq!(calls.load(Ordering::SeqCst), 1);
         assert_eq!((cache.stats().loads, cache.stats().loaded_bytes), (1, 100));
+    }
+
+    #[tokio::test]
+    async fn long_chunks_lie_in_the_file_and_others_do_not() {
+        let cache = ChunkCache::new(1 << 20);
+        for (n, len) in [(1, MIN_PLACED), (2, MIN_PLACED - 1)] {
+            let (id, bytes) = chunk(n, len);
+            let cached = cache.get_or_load(&id, async { Ok(bytes.clone()) }).await.unwrap();
+            assert_eq!(cached, bytes);
+            let offset = cache.memory().unwrap().offset_of(&cache.get(&id).unwrap()[10..]);
+            assert_eq!(offset.is_some(), len >= MIN_PLACED);
+        }
     }
 
     #[tokio::test]

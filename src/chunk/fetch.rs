@@ -6,14 +6,17 @@
 //! chunks are held by the `Fetch` until it is dropped, so a retry always gets further, however small
 //! the cache. A run that finds everything cached allocates nothing and never waits.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, try_join, try_join_all};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::ChunkId;
+use super::{ChunkId, MemoKey, memo};
+use crate::env::MemoryFile;
 use crate::error::{Error, Result};
 
 /// Chunks that one `Fetch` asks for at once; the rest waits for the next round.
@@ -25,6 +28,10 @@ pub trait ChunkSource: Send + Sync + 'static {
     fn cached(&self, id: &ChunkId) -> Option<Bytes>;
     /// Load, verify and cache the chunk. Goes on if the future is dropped.
     fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>>;
+    /// The file in memory in which some of them lie, if there is one.
+    fn memory(&self) -> Option<Arc<MemoryFile>> {
+        None
+    }
 }
 
 /// What became of a chunk that was put.
@@ -69,6 +76,8 @@ type Wait = BoxFuture<'static, Result<Option<(BlockKey, Bytes)>>>;
 /// One reader's view of a [`ChunkSource`].
 pub struct Fetch<'a> {
     source: &'a dyn ChunkSource,
+    /// Keep what is decoded for later readers of this thread.
+    keeps: bool,
     held: SmallVec<[(ChunkId, Bytes); 0]>,
     wanted: SmallVec<[ChunkId; 0]>,
     /// Private data, loaded.
@@ -82,12 +91,52 @@ impl<'a> Fetch<'a> {
     pub fn new(source: &'a dyn ChunkSource) -> Self {
         Self {
             source,
+            keeps: false,
             held: SmallVec::new(),
             wanted: SmallVec::new(),
             blocks: SmallVec::new(),
             waits: Vec::new(),
             walk: None,
         }
+    }
+
+    /// For requests: keep what is decoded, for later ones on this thread.
+    #[must_use]
+    pub fn keeping(self) -> Self {
+        Self { keeps: true, ..self }
+    }
+
+    /// The chunk `id`, which is a page of a tree.
+    pub fn page(&mut self, id: &ChunkId) -> Step<Bytes> {
+        if self.keeps
+            && let Some(kept) = memo::page(id)
+        {
+            return Ok(kept);
+        }
+        let bytes = self.get(id)?;
+        if self.keeps {
+            memo::put_page(*id, bytes.clone());
+        }
+        Ok(bytes)
+    }
+
+    /// The value that `make` decodes from chunks, if there is one. `key` must say all that it depends on, and
+    /// it must own its bytes.
+    pub fn decoded<T: Any + Send + Sync>(
+        &mut self,
+        key: MemoKey,
+        make: impl FnOnce(&mut Self) -> Step<Option<T>>,
+    ) -> Step<Option<Arc<T>>> {
+        if self.keeps
+            && let Some(kept) = memo::get(&key)
+        {
+            return Ok(Some(kept));
+        }
+        let Some(made) = make(self)?.map(Arc::new) else { return Ok(None) };
+        if self.keeps {
+            memo::put(key, made.clone());
+        }
+        Ok(Some(made))
     }
 
     /// Whether nothing is noted: a call that stopped now would never get further.

@@ -13,6 +13,7 @@ mod cache;
 pub mod cutter;
 mod fetch;
 mod id;
+mod memo;
 pub mod pack;
 mod session;
 mod store;
@@ -20,6 +21,7 @@ mod store;
 pub use cache::{CacheStats, ChunkCache};
 pub use fetch::{BlockKey, ChunkSink, ChunkSource, Fetch, MemoryChunks, Step, Stop, Stored};
 pub use id::ChunkId;
+pub use memo::MemoKey;
 pub use session::Session;
 pub use store::{ChunkStore, ChunkStoreOptions, StoreUsage};
 

@@ -22,7 +22,7 @@ use self::index::{Found, Index, Quarantined};
 use super::blob::SharedBlobs;
 use super::pack::{Location, MAX_PACK, MIN_PACK, PackId, decode};
 use super::{ChunkCache, ChunkId, ChunkSource, Session};
-use crate::env::Env;
+use crate::env::{Env, MemoryFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{KvStore, Table};
 
@@ -156,6 +156,10 @@ impl ChunkStore {
 impl ChunkSource for ChunkStore {
     fn cached(&self, id: &ChunkId) -> Option<Bytes> {
         self.shared.cache.get(id)
+    }
+
+    fn memory(&self) -> Option<Arc<MemoryFile>> {
+        self.shared.cache.memory().cloned()
     }
 
     fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>> {

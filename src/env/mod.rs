@@ -1,15 +1,17 @@
-//! Everything that is not deterministic: disk, clock, randomness.
+//! Everything that is not deterministic: disk, clock, randomness. And memory that the kernel can send from.
 //!
 //! Owns the traits through which all of our own I/O, time and randomness go, so that a test can
 //! crash, tear and fill the disk, stop the clock and repeat the dice. RocksDB keeps its own files.
 
 mod clock;
 mod disk;
+mod memory;
 mod rng;
 mod sim;
 
 pub use clock::{Clock, ManualClock, SystemClock, Time};
 pub use disk::{Disk, DiskFile, RealDisk, Space, create_dir_durably};
+pub use memory::MemoryFile;
 pub use rng::{OsRng, Rng, SeededRng};
 pub use sim::{Fault, SimDisk};
 

@@ -137,7 +137,7 @@ async fn chunks_of(chunks: &ChunkStore, manifest: &Manifest, wanted: &Wanted) ->
 }
 
 /// The object at `path`.
-fn find(fetch: &mut Fetch<'_>, manifest: &Manifest, path: &[u8]) -> Step<Option<Inode>> {
+fn find(fetch: &mut Fetch<'_>, manifest: &Manifest, path: &[u8]) -> Step<Option<Arc<Inode>>> {
     let mut at = Ino::ROOT;
     for name in path.split(|byte| *byte == b'/').filter(|name| !name.is_empty()) {
         let Some(entry) = manifest.lookup(fetch, at, name)? else { return Ok(None) };

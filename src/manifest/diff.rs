@@ -7,6 +7,7 @@
 //! removed and one added; differences in ctime, atime, inode numbers and link counts are none.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::content::same_attrs;
 use super::pairs::{Pair, Pairs, Sides};
@@ -99,20 +100,20 @@ impl Walk<'_, '_> {
     async fn compare(&mut self, inos: [Option<Ino>; 2]) -> Result<ControlFlow<()>> {
         let old = self.inode(0, inos[0]).await?;
         let new = self.inode(1, inos[1]).await?;
-        if let Some(kind) = kind_of_change(old.as_ref(), new.as_ref()) {
-            let (bytes_old, bytes_new) = (length(old.as_ref()), length(new.as_ref()));
+        if let Some(kind) = kind_of_change(old.as_deref(), new.as_deref()) {
+            let (bytes_old, bytes_new) = (length(old.as_deref()), length(new.as_deref()));
             let change = Change { path: self.path.clone(), kind, bytes_old, bytes_new };
             if (self.visit)(change)?.is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        if !same_subtree(old.as_ref(), new.as_ref()) {
-            self.enter([directory(old.as_ref(), inos[0]), directory(new.as_ref(), inos[1])])?;
+        if !same_subtree(old.as_deref(), new.as_deref()) {
+            self.enter([directory(old.as_deref(), inos[0]), directory(new.as_deref(), inos[1])])?;
         }
         Ok(ControlFlow::Continue(()))
     }
 
-    async fn inode(&mut self, side: usize, ino: Option<Ino>) -> Result<Option<Inode>> {
+    async fn inode(&mut self, side: usize, ino: Option<Ino>) -> Result<Option<Arc<Inode>>> {
         match ino {
             Some(ino) => self.sides.inode(side, ino).await.map(Some),
             None => Ok(None),

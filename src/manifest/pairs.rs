@@ -4,6 +4,8 @@
 //! are in the same group of 16 cookies. With different seeds each name is looked up in the other
 //! directory. Either way memory does not grow with the directories.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -44,7 +46,7 @@ impl<'a> Sides<'a> {
     }
 
     /// The inode behind an entry, on one side.
-    pub async fn inode(&mut self, side: usize, ino: Ino) -> Result<Inode> {
+    pub async fn inode(&mut self, side: usize, ino: Ino) -> Result<Arc<Inode>> {
         let manifest = &self.manifests[side];
         let inode = self.fetch.run(|fetch| manifest.inode(fetch, ino)).await?;
         inode.ok_or_else(|| Error::corrupt(format!("inode {} of manifest {} is missing", ino.0, manifest.id())))

@@ -7,6 +7,7 @@
 //! Failure story: a record that does not decode is `Corrupt` and is named; the others stay readable.
 
 use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -18,7 +19,7 @@ use super::header::{Header, ManifestStats};
 use super::page::TreeKind;
 use super::tree::{Tree, TreeRoot};
 use super::{Content, Cookie, Extent, FileKind, Ino, Inode, ManifestId, NameSeed, Xattrs};
-use crate::chunk::{ChunkId, ChunkSource, Fetch, Step};
+use crate::chunk::{ChunkId, ChunkSource, Fetch, MemoKey, Step};
 use crate::error::{Error, Result};
 
 /// Deepest directory that a path is told of.
@@ -42,6 +43,33 @@ pub struct Entry {
     pub kind: FileKind,
 }
 
+/// What a name in a directory leads to, nothing included.
+struct Looked {
+    dir: Ino,
+    name: Bytes,
+    entry: Option<Entry>,
+}
+
+impl Looked {
+    fn new(dir: Ino, name: &[u8], entry: Option<Entry>) -> Self {
+        let name = Bytes::copy_from_slice(name);
+        Self { dir, entry: entry.map(|entry| Entry { name: name.clone(), ..entry }), name }
+    }
+
+    fn is_of(&self, dir: Ino, name: &[u8]) -> bool {
+        self.dir == dir && self.name == name
+    }
+}
+
+/// Tells most names of most directories apart.
+fn name_number(dir: Ino, name: &[u8]) -> u64 {
+    name.chunks(8).fold(dir.0, |number, part| {
+        let mut word = [0; 8];
+        word[..part.len()].copy_from_slice(part);
+        (number ^ u64::from_le_bytes(word)).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(29)
+    })
+}
+
 /// One immutable tree of files.
 #[derive(Clone, Copy, Debug)]
 pub struct Manifest {
@@ -55,6 +83,12 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// As [`open`](Self::open), for requests: whoever opened it last has read the header.
+    pub fn shared(fetch: &mut Fetch<'_>, id: &ManifestId) -> Step<Arc<Self>> {
+        let opened = fetch.decoded(MemoKey { of: *id, number: 0 }, |fetch| Self::open(fetch, id).map(Some))?;
+        Ok(opened.ok_or_else(|| Error::internal("a manifest that is opened to nothing"))?)
+    }
+
     /// Read the header page.
     pub fn open(fetch: &mut Fetch<'_>, id: &ManifestId) -> Step<Self> {
         let header = Header::decode(id, &fetch.get(id)?)?;
@@ -81,14 +115,23 @@ impl Manifest {
         &self.seed
     }
 
-    pub fn inode(&self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<Option<Inode>> {
-        let Some(value) = self.inodes.get(fetch, &inode_key(ino))? else { return Ok(None) };
-        Ok(Some(decode_inode(&value).ok_or_else(|| self.bad_inode(ino))?))
+    pub fn inode(&self, fetch: &mut Fetch<'_>, ino: Ino) -> Step<Option<Arc<Inode>>> {
+        fetch.decoded(MemoKey { of: self.inodes.root().id, number: ino.0 }, |fetch| {
+            let Some(value) = self.inodes.get(fetch, &inode_key(ino))? else { return Ok(None) };
+            Ok(Some(decode_inode(&value).ok_or_else(|| self.bad_inode(ino))?.owned()))
+        })
     }
 
     /// The entry `name` of directory `dir`.
     pub fn lookup(&self, fetch: &mut Fetch<'_>, dir: Ino, name: &[u8]) -> Step<Option<Entry>> {
-        self.lookup_at(fetch, dir, self.seed.cookie_base(name), name)
+        let find = |fetch: &mut Fetch<'_>| self.lookup_at(fetch, dir, self.seed.cookie_base(name), name);
+        let key = MemoKey { of: self.entries.root().id, number: name_number(dir, name) };
+        let looked = fetch.decoded(key, |fetch| Ok(Some(Looked::new(dir, name, find(fetch)?))))?;
+        match looked {
+            Some(looked) if looked.is_of(dir, name) => Ok(looked.entry.clone()),
+            // Another name of the same number.
+            _ => find(fetch),
+        }
     }
 
     /// [`lookup`](Self::lookup) among the cookies that share the base `base`.

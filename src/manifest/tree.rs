@@ -145,6 +145,6 @@ fn scan_leaf(
 
 /// The page `id`, which the tree says is of such a kind and level.
 pub(super) fn load(fetch: &mut Fetch<'_>, id: ChunkId, kind: TreeKind, level: u8) -> Step<Page> {
-    let bytes = fetch.get(&id)?;
+    let bytes = fetch.page(&id)?;
     Ok(Page::parse(id, bytes, kind, level)?)
 }

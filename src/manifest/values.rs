@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::codec::{decode_entry, decode_inode, encode_entry, encode_inode};
-use super::{Cookie, Entry, Inode};
+use super::{Content, Cookie, Entry, Inode, Xattrs};
 use crate::error::{Error, Result};
 
 impl Inode {
@@ -17,6 +17,17 @@ impl Inode {
     /// What [`encode`](Self::encode) gave.
     pub fn decode(bytes: &Bytes) -> Result<Self> {
         decode_inode(bytes).ok_or_else(|| Error::corrupt("an inode that does not decode"))
+    }
+
+    /// The same, with bytes of its own: no slice of a page.
+    pub(super) fn owned(mut self) -> Self {
+        if let Content::Symlink(target) = &mut self.content {
+            *target = Bytes::copy_from_slice(target);
+        }
+        if let Xattrs::Inline(bytes) = &mut self.xattrs {
+            *bytes = Bytes::copy_from_slice(bytes);
+        }
+        self
     }
 }
 

@@ -24,6 +24,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{debug, warn};
 
@@ -39,6 +40,11 @@ use crate::vfs::Vfs;
 pub const MAX_IN_FLIGHT: usize = 128;
 /// Bytes that slow requests of one connection may hold before nothing more is read.
 pub const MAX_SLOW_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes of replies after which other connections of the worker get their turn.
+const TURN_BYTES: usize = 1024 * 1024;
+/// Bytes of calls after which they do: their replies may be short.
+const TURN_CALLS: usize = 32 * 1024;
 
 /// Quiet time after which a connection gives its buffers back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -113,6 +119,8 @@ pub struct Connection<V> {
     crowded: bool,
     /// When the record that is coming in must be there; set while it is read.
     deadline: Option<Instant>,
+    /// Bytes of calls that were run, and of their replies, since others had their turn.
+    turn: (usize, usize),
     /// More may be read: neither end has closed.
     open: bool,
 }
@@ -135,6 +143,7 @@ impl<V: Vfs> Connection<V> {
             input_charge,
             crowded: false,
             deadline: None,
+            turn: (0, 0),
             open: true,
         }
     }
@@ -156,12 +165,24 @@ impl<V: Vfs> Connection<V> {
     async fn run(&mut self, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
         loop {
             let answered = self.answer_received();
-            self.output.write_to(&self.stream).await?;
+            let answers = self.output.len();
+            self.output.write_to(&self.stream, self.core.memory.as_deref()).await?;
+            self.share(answers).await;
             match answered? {
                 Progress::OutputFull => {}
                 Progress::InputEmpty if !self.open && self.slow.is_empty() => return Ok(()),
                 progress => self.wait(progress, stop).await?,
             }
+        }
+    }
+
+    /// Whoever always has something to do waits here now and then, so that nobody else waits for long.
+    async fn share(&mut self, answers: usize) {
+        self.turn.0 += self.input.take_consumed();
+        self.turn.1 += answers;
+        if self.turn.0 >= TURN_CALLS || self.turn.1 >= TURN_BYTES {
+            self.turn = (0, 0);
+            yield_now().await;
         }
     }
 

@@ -31,7 +31,8 @@ use super::tap::{Noted, Watched};
 use super::xdr::Garbage;
 use crate::error::Error;
 use crate::vfs::{
-    Changed, Durable, Footprint, MAX_READ, Object, ReceiptKey, ReceiptMaker, Refusal, Refused, Request, Stop, Verb, Vfs,
+    Changed, Durable, Footprint, MAX_READ, MemoryFile, Object, ReceiptKey, ReceiptMaker, Refusal, Refused, Request,
+    Stop, Verb, Vfs,
 };
 
 /// Bytes of directory and inode pages that a slow request may hold, about.
@@ -49,6 +50,8 @@ pub struct Core<V> {
     pub handles: Arc<HandleKeys>,
     pub mounts: MountTable,
     pub drc: Arc<Drc>,
+    /// Where payloads of READs may lie.
+    pub memory: Option<Arc<MemoryFile>>,
     /// Records that are coming in and are large.
     pub input: Arc<Budget>,
     /// Slow requests.
@@ -62,6 +65,7 @@ impl<V: Vfs> Core<V> {
         let handles = Arc::new(HandleKeys::new(vfs.handle_keys()));
         let drc = Drc::new(vfs.receipts(), vfs.uptime());
         Self {
+            memory: vfs.memory(),
             vfs,
             handles,
             mounts: MountTable::default(),

@@ -49,6 +49,26 @@ pub fn fattr(attr: &Attr) -> fattr3 {
     }
 }
 
+/// The bytes of [`fattr`]: most replies have them once or twice, so they are put in one go.
+fn encoded(attr: &Attr) -> [u8; FATTR3] {
+    let mut out = [0; FATTR3];
+    let mut rest = out.as_chunks_mut::<4>().0.iter_mut();
+    let mut put = |word: u32| *rest.next().expect("21 words") = word.to_be_bytes();
+    let fattr3 { ftype, mode, nlink, uid, gid, size, used, rdev, fsid, fileid, atime, mtime, ctime } = fattr(attr);
+    [ftype as u32, mode, nlink, uid, gid].into_iter().for_each(&mut put);
+    for wide in [size, used] {
+        [(wide >> 32) as u32, wide as u32].into_iter().for_each(&mut put);
+    }
+    [rdev.specdata1, rdev.specdata2].into_iter().for_each(&mut put);
+    for wide in [fsid, fileid] {
+        [(wide >> 32) as u32, wide as u32].into_iter().for_each(&mut put);
+    }
+    for time in [atime, mtime, ctime] {
+        [time.seconds, time.nseconds].into_iter().for_each(&mut put);
+    }
+    out
+}
+
 /// Appends the parts of replies to a buffer.
 pub trait EncodeReply: Encode {
     fn put_status(&mut self, status: nfsstat3);
@@ -67,8 +87,7 @@ impl EncodeReply for Vec<u8> {
     }
 
     fn put_attr(&mut self, attr: &Attr) {
-        self.reserve(FATTR3);
-        self.put(&fattr(attr));
+        self.extend_from_slice(&encoded(attr));
     }
 
     fn put_post_op(&mut self, attr: Option<&Attr>) {
@@ -99,6 +118,30 @@ impl EncodeReply for Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_are_encoded_as_the_protocol_types_are() {
+        let word = |n: u64| n << 40 | n;
+        let time = |secs| Time::new(secs, secs as u32 + 1);
+        let attr = Attr {
+            kind: FileKind::Block,
+            mode: 0o4751,
+            nlink: 3,
+            uid: 4,
+            gid: 5,
+            size: word(6),
+            used: word(7),
+            rdev: (8, 9),
+            fsid: word(10),
+            fileid: word(11),
+            atime: time(12),
+            mtime: time(14),
+            ctime: time(16),
+        };
+        let mut expected = Vec::new();
+        expected.put(&fattr(&attr));
+        assert_eq!(encoded(&attr)[..], expected[..]);
+    }
 
     #[test]
     fn times_outside_the_wire_become_the_nearest() {

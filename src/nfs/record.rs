@@ -59,6 +59,8 @@ pub struct RecordBuffer {
     allocated: bool,
     /// Room that the next read gets: grows while reads fill it.
     appetite: usize,
+    /// Bytes of records that were handed out since they were asked for.
+    consumed: usize,
 }
 
 impl RecordBuffer {
@@ -71,6 +73,7 @@ impl RecordBuffer {
             parts_taken: false,
             allocated: false,
             appetite: MIN_ROOM,
+            consumed: 0,
         }
     }
 
@@ -81,6 +84,7 @@ impl RecordBuffer {
             if self.received.len() < MARK + len {
                 break;
             }
+            self.consumed += MARK + len;
             if last && self.parts.is_empty() {
                 self.taken = MARK + len;
                 self.fragments = 0;
@@ -93,6 +97,11 @@ impl RecordBuffer {
             }
         }
         Ok(None)
+    }
+
+    /// Bytes of records that were handed out, marks included, since this was last asked.
+    pub fn take_consumed(&mut self) -> usize {
+        std::mem::take(&mut self.consumed)
     }
 
     /// Drop the record that was handed out.

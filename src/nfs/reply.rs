@@ -1,8 +1,9 @@
-//! Replies on their way out: everything that one read brought in leaves in one vectored write.
+//! Replies on their way out: everything that one read brought in leaves together.
 //!
 //! Owns a connection's output queue: one growing buffer of headers and small results, and the
 //! payloads of READs as the slices of cached chunks that they are, each with its place in that
-//! buffer. Payloads are never copied.
+//! buffer. They leave in one vectored write; only the long slices of chunks that lie in a file in memory
+//! are sent from there, so that not even the kernel copies them.
 //!
 //! Invariant: between `begin` and `finish` exactly one reply is open; what a reply wrote before it
 //! was rolled back leaves no trace.
@@ -14,16 +15,22 @@ use std::io::{self, IoSlice};
 use std::time::Duration;
 
 use bytes::Bytes;
+use rustix::fs::sendfile;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use smallvec::SmallVec;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use super::xdr::Encode;
+use crate::env::MemoryFile;
 
 /// Queued bytes above which the queue is written before more is added.
-pub const FULL: usize = 4 * 1024 * 1024;
+pub const FULL: usize = 1024 * 1024;
 /// Longest that a write may make no progress.
 pub const WRITE_STALL: Duration = Duration::from_secs(60);
 
+/// Slices from this length on are sent from the file in memory: below, a call more costs more than copying.
+const MIN_SENT: usize = 16 * 1024;
 /// Most slices in one vectored write: the kernel takes no more (IOV_MAX).
 const MAX_SLICES: usize = 1024;
 const LAST_FRAGMENT: u32 = 1 << 31;
@@ -121,37 +128,39 @@ impl Replies {
         }
     }
 
-    /// Everything queued, in order.
-    fn slices(&self) -> SmallVec<[IoSlice<'_>; 64]> {
-        let mut slices = SmallVec::new();
+    /// Everything queued, in order. `memory` is where long payloads may lie.
+    fn runs(&self, memory: Option<&MemoryFile>) -> SmallVec<[Run<'_>; 1]> {
+        let mut runs = SmallVec::new();
+        let mut run = Run::default();
         let mut from = 0;
         for (at, bytes) in &self.payloads {
-            if *at > from {
-                slices.push(IoSlice::new(&self.head[from..*at]));
-                from = *at;
+            run.copy(&self.head[from..*at]);
+            from = *at;
+            match memory.filter(|_| bytes.len() >= MIN_SENT).and_then(|memory| memory.offset_of(bytes)) {
+                None => run.copy(bytes),
+                Some(offset) => {
+                    run.sent = Some((offset, bytes.len()));
+                    runs.push(std::mem::take(&mut run));
+                }
             }
-            slices.push(IoSlice::new(bytes));
         }
-        if from < self.head.len() {
-            slices.push(IoSlice::new(&self.head[from..]));
+        run.copy(&self.head[from..]);
+        if !run.copied.is_empty() {
+            runs.push(run);
         }
-        slices
+        runs
     }
 
     /// Write everything and empty the queue.
-    pub async fn write_to(&mut self, stream: &TcpStream) -> io::Result<()> {
-        let mut slices = self.slices();
-        let mut rest = &mut slices[..];
-        while !rest.is_empty() {
-            match stream.try_write_vectored(&rest[..rest.len().min(MAX_SLICES)]) {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(written) => IoSlice::advance_slices(&mut rest, written),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(stream).await?,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
+    pub async fn write_to(&mut self, stream: &TcpStream, memory: Option<&MemoryFile>) -> io::Result<()> {
+        let mut runs = self.runs(memory);
+        for run in &mut runs {
+            write_copied(stream, &mut run.copied, run.sent.is_some()).await?;
+            if let (Some(memory), Some((offset, len))) = (memory, run.sent) {
+                write_sent(stream, memory, offset, len).await?;
             }
         }
-        drop(slices);
+        drop(runs);
         self.clear();
         Ok(())
     }
@@ -161,6 +170,53 @@ impl Replies {
         self.head.clear();
         self.payloads.clear();
         self.payload_bytes = 0;
+    }
+}
+
+/// Bytes that are copied into the socket, and after them some that are sent from the file in memory.
+#[derive(Default)]
+struct Run<'a> {
+    copied: SmallVec<[IoSlice<'a>; 64]>,
+    /// Offset in the file, and length.
+    sent: Option<(u64, usize)>,
+}
+
+impl<'a> Run<'a> {
+    fn copy(&mut self, bytes: &'a [u8]) {
+        if !bytes.is_empty() {
+            self.copied.push(IoSlice::new(bytes));
+        }
+    }
+}
+
+/// `more`: what follows at once belongs to the same reply.
+async fn write_copied(stream: &TcpStream, slices: &mut [IoSlice<'_>], more: bool) -> io::Result<()> {
+    let flags = if more { SendFlags::NOSIGNAL | SendFlags::MORE } else { SendFlags::NOSIGNAL };
+    let mut rest = slices;
+    while !rest.is_empty() {
+        let some = &rest[..rest.len().min(MAX_SLICES)];
+        let written = write(stream, || Ok(sendmsg(stream, some, &mut SendAncillaryBuffer::default(), flags)?)).await?;
+        IoSlice::advance_slices(&mut rest, written);
+    }
+    Ok(())
+}
+
+async fn write_sent(stream: &TcpStream, memory: &MemoryFile, mut offset: u64, mut len: usize) -> io::Result<()> {
+    while len > 0 {
+        len -= write(stream, || Ok(sendfile(stream, memory, Some(&mut offset), len)?)).await?;
+    }
+    Ok(())
+}
+
+/// One call that writes, as soon as the socket takes anything.
+async fn write(stream: &TcpStream, mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match stream.try_io(Interest::WRITABLE, &mut call) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => writable(stream).await?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            written => return written,
+        }
     }
 }
 
@@ -176,7 +232,7 @@ mod tests {
     use super::*;
 
     fn bytes(replies: &Replies) -> Vec<u8> {
-        replies.slices().iter().flat_map(|slice| slice.to_vec()).collect()
+        replies.runs(None).iter().flat_map(|run| &run.copied).flat_map(|slice| slice.to_vec()).collect()
     }
 
     fn reply(replies: &mut Replies, head: &[u8], payload: &'static [u8], tail: &[u8]) {
@@ -195,6 +251,42 @@ mod tests {
         reply(&mut other, b"", b"more", b"");
         replies.append(other);
         assert_eq!(bytes(&replies), b"\x80\0\0\x0cheadpayload\0\x80\0\0\x04more");
+    }
+
+    #[tokio::test]
+    async fn what_lies_in_memory_leaves_as_what_is_copied_does() {
+        let memory = MemoryFile::new(8, 1 << 20).unwrap();
+        let noise = |seed: usize, len: usize| (0..len).map(|at| (at * seed / 7 + seed) as u8).collect::<Vec<_>>();
+        let placed = memory.place(&noise(3, 1 << 20)).unwrap();
+        let payloads = [
+            placed.slice(5..200_007),
+            placed.slice(..100),
+            Bytes::from(noise(5, 70_000)),
+            placed.slice(1000..1000 + MIN_SENT),
+            placed.clone(),
+        ];
+        let mut replies = Replies::default();
+        for payload in &payloads {
+            let mark = replies.begin();
+            replies.head().extend_from_slice(b"head");
+            replies.payload(payload.clone());
+            replies.head().extend_from_slice(b"pad");
+            replies.finish(mark);
+        }
+        let sent = replies.runs(Some(&memory)).iter().filter(|run| run.sent.is_some()).count();
+        assert_eq!(sent, 3, "long slices of the file only");
+        let expected = bytes(&replies);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (ours, theirs) = tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+        let (ours, mut theirs) = (ours.unwrap(), theirs.unwrap().0);
+        let mut received = Vec::new();
+        let write = async move {
+            replies.write_to(&ours, Some(&memory)).await.unwrap();
+            assert!(replies.is_empty());
+        };
+        let (_, read) = tokio::join!(write, tokio::io::AsyncReadExt::read_to_end(&mut theirs, &mut received));
+        read.unwrap();
+        assert!(received == expected);
     }
 
     #[test]

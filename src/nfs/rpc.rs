@@ -194,9 +194,8 @@ pub fn put_reject(out: &mut Vec<u8>, xid: u32, why: Reject) {
 
 /// `accept_stat` behind an empty AUTH_NONE verifier.
 fn put_accepted(out: &mut Vec<u8>, xid: u32, stat: u32) {
-    for word in [xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, stat] {
-        out.put_u32(word);
-    }
+    let words = [xid, REPLY, MSG_ACCEPTED, AUTH_NONE, 0, stat];
+    out.extend_from_slice(words.map(u32::to_be_bytes).as_flattened());
 }
 
 fn put_denied(out: &mut Vec<u8>, xid: u32, stat: u32) {

@@ -11,6 +11,7 @@
 //! Failure story: what does not decode or has no place in the tree is `Corrupt`, and ends it.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use super::Node;
 use super::changes::{Private, PrivateName, PrivateObject};
@@ -62,9 +63,9 @@ struct Diff<'a, 'v> {
 struct Shown {
     node: Node,
     /// The image's, if that has one of this number.
-    image: Option<Inode>,
+    image: Option<Arc<Inode>>,
     /// The one under its private data: the image's, or that of the version that it keeps as its base.
-    base: Option<Inode>,
+    base: Option<Arc<Inode>>,
     private: Option<PrivateObject>,
 }
 
@@ -86,7 +87,7 @@ impl Diff<'_, '_> {
     }
 
     fn removed(&mut self, dir: Ino, was: &Entry) -> Result<ControlFlow<()>> {
-        let bytes_old = length_of_image(&self.image(was.ino)?);
+        let bytes_old = length_of_image(&*self.image(was.ino)?);
         let path = joined(&self.path_of(dir)?, &was.name);
         self.tell(Change { path, kind: ChangeKind::Removed, bytes_old, bytes_new: 0 }, 0)
     }
@@ -152,7 +153,7 @@ impl Diff<'_, '_> {
         Ok(path)
     }
 
-    fn image(&self, ino: Ino) -> Result<Inode> {
+    fn image(&self, ino: Ino) -> Result<Arc<Inode>> {
         self.view.image_inode(ino)?.ok_or_else(|| missing(ino))
     }
 

@@ -5,6 +5,8 @@
 //! have come from below, up to [`below`](Node::below): from lower layers and the image, or, where another
 //! version replaced the image under it, from the version that it keeps as its base.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +58,7 @@ pub struct Node {
     /// The version that lies under its layers, if that is not the one that the view shows.
     pub base: Option<ManifestId>,
     /// Where the image has its data, if the node is the image's.
-    pub(super) content: Content,
+    pub(super) image: Option<Arc<Inode>>,
 }
 
 impl Node {
@@ -82,7 +84,7 @@ impl Node {
             below_used: 0,
             own: 0,
             base: None,
-            content: Content::None,
+            image: None,
         }
     }
 
@@ -106,7 +108,8 @@ impl Node {
             && (self.own > 0 || image.is_none_or(|image| self.below < image.size || self.size != image.size))
     }
 
-    pub(super) fn of_image(inode: Inode) -> Self {
+    pub(super) fn of_image(inode: impl Into<Arc<Inode>>) -> Self {
+        let inode = inode.into();
         let target = match &inode.content {
             Content::Symlink(target) => target.clone(),
             _ => Bytes::new(),
@@ -130,7 +133,7 @@ impl Node {
             below_used: inode.used,
             own: 0,
             base: None,
-            content: inode.content,
+            image: Some(inode),
         }
     }
 
@@ -139,7 +142,7 @@ impl Node {
         if !matches!(self.level, Level::New | Level::Layer(0)) {
             (self.below, self.below_used, self.own) = (self.size, self.used(), 0);
             self.level = Level::Layer(0);
-            self.content = Content::None;
+            self.image = None;
         }
     }
 }
@@ -252,7 +255,7 @@ impl Present {
             below_used: self.below_used,
             own: self.own,
             base: self.base,
-            content: Content::None,
+            image: None,
         }
     }
 }

@@ -11,6 +11,7 @@
 //! Failure story: a directory without a name in its parent is `Corrupt`.
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use bytes::Bytes;
 
@@ -52,7 +53,7 @@ impl SealedView<'_> {
     }
 
     /// The image's object of this number, if it has one.
-    pub(super) fn image_inode(&self, ino: Ino) -> Result<Option<Inode>> {
+    pub(super) fn image_inode(&self, ino: Ino) -> Result<Option<Arc<Inode>>> {
         self.ask(|tree, fetch| tree.manifest().inode(fetch, ino))
     }
 

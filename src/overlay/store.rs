@@ -38,6 +38,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::{Mutex, RwLock};
+use rustc_hash::FxHashMap;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
 
@@ -102,7 +103,7 @@ pub struct OverlayStore {
 
 #[derive(Default)]
 struct Shard {
-    overlays: HashMap<OverlayId, Arc<Overlay>>,
+    overlays: FxHashMap<OverlayId, Arc<Overlay>>,
     /// Held back, although never written.
     frozen: HashSet<OverlayId>,
 }

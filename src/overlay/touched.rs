@@ -3,9 +3,10 @@
 //! Owns the numbers that are kept in memory for that, and their count over all overlays of a store. They
 //! can be let go, and are read from the index when they are wanted again.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+use rustc_hash::FxHashSet;
 
 use crate::manifest::Ino;
 
@@ -28,7 +29,7 @@ pub struct KnownCount(Arc<AtomicUsize>);
 
 /// Numbers of objects, counted as long as they are kept.
 pub struct Known {
-    inodes: HashSet<u64>,
+    inodes: FxHashSet<u64>,
     count: KnownCount,
     /// Somebody wanted them since the last [`Touched::let_go`].
     wanted: bool,
@@ -41,7 +42,7 @@ impl KnownCount {
 
     /// Those of an overlay that has these.
     pub fn known(&self, inodes: impl IntoIterator<Item = u64>) -> Touched {
-        let inodes: HashSet<u64> = inodes.into_iter().collect();
+        let inodes: FxHashSet<u64> = inodes.into_iter().collect();
         self.0.fetch_add(inodes.len(), Ordering::Relaxed);
         Touched::Known(Known { inodes, count: self.clone(), wanted: true })
     }

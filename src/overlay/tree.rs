@@ -43,7 +43,7 @@ pub type Slices = SmallVec<[Bytes; 4]>;
 /// A view, for one run of one verb. Holds the lock of its open overlay, if that has any state: never
 /// keep it over an await.
 pub struct Tree<'a> {
-    manifest: Manifest,
+    manifest: Arc<Manifest>,
     store: Option<&'a OverlayStore>,
     /// The open overlay, unless it was never written.
     top: Option<Guard>,
@@ -55,9 +55,9 @@ pub struct Tree<'a> {
 
 impl<'a> Tree<'a> {
     /// A version as it was imported.
-    pub fn of_version(manifest: Manifest) -> Self {
+    pub fn of_version(manifest: impl Into<Arc<Manifest>>) -> Self {
         Self {
-            manifest,
+            manifest: manifest.into(),
             store: None,
             top: None,
             lower: SmallVec::new(),
@@ -70,7 +70,7 @@ impl<'a> Tree<'a> {
     pub fn open(
         store: &'a OverlayStore,
         fetch: &mut Fetch<'_>,
-        manifest: Manifest,
+        manifest: impl Into<Arc<Manifest>>,
         layers: &[Layer],
         top: OverlayId,
     ) -> Step<Self> {
@@ -79,7 +79,7 @@ impl<'a> Tree<'a> {
     }
 
     /// The layers alone, as a snapshot shows them.
-    pub fn open_sealed(store: &'a OverlayStore, manifest: Manifest, layers: &[Layer]) -> Result<Self> {
+    pub fn open_sealed(store: &'a OverlayStore, manifest: impl Into<Arc<Manifest>>, layers: &[Layer]) -> Result<Self> {
         Self { store: Some(store), ..Self::of_version(manifest) }.over(store, layers)
     }
 
@@ -87,7 +87,7 @@ impl<'a> Tree<'a> {
     pub fn open_for_change(
         store: &'a OverlayStore,
         fetch: &mut Fetch<'_>,
-        manifest: Manifest,
+        manifest: impl Into<Arc<Manifest>>,
         layers: &[Layer],
         top: OverlayId,
     ) -> Step<Self> {

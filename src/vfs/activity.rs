@@ -50,8 +50,8 @@ pub const AWAY: Duration = Duration::from_secs(3600);
 /// Uses within it are one.
 const RESOLUTION: Duration = Duration::from_secs(1);
 const SHARDS: usize = 64;
-/// What a connection remembers to have noted; it uses few clones at a time.
-const SLOTS: usize = 32;
+/// What a connection remembers to have noted: a machine that runs a hundred desktops has all of their clones on one.
+const SLOTS: usize = 256;
 
 /// What was done with a handle.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -57,7 +57,7 @@ use futures_util::future::BoxFuture;
 
 use crate::chunk::Fetch;
 pub use crate::chunk::{Step, Stop};
-pub use crate::env::Time;
+pub use crate::env::{MemoryFile, Time};
 use crate::error::Error;
 pub use crate::image::ExportId;
 use crate::image::State;
@@ -154,6 +154,10 @@ pub trait Vfs: Send + Sync + 'static {
     fn tap(&self) -> &Arc<Tap>;
     /// Whether the export's policy lets the caller in; of one that is not there, the default's.
     fn admits(&self, rq: &Request<'_>, export: ExportId) -> bool;
+    /// The file in memory in which some slices of READs lie: from there they may be sent without being copied.
+    fn memory(&self) -> Option<Arc<MemoryFile>> {
+        None
+    }
     /// Time since some fixed start; never steps back.
     fn uptime(&self) -> Duration;
     /// The newest receipts from before this start, oldest first.

@@ -260,7 +260,7 @@ impl<'s> Run<'s, '_> {
     }
 
     fn open(&mut self, scope: &Scope<'s>, why: Purpose) -> Ended<Tree<'s>> {
-        let manifest = Manifest::open(self.fetch, &self.manifest(scope)?)?;
+        let manifest = Manifest::shared(self.fetch, &self.manifest(scope)?)?;
         let Some((clone, view)) = scope.shown else { return Ok(Tree::of_version(manifest)) };
         let overlays = self.vfs.overlays();
         if why == Purpose::Read {

@@ -21,7 +21,7 @@ use super::{
     NewObject, Object, Place, ReadData, ReceiptKey, Request, Rights, Verb, Vfs,
 };
 use crate::chunk::{ChunkSource, Fetch};
-use crate::env::{Env, Time};
+use crate::env::{Env, MemoryFile, Time};
 use crate::error::{Error, Result};
 use crate::image::{Catalog, CloneRecord, Export, ExportId, Fleet, State, View};
 use crate::overlay::OverlayStore;
@@ -124,7 +124,7 @@ fn line(path: impl FnOnce() -> String, rules: Rules<'_>, caller: &Caller) -> Opt
 
 impl Vfs for ImageVfs {
     fn begin<'a>(&'a self, caller: &'a Caller) -> Request<'a> {
-        Request::new(caller, self.catalog.state(), Fetch::new(self.chunks.as_ref()))
+        Request::new(caller, self.catalog.state(), Fetch::new(self.chunks.as_ref()).keeping())
     }
 
     fn mount(&self, rq: &mut Request<'_>, path: &[u8]) -> Verb<Object> {
@@ -229,6 +229,10 @@ impl Vfs for ImageVfs {
 
     fn admits(&self, rq: &Request<'_>, export: ExportId) -> bool {
         self.rules(rq.state(), export).admits(rq.caller)
+    }
+
+    fn memory(&self) -> Option<Arc<MemoryFile>> {
+        self.chunks.memory()
     }
 
     fn uptime(&self) -> Duration {

@@ -5,6 +5,8 @@
 //! link count and whether its entries changed are known only then. The results are staged once more,
 //! because the manifest wants them in the order of inode numbers, not of paths.
 
+use std::sync::Arc;
+
 use super::identity::{BaseTree, Identity, members};
 use super::stage::{self, Node, NodeNo};
 use super::{Base, ImportContext, Progress};
@@ -58,7 +60,7 @@ struct OpenDir {
     parent: Ino,
     cookie: Cookie,
     /// The base's directory at the same path.
-    old: Option<Inode>,
+    old: Option<Arc<Inode>>,
     hasher: SubtreeHasher,
     subdirs: u32,
     children: u64,
@@ -124,7 +126,7 @@ impl Pass<'_> {
         self.enter(number, node, ino, place, old)
     }
 
-    fn enter(&mut self, number: NodeNo, node: Node, ino: Ino, place: Place, old: Option<Inode>) -> Result<()> {
+    fn enter(&mut self, number: NodeNo, node: Node, ino: Ino, place: Place, old: Option<Arc<Inode>>) -> Result<()> {
         let (parent, cookie) = (place.dir, place.cookie);
         let hasher = SubtreeHasher::new();
         self.open.push(OpenDir {
@@ -152,7 +154,7 @@ impl Pass<'_> {
         let mut inode = self.bare_inode(&dir.node, dir.parent, dir.cookie)?;
         inode.nlink = 2 + dir.subdirs;
         inode.digest = dir.hasher.finish();
-        self.settle_times(&mut inode, dir.old.as_ref(), entries_same);
+        self.settle_times(&mut inode, dir.old.as_deref(), entries_same);
         let same_object = dir.old.is_some();
         self.add_inode(dir.ino, &inode)?;
         self.join_parent(&dir.node, &inode, same_object)
@@ -201,7 +203,7 @@ impl Pass<'_> {
             Some((ino, _)) => *ino,
             None => self.new_ino()?,
         };
-        self.settle_times(&mut inode, kept.as_ref().map(|(_, old)| old), true);
+        self.settle_times(&mut inode, kept.as_ref().map(|(_, old)| &**old), true);
         if let Some((device, source_inode)) = node.link_set {
             stage::put(self.session, &stage::key(b'A', &[device, source_inode]), &ino.0)?;
         }

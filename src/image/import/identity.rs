@@ -43,7 +43,7 @@ impl<'a> BaseTree<'a> {
         })
     }
 
-    pub fn inode(&self, ino: Ino) -> Result<Option<Inode>> {
+    pub fn inode(&self, ino: Ino) -> Result<Option<Arc<Inode>>> {
         self.ask(|manifest, fetch| manifest.inode(fetch, ino))
     }
 
@@ -112,7 +112,7 @@ pub(super) struct Identity<'a> {
 
 impl Identity<'_> {
     /// The base's inode whose number this object keeps, if any.
-    pub fn kept(&self, node: &Node, new: &Inode, at_path: Option<&Entry>) -> Result<Option<(Ino, Inode)>> {
+    pub fn kept(&self, node: &Node, new: &Inode, at_path: Option<&Entry>) -> Result<Option<(Ino, Arc<Inode>)>> {
         if let Some(kept) = self.claim(new, at_path)? {
             return Ok(Some(kept));
         }
@@ -128,7 +128,7 @@ impl Identity<'_> {
     }
 
     /// Take the number of the base's object at a path, if its data is the same and nobody has it.
-    fn claim(&self, new: &Inode, at_path: Option<&Entry>) -> Result<Option<(Ino, Inode)>> {
+    fn claim(&self, new: &Inode, at_path: Option<&Entry>) -> Result<Option<(Ino, Arc<Inode>)>> {
         let Some(entry) = at_path else { return Ok(None) };
         let Some(old) = self.base.inode(entry.ino)? else { return Ok(None) };
         if !same_data(new, &old) {

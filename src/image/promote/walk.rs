@@ -44,7 +44,7 @@ impl View<'_> {
     }
 
     /// The image's object of this number, if it has one; of a file with data of another version, that one's.
-    fn image_inode(&self, ino: Ino, node: &Node) -> Result<Option<Inode>> {
+    fn image_inode(&self, ino: Ino, node: &Node) -> Result<Option<Arc<Inode>>> {
         self.ask(|tree, fetch| match &node.base {
             Some(base) => Manifest::open(fetch, base)?.inode(fetch, ino),
             None => tree.manifest().inode(fetch, ino),
@@ -118,7 +118,7 @@ impl<'a> Walk<'a> {
         let link_set = (!node.is_dir() && node.nlink > 1).then_some((0, ino.0));
         let first = link_set.map_or(Ok(true), |set| identity::join(self.session, set, number))?;
         if node.kind == FileKind::Regular && first {
-            self.file(number, name, ino, &node, image.as_ref())?;
+            self.file(number, name, ino, &node, image.as_deref())?;
         }
         let xattrs = image.as_ref().map_or(Ok(Vec::new()), |image| self.view.xattrs(image))?;
         let staged = stage::Node {

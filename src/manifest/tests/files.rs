@@ -220,12 +220,12 @@ fn what_breaks_a_bound_is_not_stored() {
     let good = read(&source, |f| manifest.inode(f, sample.ino("etc/passwd"))).unwrap().unwrap();
     let chunks = MemoryChunks::new();
     let bad = [
-        Inode { mode: 0o10_0644, ..good.clone() },
-        Inode { size: u64::MAX, ..good.clone() },
-        Inode { rdev: (1, 2), ..good.clone() },
-        Inode { kind: FileKind::Directory, ..good.clone() },
-        Inode { kind: FileKind::Symlink, content: Content::Symlink(vec![b'x'; 4097].into()), ..good.clone() },
-        Inode { xattrs: Xattrs::Inline(vec![0; 513].into()), ..good.clone() },
+        Inode { mode: 0o10_0644, ..(*good).clone() },
+        Inode { size: u64::MAX, ..(*good).clone() },
+        Inode { rdev: (1, 2), ..(*good).clone() },
+        Inode { kind: FileKind::Directory, ..(*good).clone() },
+        Inode { kind: FileKind::Symlink, content: Content::Symlink(vec![b'x'; 4097].into()), ..(*good).clone() },
+        Inode { xattrs: Xattrs::Inline(vec![0; 513].into()), ..(*good).clone() },
     ];
     for inode in bad {
         let mut builder = ManifestBuilder::new(&chunks, sample.seed);

@@ -329,7 +329,7 @@ impl Fitter<'_> {
             there.then_some(node)
         });
         if was_there && settled.is_none() {
-            self.tell_lost(ino, base.as_ref(), mine.as_ref())?;
+            self.tell_lost(ino, base.as_deref(), mine.as_ref())?;
         }
         if named > 1 && settled.as_ref().is_some_and(Node::is_dir) {
             // It cannot be in two places.

@@ -1,6 +1,7 @@
 //! Decisions where both sides changed the same: told as conflicts, and made if a side is to win.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::fit::{Fitter, Told};
 use super::survey::{Facts, Name, Object, check_rows};
@@ -115,7 +116,7 @@ impl Fitter<'_> {
 
     /// An object that the view removed, and the version to come has under other attributes, or with other
     /// names.
-    pub(super) fn removed(&mut self, ino: Ino, base: &Inode, theirs: &Inode) -> Result<()> {
+    pub(super) fn removed(&mut self, ino: Ino, base: &Inode, theirs: &Arc<Inode>) -> Result<()> {
         let (was, is) = (Facts::of_image(base), Facts::of_image(theirs));
         let dir = theirs.kind == FileKind::Directory;
         if dir {
@@ -135,7 +136,7 @@ impl Fitter<'_> {
 
     /// It stays removed, with whatever the version to come added to it; but a name that led to something else
     /// is the image's to change.
-    fn keep_removed(&mut self, ino: Ino, theirs: &Inode) -> Result<()> {
+    fn keep_removed(&mut self, ino: Ino, theirs: &Arc<Inode>) -> Result<()> {
         let from = self.sight.from;
         let mut is_named = false;
         for at in self.sight.names_left(ino, theirs)? {
@@ -218,7 +219,7 @@ impl Fitter<'_> {
     }
 
     /// It is there again, as the version to come has it, and so are the directories above.
-    fn bring_back(&mut self, ino: Ino, theirs: &Inode) -> Result<()> {
+    fn bring_back(&mut self, ino: Ino, theirs: &Arc<Inode>) -> Result<()> {
         let to = self.sight.to;
         let mut back = vec![(ino, theirs.clone())];
         while let Some((ino, theirs)) = back.pop() {
@@ -260,7 +261,7 @@ impl Fitter<'_> {
 
     /// An object is to be as the version to come has it, whatever the layers say of its data. Whoever held it
     /// before it was removed held something else.
-    pub(super) fn give_back(&mut self, ino: Ino, theirs: &Inode) {
+    pub(super) fn give_back(&mut self, ino: Ino, theirs: &Arc<Inode>) {
         let mut node = Node::of_image(theirs.clone());
         node.base = (theirs.kind == FileKind::Regular).then_some(*self.sight.to.id());
         self.objects.insert(ino, Some(node));
@@ -269,7 +270,7 @@ impl Fitter<'_> {
 
     /// An object that the version before does not have, the view has, and the version to come has: it came
     /// from that one, or an earlier one, and was kept. Under names that are the version's, it is the same.
-    pub(super) fn met_again(&mut self, ino: Ino, mine: Node, theirs: &Inode) -> Result<()> {
+    pub(super) fn met_again(&mut self, ino: Ino, mine: Node, theirs: &Arc<Inode>) -> Result<()> {
         let to = self.sight.to;
         for (dir, cookie) in self.sight.names(to, ino, theirs)? {
             if self.sight.shown(dir, cookie)?.is_none_or(|entry| entry.ino != ino) {
@@ -282,7 +283,7 @@ impl Fitter<'_> {
     }
 
     /// A directory that the view removed, and both versions have.
-    fn removed_dir(&mut self, dir: Ino) -> Result<Option<(Ino, Inode)>> {
+    fn removed_dir(&mut self, dir: Ino) -> Result<Option<(Ino, Arc<Inode>)>> {
         let Object { base, mine, theirs } = self.sight.object(dir)?;
         let removed = base.is_some() && mine.is_none() && !self.is_decided_there(dir);
         Ok(theirs.filter(|_| removed).map(|theirs| (dir, theirs)))

@@ -1,6 +1,7 @@
 //! The three sides of a rebase: the version before, the view, the version to come.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 
 use super::Rebase;
 use crate::chunk::{Fetch, Step};
@@ -58,7 +59,7 @@ impl<'a> Sight<'a> {
         self.fetch.run_blocking(|fetch| question(&Tree::open_sealed(store, manifest, layers)?, fetch))
     }
 
-    pub fn inode(&mut self, manifest: Manifest, ino: Ino) -> Result<Option<Inode>> {
+    pub fn inode(&mut self, manifest: Manifest, ino: Ino) -> Result<Option<Arc<Inode>>> {
         self.ask(|_, fetch| manifest.inode(fetch, ino))
     }
 

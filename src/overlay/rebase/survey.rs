@@ -1,6 +1,7 @@
 //! The look at each private key, and what of it needs a decision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::Rebase;
 use super::sight::{Sight, all_of};
@@ -32,9 +33,9 @@ pub struct Name {
 
 /// One object on three sides.
 pub struct Object {
-    pub base: Option<Inode>,
+    pub base: Option<Arc<Inode>>,
     pub mine: Option<Node>,
-    pub theirs: Option<Inode>,
+    pub theirs: Option<Arc<Inode>>,
 }
 
 impl Survey {

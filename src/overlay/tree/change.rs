@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use bytes::{Bytes, BytesMut};
-use smallvec::SmallVec;
 
 use super::Tree;
 use super::data::decode;
@@ -34,7 +33,7 @@ struct Change {
 #[derive(Default)]
 pub(super) struct Staged {
     changes: BTreeMap<Key, Change>,
-    data: SmallVec<[Bytes; 2]>,
+    data: Vec<Bytes>,
     bytes: i64,
     inodes: i64,
 }
@@ -311,6 +310,6 @@ impl Tree<'_> {
         }
         let counts = staged.counts(state.counts);
         let values = staged.changes.into_iter().map(|(key, change)| (key, change.value, change.former)).collect();
-        store.commit(state, Commit { values, data: staged.data, counts, receipt })
+        store.commit(state, Commit { values, data: staged.data.into(), counts, receipt })
     }
 }

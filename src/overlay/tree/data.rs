@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::{Slices, Tree};
 use crate::chunk::{ChunkId, Fetch, Step, Stop};
 use crate::error::Error;
-use crate::manifest::Ino;
+use crate::manifest::{Content, Ino};
 use crate::overlay::Node;
 use crate::overlay::bucket::{BUCKET, Bucket, Source};
 use crate::overlay::keys::Key;
@@ -155,7 +155,8 @@ impl Tree<'_> {
 
     fn image_runs(&self, fetch: &mut Fetch<'_>, node: &Node, range: Range<u64>, out: &mut Runs) -> Step<()> {
         let mut at = range.start;
-        for extent in self.manifest.extents(fetch, &node.content, range.clone())? {
+        let content = node.image.as_ref().map_or(&Content::None, |image| &image.content);
+        for extent in self.manifest.extents(fetch, content, range.clone())? {
             if extent.offset > at {
                 out.push((extent.offset - at, Place::Zeros));
                 at = extent.offset;
