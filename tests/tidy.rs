@@ -164,6 +164,9 @@ fn sources_are_ascii() {
     assert_none("ASCII sources", breaches);
 }
 
+/// The one file that may: it says why.
+const UNSAFE: &str = "src/env/memory.rs";
+
 #[test]
 fn no_shortcuts_in_the_library() {
     let shortcuts = [".unwrap()", "todo!(", "unimplemented!(", "dbg!("];
@@ -178,7 +181,7 @@ fn no_shortcuts_in_the_library() {
                 let found = shortcuts.iter().filter(|s| line.contains(**s));
                 breaches.extend(found.map(|s| format!("{}:{n}: {s}", path.display())));
             }
-            if source::has_word(line, "unsafe") {
+            if source::has_word(line, "unsafe") && !path.ends_with(UNSAFE) {
                 breaches.push(format!("{}:{n}: unsafe", path.display()));
             }
         }

@@ -24,6 +24,8 @@ pub(super) struct Reserve {
     env: Env,
     dir: PathBuf,
     asked: Mutex<Asked>,
+    /// The last answer to who wanted to know, and when that was.
+    told: Mutex<Option<(Duration, Space)>>,
     /// What may be taken before the reserve is touched.
     left: AtomicI64,
     /// Bytes that were taken since the disk was asked.
@@ -42,10 +44,24 @@ struct Asked {
 
 impl Reserve {
     pub fn new(env: Env, dir: PathBuf) -> Self {
-        Self { env, dir, asked: Mutex::default(), left: AtomicI64::new(0), taken: AtomicU64::new(0) }
+        Self { env, dir, asked: Mutex::default(), told: Mutex::default(), left: AtomicI64::new(0), taken: AtomicU64::new(0) }
     }
 
+    /// What the disk has and has free; as of a second ago at most, as clients ask often.
     pub fn space(&self) -> Result<Space> {
+        let now = self.env.clock.uptime();
+        let mut told = self.told.lock();
+        match *told {
+            Some((at, space)) if now.saturating_sub(at) < FRESH => Ok(space),
+            _ => {
+                let space = self.ask()?;
+                *told = Some((now, space));
+                Ok(space)
+            }
+        }
+    }
+
+    fn ask(&self) -> Result<Space> {
         self.env.disk.space(&self.dir).map_err(|e| Error::io(format!("the disk of {}", self.dir.display()), e))
     }
 
@@ -58,7 +74,7 @@ impl Reserve {
         if fresh && self.taken.load(Ordering::Relaxed) < ASK_AFTER {
             return Ok(());
         }
-        let space = self.space()?;
+        let space = self.ask()?;
         let taken = self.taken.swap(0, Ordering::Relaxed);
         if now >= asked.settled {
             asked.pending = 0;
@@ -95,10 +111,16 @@ mod tests {
     fn what_was_taken_counts_before_the_disk_shows_it() {
         let (disk, clock) = (Arc::new(SimDisk::new(1)), Arc::new(ManualClock::at_secs(1)));
         disk.set_capacity(1 << 30);
-        let env = Env { disk, clock: clock.clone(), rng: Arc::new(SeededRng::new(1)) };
+        let env = Env { disk: disk.clone(), clock: clock.clone(), rng: Arc::new(SeededRng::new(1)) };
         let reserve = Reserve::new(env, PathBuf::from("/"));
         reserve.refresh().unwrap();
         assert!(!reserve.is_touched());
+        assert_eq!(reserve.space().unwrap().total, 1 << 30);
+        disk.set_capacity(1 << 31);
+        assert_eq!(reserve.space().unwrap().total, 1 << 30, "asked a moment ago");
+        clock.advance(FRESH);
+        assert_eq!(reserve.space().unwrap().total, 1 << 31);
+        disk.set_capacity(1 << 30);
         // No time passes, and nothing reaches the disk.
         let taken = (1..=1100).take_while(|_| {
             reserve.take(1 << 20);
