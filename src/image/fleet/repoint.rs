@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::keep::{Kept, Purpose, ToKeep};
+use futures_util::FutureExt;
+
+use super::keep::{Kept, Purpose, ToKeep, some_at_once};
 use super::operations::{Part, Step};
 use super::snapshots::snapshot_before;
 use super::{FLATTEN_ABOVE, Fleet, Freeze, Instant};
@@ -213,11 +215,10 @@ pub(super) struct Ready {
 impl Ready {
     pub async fn make(fleet: &Fleet, plan: &RepointPlan, part: &Part, purpose: Purpose) -> Result<Self> {
         // For a prediction too: it would be of other layers.
-        for clone in part.choose(&fleet.catalog.state(), plan)? {
-            if clone.view.layers.len() > FLATTEN_ABOVE {
-                fleet.flatten(&clone).await?;
-            }
-        }
+        let chosen = part.choose(&fleet.catalog.state(), plan)?;
+        let deep = chosen.into_iter().filter(|clone| clone.view.layers.len() > FLATTEN_ABOVE);
+        let flatten = deep.map(|clone| async move { fleet.flatten(&clone).await }.boxed());
+        some_at_once(flatten.collect()).await.into_iter().try_for_each(|flat| flat.map(drop))?;
         let state = fleet.catalog.state();
         let clones = part.choose(&state, plan)?;
         let version = state.find_version(&plan.to)?.clone();
