@@ -140,7 +140,7 @@ impl OverlayStore {
     pub async fn preserve(
         self: &Arc<Self>,
         rebase: Rebase,
-        paths: Vec<String>,
+        paths: Vec<Vec<u8>>,
         into: OverlayId,
     ) -> Result<(Layer, Held)> {
         let layers = rebase.layers.clone();

@@ -302,7 +302,7 @@ async fn preserve(
     let mut ids = fleet.catalog.id_range(1).await?;
     let into = OverlayId(ids.next().ok_or_else(|| Error::internal("an empty range of identifiers"))?);
     let rebase = Rebase { from, to: from, layers };
-    let preserved = fleet.overlays.preserve(rebase, paths.paths().to_vec(), into).await?;
+    let preserved = fleet.overlays.preserve(rebase, paths.bytes(), into).await?;
     Ok((from, Some(preserved)))
 }
 
