@@ -93,10 +93,15 @@ impl Fleet {
         self.step("pass a gate", id, Next::Gate(wave), pass).await
     }
 
-    /// What came next has failed: the operation halts, or is to be rolled back.
-    pub async fn fail(&self, id: OperationId, next: Next, why: &str) -> Result<()> {
-        let why = why.to_owned();
-        self.step("halt an operation", id, next, move |operation| failed(operation, next, &why)).await
+    /// What came next, when the operation was as `tried`, has failed: it halts, or is to be rolled back. Not if
+    /// somebody moved it since, and be it that he paused it and let it go on: that may be what failed.
+    pub async fn fail(&self, tried: &OperationRecord, why: &str) -> Result<()> {
+        let (id, next, since, why) = (tried.id, tried.next, tried.since, why.to_owned());
+        let fail = move |draft: &mut Draft| match at(draft, id, next)?.since == since {
+            true => advance(draft, id, next, |operation| failed(operation, next, &why)),
+            false => Err(has_moved(id)),
+        };
+        self.catalog.transact("halt an operation", fail).await
     }
 
     /// The rollback of a failed operation has failed too.
@@ -200,8 +205,12 @@ fn at(state: &State, id: OperationId, next: Next) -> Result<&Arc<OperationRecord
     if operation.state == OperationState::Active && operation.next == next {
         return Ok(operation);
     }
-    Err(Error::new(ErrorKind::Conflict, format!("operation {id} was paused, ended or moved on meanwhile"))
-        .remedy(format!("see `mimeo ops show {id}`")))
+    Err(has_moved(id))
+}
+
+fn has_moved(id: OperationId) -> Error {
+    Error::new(ErrorKind::Conflict, format!("operation {id} was paused, ended or moved on meanwhile"))
+        .remedy(format!("see `mimeo ops show {id}`"))
 }
 
 fn cannot(operation: &OperationRecord, what: &str) -> Error {

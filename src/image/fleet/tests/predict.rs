@@ -20,7 +20,7 @@ impl World {
                 Next::Gate(wave) => self.fleet.pass_gate(id, wave).await.unwrap(),
                 Next::Wave(wave) => {
                     if let Err(error) = self.fleet.switch_wave(id, wave).await {
-                        self.fleet.fail(id, operation.next, &wave_failure(wave, &error)).await.unwrap();
+                        self.fleet.fail(&operation, &wave_failure(wave, &error)).await.unwrap();
                     }
                 }
                 Next::Nothing => unreachable!("it goes on"),
