@@ -125,7 +125,12 @@ fn switched(done: &RepointInfo) -> String {
         text.push_str(&format!("\nwhat clones with private writes showed before is kept in snapshot {snapshot}"));
     }
     if !done.moved.is_empty() {
-        text.push_str(&format!("\nwritten meanwhile and planned again: {}", done.moved.join(" ")));
+        let more = match done.moved.len().saturating_sub(MAX_MOVED) {
+            0 => String::new(),
+            more => format!(" and {}", count(more as u64, "clone more")),
+        };
+        let moved = done.moved.iter().take(MAX_MOVED).map(String::as_str).collect::<Vec<_>>().join(" ");
+        text.push_str(&format!("\nwritten or switched meanwhile, and planned again: {moved}{more}"));
     }
     text.push_str(&found(&done.findings));
     if let Some(refused) = &done.refused {

@@ -56,7 +56,14 @@ impl Fleet {
     pub async fn start(&self, new: NewOperation) -> Result<Arc<OperationRecord>> {
         new.rollout.check()?;
         let who = self.who.clone();
-        self.catalog.transact("start an operation", move |draft| start(draft, &new, &who)).await
+        let dry_runs = self.dry_runs.clone();
+        let start = move |draft: &mut Draft| {
+            let operation = start(draft, &new, &who)?;
+            // Before anybody can go on with it.
+            dry_runs.begun(&new.repoint, operation.id, draft);
+            Ok(operation)
+        };
+        self.catalog.transact("start an operation", start).await
     }
 
     /// The time of a scheduled operation has come.
@@ -483,7 +490,7 @@ fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, done: &[C
 }
 
 /// What is told of a clone in [`WaveOutcome::whys`] that was switched.
-const MOVED: &str = "it was written while its switch was made ready, and planned again";
+const MOVED: &str = "it was written or switched after it was looked at first, and planned again";
 
 /// What became of the clones of a wave, and what is to be told of some: why they stay, or that they were planned again.
 fn wave_outcome(at: Time, wave: &[ExportId], done: &[CloneOutcome]) -> WaveOutcome {

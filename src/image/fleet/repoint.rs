@@ -80,7 +80,7 @@ pub struct CloneOutcome {
     pub conflict: OnConflict,
     /// Why its private writes cannot go along, whoever wins.
     pub why: Option<Arc<str>>,
-    /// It was written while the repoint was made ready, and planned again.
+    /// It was written while the repoint was made ready, or moved since its dry run, and planned again.
     pub moved: bool,
 }
 
@@ -169,7 +169,9 @@ impl LeftOut {
 impl Fleet {
     /// Switch clones to a version, all or none.
     pub async fn repoint(&self, plan: RepointPlan) -> Result<RepointDone> {
-        self.repoint_part(plan, Part::Whole { who: self.who.clone() }).await
+        let done = self.repoint_part(plan.clone(), Part::Whole { who: self.who.clone() }).await?;
+        self.dry_runs.done(&plan);
+        Ok(done)
     }
 
     /// Switch the clones of a part of an operation, and record it there.
@@ -181,10 +183,12 @@ impl Fleet {
                 let Ready { state, clones, version, policies, keep, mut kept } =
                     Ready::make(&fleet, &plan, &part, Purpose::Switch).await?;
                 let planned = version.clone();
+                let (looker, planned_for, part_of) = (fleet.clone(), plan.clone(), part.clone());
                 let look = |instant: Arc<Instant>| {
-                    let fleet = fleet.clone();
+                    let (fleet, plan, part) = (looker, planned_for, part_of);
                     async move {
                         kept.look(&fleet, &state, &version, &keep, &instant, Purpose::Switch).await?;
+                        kept.moved.extend(fleet.dry_runs.moved(&plan, &part, &instant));
                         Ok(kept)
                     }
                 };
