@@ -52,8 +52,6 @@ pub const FITS: Position = 1;
 pub const RETURNED: Position = 2;
 /// Rows of one batch.
 const BATCH: usize = 1000;
-/// Threads that look for each core: some wait for the disk.
-const TASKS_OF_A_CORE: usize = 4;
 /// Most looks between two changes of thread: one takes less than the change.
 const LOOKS_OF_A_TASK: usize = 64;
 /// Conflicts of one clone that are told by path; all are counted.
@@ -187,8 +185,8 @@ impl OverlayStore {
         items: Vec<I>,
         work: fn(&Self, I) -> Result<T>,
     ) -> Result<Vec<Result<T>>> {
-        let tasks = TASKS_OF_A_CORE * available_parallelism().map_or(1, usize::from);
-        let (size, mut items) = (items.len().div_ceil(tasks).clamp(1, LOOKS_OF_A_TASK), items.into_iter());
+        let cores = available_parallelism().map_or(1, usize::from);
+        let (size, mut items) = (items.len().div_ceil(cores).clamp(1, LOOKS_OF_A_TASK), items.into_iter());
         let batches = std::iter::from_fn(|| {
             let batch: Vec<_> = items.by_ref().take(size).collect();
             (!batch.is_empty()).then_some(batch)
@@ -196,7 +194,7 @@ impl OverlayStore {
         let run = |batch: Vec<I>| {
             self.blocking(what, move |store| Ok(batch.into_iter().map(|item| work(store, item)).collect::<Vec<_>>()))
         };
-        let answers: Vec<_> = stream::iter(batches.map(run)).buffered(tasks).try_collect().await?;
+        let answers: Vec<_> = stream::iter(batches.map(run)).buffered(cores).try_collect().await?;
         Ok(answers.into_iter().flatten().collect())
     }
 
