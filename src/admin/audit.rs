@@ -27,21 +27,41 @@ use super::{Context, Peer};
 use crate::audit::{Actor, Asked, Deed, Filter, Outcome};
 use crate::env::Time;
 use crate::error::{Error, Result};
-use crate::image::{self, CloneRecord, ExportId, OperationId, Selector};
+use crate::image::{
+    self, CloneRecord, ExportId, ImageId, ImageRecord, OperationId, OperationRecord, Selector, VersionNumber,
+};
 
 /// Clones of a change that are told one by one; of more only how many show which version.
 const MAX_TOLD: usize = 8;
 /// Longest body of a request or an answer that is looked at in full, in bytes.
 const MAX_PARSED: usize = 256 * 1024;
 
-/// A change without an outcome yet, for a handler that answers before the end.
+/// A change without an outcome yet, for its handler: one that answers before the end, or knows what became of many
+/// clones.
 #[derive(Clone)]
-pub(super) struct Ticket(Arc<Mutex<Option<Asked>>>);
+pub(super) struct Ticket(Arc<Mutex<Noted>>);
+
+struct Noted {
+    asked: Option<Asked>,
+    shown: Option<Versions>,
+}
+
+/// How many clones show which version.
+pub(super) type Versions = BTreeMap<(ImageId, VersionNumber), usize>;
 
 impl Ticket {
     /// From now on the handler sees to the outcome.
     pub fn take(&self) -> Option<Asked> {
-        self.0.lock().take()
+        self.0.lock().asked.take()
+    }
+
+    /// What the clones of the change show after it, so that nobody has to look at each of them.
+    pub fn show(&self, versions: Versions) {
+        self.0.lock().shown = Some(versions);
+    }
+
+    fn shown(&self) -> Option<Versions> {
+        self.0.lock().shown.take()
     }
 }
 
@@ -74,7 +94,8 @@ async fn noted(cx: &Context, peer: Peer, request: Request, next: Next) -> Result
         request: document(&body),
         before: before.told(),
     };
-    let ticket = Ticket(Arc::new(Mutex::new(Some(cx.fleet.audit().ask(deed).await?))));
+    let asked = Some(cx.fleet.audit().ask(deed).await?);
+    let ticket = Ticket(Arc::new(Mutex::new(Noted { asked, shown: None })));
     let mut request = Request::from_parts(parts, HttpBody::from(body));
     request.extensions_mut().insert(ticket.clone());
     let response = next.run(request).await;
@@ -82,7 +103,7 @@ async fn noted(cx: &Context, peer: Peer, request: Request, next: Next) -> Result
     let (parts, body) = response.into_parts();
     let body = to_bytes(body, usize::MAX).await.map_err(|e| Error::internal("reading an answer").because(e))?;
     let outcome = if parts.status.is_success() {
-        let now = before.again(&subject, &cx.catalog.state());
+        let now = before.again(&subject, &cx.catalog.state(), ticket.shown());
         done(&body, now.told())
     } else {
         Outcome::failed(serde_json::from_slice::<ErrorInfo>(&body).map_or(parts.status.to_string(), |info| info.error))
@@ -163,34 +184,49 @@ impl Subject {
     }
 
     fn seen(&self, state: &image::State) -> Seen {
-        let operation = self.operation.and_then(|id| state.operation(id));
-        let image = match operation {
-            Some(operation) => state.image(operation.image),
-            None => self.image.as_ref().and_then(|image| state.image_named(image)),
-        };
-        let mut clones: Vec<Arc<CloneRecord>> = Vec::new();
-        if let Some(selector) = &self.select {
-            clones.extend(state.select(selector).cloned());
-        } else if self.all {
-            clones.extend(state.clones().cloned());
-        } else if let Some(operation) = operation {
-            let meant = operation.plan.waves.iter().flatten();
-            clones.extend(meant.filter_map(|id| state.clone_by_id(*id).cloned()));
-        } else {
-            let mut known = BTreeSet::new();
-            let named = self.clones.iter().filter_map(|name| state.clone_named(name));
-            clones.extend(named.filter(|clone| known.insert(clone.id)).cloned());
-        }
-        if let Some(image) = image.filter(|_| self.all || self.select.is_some()) {
-            clones.retain(|clone| clone.image == image.id);
-        }
-        let image = image.map(|image| {
-            let versions: Vec<_> = state.versions_of(image.id).map(|v| version_name(&image.name, v.number)).collect();
-            json!({ "name": &*image.name, "labels": image.labels, "tags": image.tags, "versions": versions,
-                    "switch": image.policy })
-        });
+        let (image, clones) = (self.image(state), self.clones(state));
+        let image = image.map(|image| told_image(state, image));
         Seen { ids: clones.iter().map(|clone| clone.id).collect(), clones: told(state, &clones), image }
     }
+
+    fn operation<'a>(&self, state: &'a image::State) -> Option<&'a Arc<OperationRecord>> {
+        self.operation.and_then(|id| state.operation(id))
+    }
+
+    fn image<'a>(&self, state: &'a image::State) -> Option<&'a Arc<ImageRecord>> {
+        match self.operation(state) {
+            Some(operation) => state.image(operation.image),
+            None => state.image_named(self.image.as_ref()?),
+        }
+    }
+
+    fn clones<'a>(&'a self, state: &'a image::State) -> Vec<&'a Arc<CloneRecord>> {
+        let image = self.image(state);
+        match (&self.select, self.all, image) {
+            (Some(selector), _, Some(image)) => {
+                state.clones_of(image.id).filter(|clone| selector.matches(&clone.labels)).collect()
+            }
+            (Some(selector), _, None) => state.select(selector).collect(),
+            (None, true, Some(image)) => state.clones_of(image.id).collect(),
+            (None, true, None) => state.clones().collect(),
+            (None, false, _) => match self.operation(state) {
+                Some(operation) => {
+                    operation.plan.waves.iter().flatten().filter_map(|id| state.clone_by_id(*id)).collect()
+                }
+                None => {
+                    let mut known = BTreeSet::new();
+                    let named = self.clones.iter().filter_map(|name| state.clone_named(name));
+                    named.filter(|clone| known.insert(clone.id)).collect()
+                }
+            },
+        }
+    }
+}
+
+fn told_image(state: &image::State, image: &ImageRecord) -> Value {
+    let versions: Vec<_> = state.versions_of(image.id).map(|v| version_name(&image.name, v.number)).collect();
+    json!({ "name": &*image.name, "labels": image.labels, "tags": image.tags, "versions": versions,
+            "switch": image.policy })
 }
 
 /// The objects of a request, at one revision.
@@ -201,14 +237,20 @@ struct Seen {
 }
 
 impl Seen {
-    /// The same objects, or those that have the names now.
-    fn again(&self, subject: &Subject, state: &image::State) -> Self {
-        let now = subject.seen(state);
+    /// The same objects, or those that have the names now; of many clones what is known to be `shown`.
+    fn again(self, subject: &Subject, state: &image::State, shown: Option<Versions>) -> Self {
         if self.ids.is_empty() {
-            return now;
+            return subject.seen(state);
         }
-        let clones: Vec<_> = self.ids.iter().filter_map(|id| state.clone_by_id(*id).cloned()).collect();
-        Self { ids: self.ids.clone(), clones: told(state, &clones), image: now.image }
+        let image = subject.image(state).map(|image| told_image(state, image));
+        let clones = match shown.filter(|_| self.ids.len() > MAX_TOLD) {
+            Some(versions) => told_together(state, &versions),
+            None => {
+                let clones: Vec<_> = self.ids.iter().filter_map(|id| state.clone_by_id(*id)).collect();
+                told(state, &clones)
+            }
+        };
+        Self { clones, image, ..self }
     }
 
     fn told(&self) -> Value {
@@ -217,17 +259,22 @@ impl Seen {
 }
 
 /// Few clones one by one, many by the versions that they show.
-fn told(state: &image::State, clones: &[Arc<CloneRecord>]) -> Value {
+fn told(state: &image::State, clones: &[&Arc<CloneRecord>]) -> Value {
     if clones.len() <= MAX_TOLD {
         return clones.iter().map(|clone| told_alone(state, clone)).collect();
     }
-    let mut versions: BTreeMap<_, usize> = BTreeMap::new();
+    let mut versions = Versions::new();
     for clone in clones {
         *versions.entry((clone.image, clone.view.version)).or_default() += 1;
     }
+    told_together(state, &versions)
+}
+
+fn told_together(state: &image::State, versions: &Versions) -> Value {
+    let count: usize = versions.values().sum();
     let name = |(image, number)| state.image(image).map_or_else(String::new, |i| version_name(&i.name, number));
-    let versions: BTreeMap<_, _> = versions.into_iter().map(|(version, clones)| (name(version), clones)).collect();
-    json!({ "count": clones.len(), "showing": versions })
+    let versions: BTreeMap<_, _> = versions.iter().map(|(version, clones)| (name(*version), *clones)).collect();
+    json!({ "count": count, "showing": versions })
 }
 
 fn told_alone(state: &image::State, clone: &CloneRecord) -> Value {

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use tokio::sync::watch;
 
-use self::words::{operation_clone, operation_info, predicted_info, rollout};
+use self::words::{Targets, operation_clone, operation_info, predicted_info, rollout};
 use super::reply::{Answer, Body, Refused, line, lines, list as streamed};
 use super::types::{
     LeftClone, OperationBody, OperationClones, OperationForecast, OperationInfo, RollbackBody, RollbackInfo,
@@ -49,7 +49,9 @@ async fn forecast(cx: &Context, prediction: &OperationPrediction) -> Result<Oper
     let switched = operation.finished().filter(|(_, fate)| fate.switches()).map(|(id, _)| id);
     let findings = repoint::predicted(cx, outcome, switched.collect()).await?;
     let image = image_of(state, operation.image);
-    let clones = numbered(operation).into_iter().map(|(at, id)| operation_clone(state, &image, operation, at, id));
+    let targets = Targets::of(state, operation);
+    let clone = |(at, id)| operation_clone((state, &image, operation), &targets, at, id);
+    let clones = numbered(operation).into_iter().map(clone);
     let clones = OperationClones { clone_states: clones.collect() };
     Ok(OperationForecast { dry_run: true, operation: predicted_info(state, operation), findings, clones })
 }
@@ -79,9 +81,9 @@ pub(super) async fn show(State(cx): State<Arc<Context>>, Path(id): Path<String>)
 /// An `OperationClones`, made while it is sent.
 pub(super) async fn clones(State(cx): State<Arc<Context>>, Path(id): Path<String>) -> Result<Response, Refused> {
     let (state, operation) = (cx.catalog.state(), find(&cx, &id)?);
-    let image = image_of(&state, operation.image);
+    let (image, targets) = (image_of(&state, operation.image), Targets::of(&state, &operation));
     Ok(streamed("clone_states", numbered(&operation), move |(at, id)| {
-        operation_clone(&state, &image, &operation, *at, *id)
+        operation_clone((&state, &image, &operation), &targets, *at, *id)
     }))
 }
 

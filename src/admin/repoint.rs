@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{ConnectInfo, State};
+use axum::{Extension, Json};
 
+use super::audit::{Ticket, Versions};
 use super::diff::escaped;
 use super::reply::{Answer, Body};
 use super::selection::target;
@@ -26,6 +27,7 @@ const MAX_CONFLICTS: usize = 10_000;
 pub(super) async fn repoint(
     State(cx): State<Arc<Context>>,
     ConnectInfo(peer): ConnectInfo<Peer>,
+    Extension(ticket): Extension<Ticket>,
     Body(body): Body<RepointBody>,
 ) -> Answer<RepointInfo> {
     let dry_run = body.dry_run;
@@ -35,6 +37,7 @@ pub(super) async fn repoint(
     }
     let image = plan.image.clone();
     let done = cx.fleet.on_behalf_of(&peer.who()).repoint(plan).await?;
+    ticket.show(shown(&done.outcome));
     let info = repoint_info(&image, &done.outcome);
     tracing::info!("{}: {} clones of {image} show {}", done.operation, info.clones, info.version);
     let private = done.outcome.count(&[Fate::Kept, Fate::Preserved, Fate::Discarded]) > 0;
@@ -43,6 +46,16 @@ pub(super) async fn repoint(
         snapshot: private.then(|| done.operation.snapshot_name()),
         ..info
     }))
+}
+
+/// Which versions the clones show after it.
+fn shown(outcome: &RepointOutcome) -> Versions {
+    let mut versions = Versions::new();
+    for clone in &outcome.clones {
+        let number = if clone.fate.switches() { outcome.version.number } else { clone.from };
+        *versions.entry((outcome.version.image, number)).or_default() += 1;
+    }
+    versions
 }
 
 pub(super) fn plan(body: RepointBody) -> Result<RepointPlan> {

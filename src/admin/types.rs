@@ -499,7 +499,7 @@ pub struct RepointInfo {
     pub unchanged: u64,
     /// Clones that wait for their next mount.
     pub staged: u64,
-    /// Clones that were written while the repoint was made ready, and planned again.
+    /// Clones that were written while the repoint was made ready, or moved since its dry run, and planned again.
     pub moved: Vec<String>,
     #[serde(flatten)]
     pub findings: Findings,

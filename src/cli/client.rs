@@ -104,7 +104,8 @@ impl Client {
 
     /// The answer, if it is not a refusal.
     async fn ask(&mut self, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>> {
-        if self.sender.is_closed() {
+        // On another thread the connection may not know yet that the answer before was read to its end.
+        if self.sender.ready().await.is_err() {
             // The daemon closes what is idle, as while names are read from a terminal.
             self.sender = Self::open(&self.global).await?;
         }
@@ -190,7 +191,34 @@ pub(super) fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
+
+    /// Also where the connection has a thread of its own, which sees the end of an answer later than who asked.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn one_connection_answers_one_request_after_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = tokio::net::UnixListener::bind(dir.path().join("admin.sock")).unwrap();
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let (mut asked, mut piece) = (Vec::new(), [0; 4096]);
+            while let Ok(n @ 1..) = stream.read(&mut piece).await {
+                asked.extend_from_slice(&piece[..n]);
+                if asked.ends_with(b"\r\n\r\n") {
+                    asked.clear();
+                    stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n[]").await.unwrap();
+                }
+            }
+        });
+        let global = Global { json: false, admin: None, data: dir.path().to_owned() };
+        let mut client = Client::connect(&global).await.unwrap();
+        for _ in 0..5000 {
+            assert!(client.get::<Vec<String>>("/").await.unwrap().is_empty());
+        }
+        drop(client);
+        server.await.unwrap();
+    }
 
     #[test]
     fn only_unix_sockets_are_addresses() {

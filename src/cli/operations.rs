@@ -270,6 +270,7 @@ fn detail(detail: &OperationDetail) -> String {
         ("policy", switch_policy(&info.switch)),
         ("gates", rollout.gates.join(", ")),
         ("on failure", rollout.on_failure.clone().unwrap_or_default()),
+        ("rollback of", info.rollback_of.clone().unwrap_or_default()),
         ("rolled back by", info.rolled_back_by.clone().unwrap_or_default()),
         ("made by", info.who.clone()),
         ("created", local(&info.created)),
@@ -317,11 +318,12 @@ fn clones(clones: &[OperationClone]) -> String {
             clone.wave.to_string(),
             clone.state.clone(),
             clone.version.clone().unwrap_or_default(),
+            clone.target.clone().unwrap_or_default(),
             clone.lagging_since.as_deref().map_or(String::new(), local),
             clone.why.clone().unwrap_or_default(),
         ]
     };
-    let header = ["CLONE", ">WAVE", "STATE", "VERSION", "LAGGING SINCE", "WHY"];
+    let header = ["CLONE", ">WAVE", "STATE", "VERSION", "TO", "LAGGING SINCE", "WHY"];
     let text = table(&header, sorted.iter().take(MAX_SHOWN).map(row));
     match sorted.len().saturating_sub(MAX_SHOWN) {
         0 => text,

@@ -1,16 +1,22 @@
 //! `mimeo repoint`.
 
+use std::ffi::OsString;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 use clap::Args;
-use clap::builder::NonEmptyStringValueParser as Name;
+use clap::builder::{NonEmptyStringValueParser as Name, OsStringValueParser as OsText, TypedValueParser};
 use hyper::Method;
 
 use super::client::Client;
 use super::operations::{self, RolloutArgs};
 use super::output::{Output, count, size, table, words};
 use crate::admin::types::{ConflictInfo, Findings, RepointBody, RepointInfo, SwitchWords};
+use crate::image::{path_bytes, path_words};
+
+/// Clones that are named to people of those that were planned again.
+const MAX_MOVED: usize = 20;
 
 #[derive(Args)]
 pub(super) struct Repoint {
@@ -52,8 +58,8 @@ pub(super) struct SwitchArgs {
     /// are, marked as lagging [default: what the clone says, else its image, else keep]
     #[arg(long, value_parser = ["keep", "discard", "preserve", "stay", "default"])]
     writes: Option<String>,
-    /// A path to preserve, with what is below it
-    #[arg(long = "path", value_name = "PATH", num_args = 1.., requires = "writes", value_parser = Name::new())]
+    /// A path to preserve, with what is below it; `\xNN` is the byte NN
+    #[arg(long = "path", value_name = "PATH", num_args = 1.., requires = "writes", value_parser = OsText::new().try_map(path_text))]
     paths: Vec<String>,
     /// Where a clone and the version changed the same: stop switches nothing; clone-wins keeps the clone's;
     /// image-wins shows the version's and saves the clone's beside it [default: as above, else stop]
@@ -63,6 +69,11 @@ pub(super) struct SwitchArgs {
     /// [default: as above, else live]
     #[arg(long, value_parser = ["live", "on-mount", "default"])]
     activate: Option<String>,
+}
+
+/// A path in words; bytes that are no text are written as they are printed.
+fn path_text(path: OsString) -> Result<String, &'static str> {
+    if path.is_empty() { Err("a path must not be empty") } else { Ok(path_words(&path_bytes(path.as_bytes()))) }
 }
 
 impl From<SwitchArgs> for SwitchWords {
@@ -114,7 +125,12 @@ fn switched(done: &RepointInfo) -> String {
         text.push_str(&format!("\nwhat clones with private writes showed before is kept in snapshot {snapshot}"));
     }
     if !done.moved.is_empty() {
-        text.push_str(&format!("\nwritten meanwhile and planned again: {}", done.moved.join(" ")));
+        let more = match done.moved.len().saturating_sub(MAX_MOVED) {
+            0 => String::new(),
+            more => format!(" and {}", count(more as u64, "clone more")),
+        };
+        let moved = done.moved.iter().take(MAX_MOVED).map(String::as_str).collect::<Vec<_>>().join(" ");
+        text.push_str(&format!("\nwritten or switched meanwhile, and planned again: {moved}{more}"));
     }
     text.push_str(&found(&done.findings));
     if let Some(refused) = &done.refused {

@@ -13,6 +13,7 @@
 //! finds all marks in the catalog at the next start.
 
 mod activate;
+mod dry_runs;
 mod flatten;
 mod fork;
 mod gather;
@@ -47,6 +48,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 
+use self::dry_runs::DryRuns;
 use self::gather::Mounts;
 use self::marks::Lingering;
 
@@ -71,6 +73,7 @@ pub struct Fleet {
     overlays: Arc<OverlayStore>,
     lingering: Arc<Mutex<Lingering>>,
     mounts: Arc<Mounts>,
+    dry_runs: Arc<DryRuns>,
     max_fork_depth: u32,
     /// On whose behalf operations are made.
     who: Arc<str>,
@@ -119,6 +122,7 @@ impl Fleet {
             overlays,
             lingering: Arc::default(),
             mounts: Arc::default(),
+            dry_runs: Arc::default(),
             max_fork_depth,
             who,
             audit: AuditLog::none(),

@@ -22,6 +22,7 @@ mod labels;
 mod log;
 mod names;
 mod operation;
+mod path_words;
 mod policy;
 pub mod promote;
 mod readers;
@@ -52,6 +53,7 @@ pub use operation::{
     Advance, Fate, Gate, GoneClone, MAX_GATE_TEXT, MAX_GATES, MAX_UNFINISHED, MAX_WAVES, Next, OnFailure,
     OperationKind, OperationPlan, OperationRecord, OperationState, Rollout, Settled, WaveOutcome, WaveSpec,
 };
+pub use path_words::{path_bytes, path_words};
 pub use policy::{
     Activation, MAX_PRESERVED, MAX_PRESERVED_PATH, OnConflict, Preserved, SwitchEdits, SwitchPolicy, Writes,
 };

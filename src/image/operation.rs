@@ -305,7 +305,7 @@ impl OperationRecord {
     }
 
     /// The same, with the version that each showed before.
-    pub(super) fn outcomes_of_clones(&self) -> impl Iterator<Item = (ExportId, Fate, VersionNumber)> {
+    pub fn outcomes_of_clones(&self) -> impl Iterator<Item = (ExportId, Fate, VersionNumber)> {
         let waves = self.plan.waves.iter().zip(&self.outcomes);
         let done = waves.flat_map(|(wave, outcome)| {
             let fates = outcome.fates.iter().copied().zip(outcome.from.iter().copied());

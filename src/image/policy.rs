@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::path_words::{path_bytes, path_words};
 use crate::error::{Error, Result};
 
 /// Paths that one policy may preserve.
@@ -31,7 +32,7 @@ pub enum Writes {
     Stay,
 }
 
-/// Paths from the root, without a leading slash: normalised, sorted, none below another.
+/// Paths from the root, without a leading slash, in [words](path_words): normalised, sorted, none below another.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Preserved(Arc<[String]>);
 
@@ -129,8 +130,13 @@ impl Preserved {
         Ok(Self(normal.into()))
     }
 
+    /// In words.
     pub fn paths(&self) -> &[String] {
         &self.0
+    }
+
+    pub fn bytes(&self) -> Vec<Vec<u8>> {
+        self.0.iter().map(|path| path_bytes(path.as_bytes())).collect()
     }
 }
 
@@ -141,11 +147,13 @@ fn normalised(path: &str) -> Result<String> {
     if path.len() > MAX_PRESERVED_PATH {
         return Err(bad("it is too long"));
     }
-    let names: Vec<_> = path.split('/').filter(|name| !name.is_empty() && *name != ".").collect();
-    match names.contains(&"..") {
+    let bytes = path_bytes(path.as_bytes());
+    let names: Vec<_> = bytes.split(|byte| *byte == b'/').filter(|name| !name.is_empty() && *name != b".").collect();
+    match names.contains(&&b".."[..]) {
+        _ if bytes.contains(&0) => Err(bad("no name has a NUL")),
         true => Err(bad("it leads upwards")),
         false if names.is_empty() => Err(bad("that is everything").remedy("to keep all writes, use --writes keep")),
-        false => Ok(names.join("/")),
+        false => Ok(path_words(&names.join(&b'/'))),
     }
 }
 
@@ -219,8 +227,12 @@ mod tests {
     fn preserved_paths_are_normalised_and_none_is_below_another() {
         let paths = ["/var/lib/", "etc//ssh", "var/lib/dpkg", "./home", "etc/ssh", "etc/ssh2"].map(str::to_owned);
         assert_eq!(Preserved::new(&paths).unwrap().paths(), ["etc/ssh", "etc/ssh2", "home", "var/lib"]);
-        for bad in ["", "/", "a/../b", "."] {
-            assert!(Preserved::new(&[bad.to_owned()]).unwrap_err().what().contains(bad), "{bad:?}");
+        let odd = ["a/\\xff/b", "\\x61/\\xff/", "b\\", "\u{e9}"].map(str::to_owned);
+        let odd = Preserved::new(&odd).unwrap();
+        assert_eq!(odd.paths(), ["a/\\xff", "b\\x5c", "\u{e9}"]);
+        assert_eq!(odd.bytes(), [&b"a/\xff"[..], b"b\\", b"\xc3\xa9"]);
+        for bad in ["", "/", "a/../b", ".", "a/\\x2e./b", "\\x00"] {
+            assert!(Preserved::new(&[bad.to_owned()]).unwrap_err().what().contains(&format!("{bad:?}")));
         }
         assert!(Preserved::new(&[]).is_err());
         assert!(Preserved::new(&vec!["a".to_owned(); MAX_PRESERVED + 1]).is_err());

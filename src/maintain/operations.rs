@@ -188,13 +188,13 @@ impl Runner {
                 match self.audited((id, clones), "switch a wave", request, switch).await? {
                     // Nothing failed but the time: the whole is tried again.
                     Err(error) if error.kind() == ErrorKind::Unavailable => Err(error),
-                    Err(error) => self.fleet.fail(id, next, &wave_failure(wave, &error)).await,
+                    Err(error) => self.fleet.fail(operation, &wave_failure(wave, &error)).await,
                     Ok(()) => Ok(()),
                 }
             }
             Next::Gate(wave) => match self.pass(operation, wave).await {
                 Ok(()) => self.fleet.pass_gate(id, wave).await,
-                Err(why) => self.fleet.fail(id, next, &format!("after wave {}: {why}", wave + 1)).await,
+                Err(why) => self.fleet.fail(operation, &format!("after wave {}: {why}", wave + 1)).await,
             },
             Next::Nothing => Ok(()),
         }

@@ -33,6 +33,9 @@ pub use survey::Survey;
 
 use std::fmt;
 use std::sync::Arc;
+use std::thread::available_parallelism;
+
+use futures_util::{StreamExt, TryStreamExt, stream};
 
 use super::index::Copy;
 use super::state::Overlay;
@@ -49,6 +52,8 @@ pub const FITS: Position = 1;
 pub const RETURNED: Position = 2;
 /// Rows of one batch.
 const BATCH: usize = 1000;
+/// Most looks between two changes of thread: one takes less than the change.
+const LOOKS_OF_A_TASK: usize = 64;
 /// Conflicts of one clone that are told by path; all are counted.
 pub const MAX_TOLD: usize = 1000;
 
@@ -113,9 +118,9 @@ impl OverlayStore {
         self.flush(Durability::Buffered).await
     }
 
-    /// Look at all that the layers change. They must be sealed, and in the index: what they show must stay.
-    pub async fn survey(self: &Arc<Self>, rebase: Rebase) -> Result<Survey> {
-        self.blocking("looking at private changes", move |store| Survey::new(store, rebase)).await
+    /// Look at all that the layers of each change. They must be sealed, and in the index: what they show must stay.
+    pub async fn survey(self: &Arc<Self>, rebases: Vec<Rebase>) -> Result<Vec<Result<Survey>>> {
+        self.on_each("looking at private changes", rebases, Survey::new).await
     }
 
     /// Bring surveys up to layers that were written since.
@@ -123,10 +128,8 @@ impl OverlayStore {
         self: &Arc<Self>,
         surveys: Vec<(Arc<Survey>, Vec<Layer>)>,
     ) -> Result<Vec<Result<Survey>>> {
-        self.blocking("looking at private changes again", move |store| {
-            Ok(surveys.iter().map(|(survey, layers)| survey.again(store, layers)).collect())
-        })
-        .await
+        let again = |store: &Self, (survey, layers): (Arc<Survey>, Vec<_>)| survey.again(store, &layers);
+        self.on_each("looking at private changes again", surveys, again).await
     }
 
     /// Make the fresh overlay `into` hold what of the layers lies at or below `paths`, and nothing else: over
@@ -135,7 +138,7 @@ impl OverlayStore {
     pub async fn preserve(
         self: &Arc<Self>,
         rebase: Rebase,
-        paths: Vec<String>,
+        paths: Vec<Vec<u8>>,
         into: OverlayId,
     ) -> Result<(Layer, Held)> {
         let layers = rebase.layers.clone();
@@ -143,9 +146,10 @@ impl OverlayStore {
         self.flatten_choice(layers, Some(choice.await?), into).await
     }
 
-    /// Decide what the survey found.
-    pub async fn decide(self: &Arc<Self>, survey: Arc<Survey>, winner: Option<Winner>) -> Result<Fit> {
-        self.blocking("fitting private changes", move |store| Fit::new(store, &survey, winner.as_ref())).await
+    /// Decide what the surveys found.
+    pub async fn decide(self: &Arc<Self>, surveys: Vec<(Arc<Survey>, Option<Winner>)>) -> Result<Vec<Result<Fit>>> {
+        let fit = |store: &Self, (survey, winner): (Arc<Survey>, Option<_>)| Fit::new(store, &survey, winner.as_ref());
+        self.on_each("fitting private changes", surveys, fit).await
     }
 
     /// Write what fits need into fresh overlays. On stable storage when it returns; to be named before the
@@ -172,6 +176,26 @@ impl OverlayStore {
         }
         copy.finish(layer.counts, Durability::Buffered)?;
         Ok(layer)
+    }
+
+    /// Run `work`, which blocks, for each item, on all cores; the answers in the order of the items.
+    async fn on_each<I: Send + 'static, T: Send + 'static>(
+        self: &Arc<Self>,
+        what: &'static str,
+        items: Vec<I>,
+        work: fn(&Self, I) -> Result<T>,
+    ) -> Result<Vec<Result<T>>> {
+        let cores = available_parallelism().map_or(1, usize::from);
+        let (size, mut items) = (items.len().div_ceil(cores).clamp(1, LOOKS_OF_A_TASK), items.into_iter());
+        let batches = std::iter::from_fn(|| {
+            let batch: Vec<_> = items.by_ref().take(size).collect();
+            (!batch.is_empty()).then_some(batch)
+        });
+        let run = |batch: Vec<I>| {
+            self.blocking(what, move |store| Ok(batch.into_iter().map(|item| work(store, item)).collect::<Vec<_>>()))
+        };
+        let answers: Vec<_> = stream::iter(batches.map(run)).buffered(cores).try_collect().await?;
+        Ok(answers.into_iter().flatten().collect())
     }
 
     /// Run `work`, which blocks, on the store.

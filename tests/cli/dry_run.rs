@@ -95,3 +95,24 @@ fn a_dry_run_of_what_begins_later_tells_when() {
     assert!(told.contains("it would begin at ") && told.contains("6 switched (2 discarded)"), "{told}");
     assert_eq!(world.json(&["ops"]), json!({"operations": []}));
 }
+
+/// Between the dry run and the run: at once, and in waves.
+#[test]
+fn clones_that_were_written_since_the_dry_run_are_named() {
+    for in_waves in [false, true] {
+        let world = world();
+        let repoint = |more: &[&str]| {
+            let waves: &[&str] = if in_waves { &["--wave", "2"] } else { &[] };
+            let args = ["repoint", "base", "--to", "base@v2", "--writes", "discard", "--json"];
+            world.run(&[&args[..], waves, more].concat()).json()
+        };
+        repoint(&["--dry-run"]);
+        assert_eq!(Client::of(&world, "c3").write("since!\n"), 0);
+        let done = repoint(&[]);
+        let shown = world.json(&["ops", "show", done["operation"].as_str().unwrap()]);
+        for clone in shown["clone_states"].as_array().unwrap() {
+            assert_eq!(clone["why"].is_string(), clone["name"] == "c3", "{clone}");
+        }
+        assert!(in_waves || done["moved"] == json!(["c3"]), "{done}");
+    }
+}

@@ -143,10 +143,12 @@ fn a_gate_that_fails_rolls_back_by_itself_if_that_was_chosen() {
     let (rollback, failed) = (&list["operations"][0], &list["operations"][1]);
     assert_eq!((&rollback["kind"], &rollback["rollback_of"]), (&json!("rollback"), &failed["operation"]));
     assert_eq!((&failed["state"], &failed["rolled_back_by"]), (&json!("rolled-back"), &rollback["operation"]));
-    assert_eq!(
-        column(&world.json(&["ops", "show", rollback["operation"].as_str().unwrap()])["clone_states"], "state"),
-        ["restored"; 3]
-    );
+    let shown = world.json(&["ops", "show", rollback["operation"].as_str().unwrap()]);
+    let clones = &shown["clone_states"];
+    assert_eq!((column(clones, "state"), column(clones, "target")), (vec!["restored"; 3], vec!["base@v1"; 3]));
+    let text = world.run(&["ops", "show", rollback["operation"].as_str().unwrap()]).ok();
+    let undone = failed["operation"].as_str().unwrap();
+    assert!(text.lines().any(|line| line.starts_with("rollback of:") && line.ends_with(undone)), "{text}");
     world.run(&["rollback", rollback["operation"].as_str().unwrap()]).ok();
     assert_eq!(world.versions(), ["v2", "v2", "v2", "v1", "v1", "v1"], "a rollback can be undone");
     world.repoint(&[]).ok();

@@ -1,12 +1,14 @@
 //! What clones have of their own: written over NFS, seen, snapshotted, restored, forked, limited.
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::os::unix::ffi::OsStrExt;
 
 use serde_json::{Value, json};
 
 use super::common::nfs3::{Call, Handle, Stable};
 use super::common::rpc::Connection;
-use super::world::{World, column};
+use super::world::{Done, World, column, mimeo};
 
 const HOSTNAME: &[u8] = b"golden\n";
 
@@ -20,29 +22,33 @@ fn world() -> World {
 
 pub struct Client {
     connection: Connection,
-    hostname: Handle,
+    file: Handle,
 }
 
 impl Client {
     /// A client of a clone that holds `etc/hostname` open.
     pub fn of(world: &World, clone: &str) -> Self {
+        Self::at(world, clone, &[b"etc", b"hostname"])
+    }
+
+    /// One that holds what is at this path open.
+    fn at(world: &World, clone: &str, path: &[&[u8]]) -> Self {
         let address = world.daemon.ready.split(&[' ', ','][..]).find_map(|word| word.parse::<SocketAddr>().ok());
         let mut connection = Connection::open(address.expect("in the ready line")).unwrap();
         let root = connection.mount(&format!("/clones/{clone}")).unwrap();
         let mut lookup = |dir: &[u8], name: &[u8]| connection.call(&Call::lookup(dir, name)).unwrap().handle.unwrap();
-        let etc = lookup(&root, b"etc");
-        let hostname = lookup(&etc, b"hostname");
-        Self { connection, hostname }
+        let file = path.iter().fold(root, |dir, name| lookup(&dir, name));
+        Self { connection, file }
     }
 
     /// The status of the answer.
     pub fn write(&mut self, text: &str) -> u32 {
-        let call = Call::write(&self.hostname, 0, Stable::FileSync, text.as_bytes());
+        let call = Call::write(&self.file, 0, Stable::FileSync, text.as_bytes());
         self.connection.call(&call).unwrap().status
     }
 
     fn read(&mut self) -> Vec<u8> {
-        self.connection.call(&Call::read(&self.hostname, 0, 100)).unwrap().data
+        self.connection.call(&Call::read(&self.file, 0, 100)).unwrap().data
     }
 }
 
@@ -223,6 +229,39 @@ fn a_repoint_says_what_becomes_of_private_writes() {
         (hostname(&world, "desk"), show(&world, "desk")["version"].clone()),
         (b"mine..\n".to_vec(), json!("base@v1"))
     );
+}
+
+/// A name is bytes: on the command line as they are, or as they are printed.
+#[test]
+fn what_is_preserved_may_have_any_name() {
+    const ODD: &[u8] = b"o\xffd\\d";
+    let world = World::new();
+    std::fs::write(world.source().join(OsStr::from_bytes(ODD)), "golden\n").unwrap();
+    world.import().ok();
+    let clones = ["raw", "printed", "policy"];
+    world.run(&[&["clone", "create", "base", "--label", "pool=a"], &clones[..]].concat()).ok();
+    world.run(&["clone", "set", "--select", "pool=a", "--privileged-port", "no"]).ok();
+    world.write("bin/sh", "#!!\n");
+    world.import().ok();
+    for clone in clones {
+        assert_eq!(Client::at(&world, clone, &[ODD]).write("mine..\n"), 0);
+        assert_eq!(Client::of(&world, clone).write("mine..\n"), 0);
+    }
+    let mut repoint = mimeo();
+    repoint.args(["repoint", "base", "--to", "base@v2", "--clone", "raw", "--writes", "preserve", "--path"]);
+    let done: Done = repoint.arg(OsStr::from_bytes(ODD)).env("MIMEO_DATA", &world.daemon.data).output().unwrap().into();
+    done.ok();
+    let printed = r"/o\xffd\x5cd";
+    let preserve = ["--writes", "preserve", "--path", printed];
+    world.run(&[&["repoint", "base", "--to", "base@v2", "--clone", "printed"], &preserve[..]].concat()).ok();
+    world.run(&[&["clone", "set", "policy"], &preserve[..]].concat()).ok();
+    assert_eq!(show(&world, "policy")["switch"]["paths"], json!([printed.trim_start_matches('/')]));
+    world.run(&["repoint", "base", "--to", "base@v2", "--clone", "policy"]).ok();
+    for clone in clones {
+        let kept = Client::at(&world, clone, &[ODD]).read();
+        assert_eq!((kept, hostname(&world, clone)), (b"mine..\n".to_vec(), HOSTNAME.to_vec()), "{clone}");
+    }
+    world.run(&["clone", "set", "policy", "--writes", "preserve", "--path", ""]).refused(2, &["--path"]);
 }
 
 #[test]

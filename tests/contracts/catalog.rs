@@ -464,7 +464,7 @@ async fn operation_step(world: &World, to: VersionRef, target: CloneTarget, rng:
         (2..6, Next::Start) => fleet.begin(id).await,
         (2..6, Next::Wave(wave)) => fleet.switch_wave(id, wave).await,
         (2..6, Next::Gate(wave)) => fleet.pass_gate(id, wave).await,
-        (6, _) => fleet.fail(id, next, "as told").await,
+        (6, _) => fleet.fail(operation, "as told").await,
         (7, _) => fleet.pause(id).await.map(drop),
         (8, _) => fleet.resume(id).await.map(drop),
         (9, _) if rng.random() => fleet.abort(id).await.map(drop),

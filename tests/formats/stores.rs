@@ -143,7 +143,8 @@ async fn operations(fleet: &Fleet) {
     let new = NewOperation { repoint: to(&["d", "e"]), waves: waves.clone(), rollout: rollout.clone(), at: None };
     let id = fleet.start(new).await.unwrap().id;
     fleet.switch_wave(id, 0).await.unwrap();
-    fleet.fail(id, Next::Gate(0), "nobody reads").await.unwrap();
+    let waiting = fleet.catalog().state().operation(id).unwrap().clone();
+    fleet.fail(&waiting, "nobody reads").await.unwrap();
     fleet.remove_clones(CloneTarget::Names(vec!["e".into()])).await.unwrap();
     let at = Some(Time::new(1_900_000_000, 0));
     fleet.start(NewOperation { repoint: to(&["f"]), waves, rollout, at }).await.unwrap();

@@ -129,6 +129,9 @@ impl World {
             self.driver.fail(format!("{texts:?}, and it is refused: {predicted}"));
         }
         let done = self.daemon.json(command);
+        if done["moved"].as_array().is_none_or(|moved| !moved.is_empty()) {
+            self.driver.fail(format!("nothing was written since the dry run, and some are said to have moved: {done}"));
+        }
         let count = |is: &dyn Fn(&Fate) -> bool| fates.iter().filter(|fate| is(fate)).count();
         let want = [
             ("kept", count(&|fate| matches!(fate, Fate::Kept(_)))),

@@ -1,11 +1,13 @@
 //! Operations as documents, and documents as what operations are made of.
 
+use std::collections::HashMap;
+
 use crate::admin::types::{OperationClone, OperationInfo, OutcomeCounts, RolloutWords, WaveInfo};
 use crate::admin::views::{image_of, rfc3339, switch_words, version_name};
 use crate::error::{Error, Result};
 use crate::image::{
     CloneRecord, ExportId, Fate, Next, OnFailure, OperationKind, OperationRecord, OperationState, Rollout, State,
-    WaveOutcome,
+    VersionNumber, WaveOutcome,
 };
 
 /// What is not given is as in [`Rollout::default`].
@@ -135,11 +137,28 @@ fn counts(fates: impl Iterator<Item = Fate>) -> OutcomeCounts {
     counts
 }
 
+/// What the clones of an operation are to show: all the same, or each what it showed before.
+pub(super) struct Targets(Option<VersionNumber>, HashMap<ExportId, VersionNumber>);
+
+impl Targets {
+    pub fn of(state: &State, operation: &OperationRecord) -> Self {
+        let undone = match operation.kind {
+            OperationKind::Rollback { of } => state.operation(of),
+            OperationKind::Repoint | OperationKind::Restore => None,
+        };
+        let before = undone.into_iter().flat_map(|undone| undone.outcomes_of_clones());
+        Self(operation.version, before.map(|(id, _, from)| (id, from)).collect())
+    }
+
+    fn get(&self, id: ExportId) -> Option<VersionNumber> {
+        self.0.or_else(|| self.1.get(&id).copied())
+    }
+}
+
 /// The clone number `at` of wave `wave`.
 pub(super) fn operation_clone(
-    state: &State,
-    image: &str,
-    operation: &OperationRecord,
+    (state, image, operation): (&State, &str, &OperationRecord),
+    targets: &Targets,
     (wave, at): (usize, usize),
     id: ExportId,
 ) -> OperationClone {
@@ -158,33 +177,35 @@ pub(super) fn operation_clone(
         wave: wave as u64 + 1,
         state: word.into(),
         version: clone.map(|clone| version_name(image, clone.view.version)),
-        target: operation.version.map(|number| version_name(image, number)),
+        target: targets.get(id).map(|number| version_name(image, number)),
         lagging_since: clone.and_then(|clone| clone.lagging).map(|lagging| rfc3339(lagging.since)),
         why: outcome.filter(|_| TOLD.contains(&word)).and_then(|outcome| outcome.why(id)).map(ToString::to_string),
     }
 }
 
 const FAILED: &str = "failed";
+const SWITCHED: &str = "switched";
+const DISCARDED: &str = "discarded";
 const KEPT: &str = "kept";
 const PRESERVED: &str = "preserved";
 /// Of clones in these states there may be something to be told.
-const TOLD: [&str; 3] = [FAILED, KEPT, PRESERVED];
+const TOLD: [&str; 5] = [FAILED, SWITCHED, KEPT, PRESERVED, DISCARDED];
 
 /// A clone that was staged is judged by what it is now.
 fn fate_word(operation: &OperationRecord, fate: Fate, clone: Option<&CloneRecord>) -> &'static str {
     let staged = |clone: &CloneRecord| clone.staged.as_ref().is_some_and(|staged| staged.operation == operation.id);
     match (fate, clone) {
-        (Fate::Switched, _) => "switched",
+        (Fate::Switched, _) => SWITCHED,
         (Fate::Kept, _) => KEPT,
         (Fate::Preserved, _) => PRESERVED,
-        (Fate::Discarded, _) => "discarded",
+        (Fate::Discarded, _) => DISCARDED,
         (Fate::Restored | Fate::RestoredClean, _) => "restored",
         (Fate::Unchanged, _) => "unchanged",
         (Fate::Stays, _) => "lagging",
         (Fate::Conflicts, _) => FAILED,
         (Fate::Gone, _) | (Fate::Staged, None) => "gone",
         (Fate::Staged, Some(clone)) if staged(clone) => "staged",
-        (Fate::Staged, Some(clone)) if Some(clone.view.version) == operation.version => "switched",
+        (Fate::Staged, Some(clone)) if Some(clone.view.version) == operation.version => SWITCHED,
         (Fate::Staged, Some(_)) => "withdrawn",
     }
 }

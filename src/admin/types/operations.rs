@@ -149,10 +149,10 @@ pub struct OperationClone {
     pub state: String,
     /// What it shows now; nothing if it was removed.
     pub version: Option<String>,
-    /// What it is to show.
+    /// What it is to show, or what a rollback was to bring back, as long as what it undid is known.
     pub target: Option<String>,
     pub lagging_since: Option<String>,
-    /// Why it failed, or that it was written while its switch was made ready.
+    /// Why it failed, or that it was written while its switch was made ready or moved since the dry run.
     pub why: Option<String>,
 }
 

@@ -17,6 +17,7 @@ use crate::image::policy::{OnConflict, Preserved};
 use crate::image::record::{CloneRecord, ExportId, VersionNumber, VersionRecord};
 use crate::image::state::State;
 use crate::image::switch::{Content, Fitting};
+use crate::manifest::ManifestId;
 use crate::overlay::rebase::{Fit, Rebase, Survey, Winner};
 use crate::overlay::{Held, Layer, OverlayId};
 
@@ -24,7 +25,7 @@ use crate::overlay::{Held, Layer, OverlayId};
 const ROUNDS: usize = 4;
 /// No overlay has this number.
 const UNWRITTEN: OverlayId = OverlayId(u64::MAX);
-/// Clones that are looked at at a time.
+/// Clones of which something is written at a time.
 const AT_ONCE: usize = 16;
 /// So many clones are looked at while they stand still, without another round.
 const FEW: usize = 8;
@@ -33,7 +34,7 @@ const FEW: usize = 8;
 #[derive(Default)]
 pub(super) struct Kept {
     clones: HashMap<ExportId, Looked>,
-    /// Clones that were written while they were looked at, and looked at again.
+    /// Clones that were written while they were looked at, and looked at again; and those that moved since a dry run.
     pub moved: HashSet<ExportId>,
     /// What was written and is not named yet.
     held: Vec<Held>,
@@ -178,8 +179,7 @@ impl Kept {
             fleet.overlays.index_sealed().await?;
         }
         let mut surveyed = Vec::with_capacity(looked);
-        let looks = first.iter().map(|(keep, layers)| first_look(fleet, state, to, keep, layers.clone()).boxed());
-        let found = some_at_once(looks.collect()).await;
+        let found = first_looks(fleet, state, to, &first).await?;
         for ((keep, layers), found) in first.into_iter().zip(found) {
             if let Some((preserved, survey)) = self.accept(keep, &layers, found)? {
                 let preserved = preserved.map(|(layer, held)| {
@@ -222,9 +222,9 @@ impl Kept {
         let mut to_write = Vec::new();
         let fits = surveyed.iter().map(|looked| {
             let winner = winner(looked.keep.conflict, looked.keep.clone.view.version);
-            fleet.overlays.decide(looked.survey.clone(), winner).boxed()
+            (looked.survey.clone(), winner)
         });
-        let fits = some_at_once(fits.collect()).await;
+        let fits = fleet.overlays.decide(fits.collect()).await?;
         for (Surveyed { keep, layers, preserved, survey }, fit) in surveyed.into_iter().zip(fits) {
             let from = keep.clone.view.version;
             let Some(fit) = self.accept(keep, &layers, fit)?.map(Arc::new) else { continue };
@@ -261,29 +261,49 @@ struct Surveyed<'k> {
 }
 
 /// The answers in the order of the questions.
-async fn some_at_once<T>(questions: Vec<BoxFuture<'_, T>>) -> Vec<T> {
+pub(super) async fn some_at_once<T>(questions: Vec<BoxFuture<'_, T>>) -> Vec<T> {
     stream::iter(questions).buffered(AT_ONCE).collect().await
 }
 
 /// What of a clone is preserved, if that is not all, and the survey of what goes along.
-async fn first_look(
+type FirstLook = (Option<(Layer, Held)>, Survey);
+
+async fn first_looks(
     fleet: &Fleet,
     state: &State,
     to: &VersionRecord,
+    clones: &[(&ToKeep, Vec<Layer>)],
+) -> Result<Vec<Result<FirstLook>>> {
+    let chosen = clones.iter().map(|(keep, layers)| preserve(fleet, state, keep, layers.clone()).boxed());
+    let chosen = some_at_once(chosen.collect()).await;
+    let rebases = chosen.iter().zip(clones).filter_map(|(chosen, (_, layers))| {
+        let (from, preserved) = chosen.as_ref().ok()?;
+        let layers = preserved.as_ref().map_or_else(|| layers.clone(), |(layer, _)| vec![*layer]);
+        Some(Rebase { from: *from, to: to.manifest, layers })
+    });
+    let mut surveys = fleet.overlays.survey(rebases.collect()).await?.into_iter();
+    let first_look = |chosen: Result<(_, Option<_>)>| {
+        let (_, preserved) = chosen?;
+        let survey = surveys.next().ok_or_else(|| Error::internal("a clone was not looked at"))?;
+        Ok((preserved, survey?))
+    };
+    Ok(chosen.into_iter().map(first_look).collect())
+}
+
+/// The version before, and what of a clone is preserved, if that is not all.
+async fn preserve(
+    fleet: &Fleet,
+    state: &State,
     keep: &ToKeep,
     layers: Vec<Layer>,
-) -> Result<(Option<(Layer, Held)>, Survey)> {
+) -> Result<(ManifestId, Option<(Layer, Held)>)> {
     let from = manifest_of(state, &keep.clone, keep.clone.view.version)?.manifest;
-    let mut preserved = None;
-    if let Some(paths) = &keep.preserve {
-        let mut ids = fleet.catalog.id_range(1).await?;
-        let into = OverlayId(ids.next().ok_or_else(|| Error::internal("an empty range of identifiers"))?);
-        let rebase = Rebase { from, to: from, layers: layers.clone() };
-        preserved = Some(fleet.overlays.preserve(rebase, paths.paths().to_vec(), into).await?);
-    }
-    let layers = preserved.as_ref().map_or(layers, |(layer, _)| vec![*layer]);
-    let survey = fleet.overlays.survey(Rebase { from, to: to.manifest, layers }).await?;
-    Ok((preserved, survey))
+    let Some(paths) = &keep.preserve else { return Ok((from, None)) };
+    let mut ids = fleet.catalog.id_range(1).await?;
+    let into = OverlayId(ids.next().ok_or_else(|| Error::internal("an empty range of identifiers"))?);
+    let rebase = Rebase { from, to: from, layers };
+    let preserved = fleet.overlays.preserve(rebase, paths.bytes(), into).await?;
+    Ok((from, Some(preserved)))
 }
 
 fn private_writes_of(clone: &CloneRecord, why: Error) -> Error {

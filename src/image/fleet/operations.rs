@@ -56,7 +56,14 @@ impl Fleet {
     pub async fn start(&self, new: NewOperation) -> Result<Arc<OperationRecord>> {
         new.rollout.check()?;
         let who = self.who.clone();
-        self.catalog.transact("start an operation", move |draft| start(draft, &new, &who)).await
+        let dry_runs = self.dry_runs.clone();
+        let start = move |draft: &mut Draft| {
+            let operation = start(draft, &new, &who)?;
+            // Before anybody can go on with it.
+            dry_runs.begun(&new.repoint, operation.id, draft);
+            Ok(operation)
+        };
+        self.catalog.transact("start an operation", start).await
     }
 
     /// The time of a scheduled operation has come.
@@ -93,10 +100,15 @@ impl Fleet {
         self.step("pass a gate", id, Next::Gate(wave), pass).await
     }
 
-    /// What came next has failed: the operation halts, or is to be rolled back.
-    pub async fn fail(&self, id: OperationId, next: Next, why: &str) -> Result<()> {
-        let why = why.to_owned();
-        self.step("halt an operation", id, next, move |operation| failed(operation, next, &why)).await
+    /// What came next, when the operation was as `tried`, has failed: it halts, or is to be rolled back. Not if
+    /// somebody moved it since, and be it that he paused it and let it go on: that may be what failed.
+    pub async fn fail(&self, tried: &OperationRecord, why: &str) -> Result<()> {
+        let (id, next, since, why) = (tried.id, tried.next, tried.since, why.to_owned());
+        let fail = move |draft: &mut Draft| match at(draft, id, next)?.since == since {
+            true => advance(draft, id, next, |operation| failed(operation, next, &why)),
+            false => Err(has_moved(id)),
+        };
+        self.catalog.transact("halt an operation", fail).await
     }
 
     /// The rollback of a failed operation has failed too.
@@ -200,8 +212,12 @@ fn at(state: &State, id: OperationId, next: Next) -> Result<&Arc<OperationRecord
     if operation.state == OperationState::Active && operation.next == next {
         return Ok(operation);
     }
-    Err(Error::new(ErrorKind::Conflict, format!("operation {id} was paused, ended or moved on meanwhile"))
-        .remedy(format!("see `mimeo ops show {id}`")))
+    Err(has_moved(id))
+}
+
+fn has_moved(id: OperationId) -> Error {
+    Error::new(ErrorKind::Conflict, format!("operation {id} was paused, ended or moved on meanwhile"))
+        .remedy(format!("see `mimeo ops show {id}`"))
 }
 
 fn cannot(operation: &OperationRecord, what: &str) -> Error {
@@ -474,7 +490,7 @@ fn record_wave(draft: &mut Draft, operation: OperationId, wave: usize, done: &[C
 }
 
 /// What is told of a clone in [`WaveOutcome::whys`] that was switched.
-const MOVED: &str = "it was written while its switch was made ready, and planned again";
+const MOVED: &str = "it was written or switched after it was looked at first, and planned again";
 
 /// What became of the clones of a wave, and what is to be told of some: why they stay, or that they were planned again.
 fn wave_outcome(at: Time, wave: &[ExportId], done: &[CloneOutcome]) -> WaveOutcome {

@@ -101,6 +101,7 @@ impl Foreseen {
         kept.look(fleet, &state, &version, &keep, &instant, Purpose::Predict).await?;
         // What was written meanwhile is in the prediction.
         kept.moved.clear();
+        fleet.dry_runs.remember(plan, &instant);
         Ok(Self { state, version, instant, kept, _read: read })
     }
 

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::keep::{Kept, Purpose, ToKeep};
+use futures_util::FutureExt;
+
+use super::keep::{Kept, Purpose, ToKeep, some_at_once};
 use super::operations::{Part, Step};
 use super::snapshots::snapshot_before;
 use super::{FLATTEN_ABOVE, Fleet, Freeze, Instant};
@@ -78,7 +80,7 @@ pub struct CloneOutcome {
     pub conflict: OnConflict,
     /// Why its private writes cannot go along, whoever wins.
     pub why: Option<Arc<str>>,
-    /// It was written while the repoint was made ready, and planned again.
+    /// It was written while the repoint was made ready, or moved since its dry run, and planned again.
     pub moved: bool,
 }
 
@@ -167,7 +169,9 @@ impl LeftOut {
 impl Fleet {
     /// Switch clones to a version, all or none.
     pub async fn repoint(&self, plan: RepointPlan) -> Result<RepointDone> {
-        self.repoint_part(plan, Part::Whole { who: self.who.clone() }).await
+        let done = self.repoint_part(plan.clone(), Part::Whole { who: self.who.clone() }).await?;
+        self.dry_runs.done(&plan);
+        Ok(done)
     }
 
     /// Switch the clones of a part of an operation, and record it there.
@@ -179,10 +183,12 @@ impl Fleet {
                 let Ready { state, clones, version, policies, keep, mut kept } =
                     Ready::make(&fleet, &plan, &part, Purpose::Switch).await?;
                 let planned = version.clone();
+                let (looker, planned_for, part_of) = (fleet.clone(), plan.clone(), part.clone());
                 let look = |instant: Arc<Instant>| {
-                    let fleet = fleet.clone();
+                    let (fleet, plan, part) = (looker, planned_for, part_of);
                     async move {
                         kept.look(&fleet, &state, &version, &keep, &instant, Purpose::Switch).await?;
+                        kept.moved.extend(fleet.dry_runs.moved(&plan, &part, &instant));
                         Ok(kept)
                     }
                 };
@@ -213,11 +219,10 @@ pub(super) struct Ready {
 impl Ready {
     pub async fn make(fleet: &Fleet, plan: &RepointPlan, part: &Part, purpose: Purpose) -> Result<Self> {
         // For a prediction too: it would be of other layers.
-        for clone in part.choose(&fleet.catalog.state(), plan)? {
-            if clone.view.layers.len() > FLATTEN_ABOVE {
-                fleet.flatten(&clone).await?;
-            }
-        }
+        let chosen = part.choose(&fleet.catalog.state(), plan)?;
+        let deep = chosen.into_iter().filter(|clone| clone.view.layers.len() > FLATTEN_ABOVE);
+        let flatten = deep.map(|clone| async move { fleet.flatten(&clone).await }.boxed());
+        some_at_once(flatten.collect()).await.into_iter().try_for_each(|flat| flat.map(drop))?;
         let state = fleet.catalog.state();
         let clones = part.choose(&state, plan)?;
         let version = state.find_version(&plan.to)?.clone();

@@ -42,7 +42,7 @@ impl Choice {
 }
 
 /// Choose what lies at or below `paths`, which are normalised. Blocks.
-pub fn choose(store: &OverlayStore, rebase: &Rebase, paths: &[String]) -> Result<Choice> {
+pub fn choose(store: &OverlayStore, rebase: &Rebase, paths: &[Vec<u8>]) -> Result<Choice> {
     let sight = Sight::new(store, rebase)?;
     let mut chooser = Chooser {
         sight,
@@ -67,7 +67,7 @@ pub fn choose(store: &OverlayStore, rebase: &Rebase, paths: &[String]) -> Result
 
 struct Chooser<'a> {
     sight: Sight<'a>,
-    paths: &'a [String],
+    paths: &'a [Vec<u8>],
     /// Paths of directories.
     known: HashMap<Ino, Vec<u8>>,
     names: BTreeMap<(Ino, Cookie), Name>,
@@ -97,8 +97,8 @@ impl Chooser<'_> {
     /// Whether a name of a directory is at or below one of the paths.
     fn is_chosen(&mut self, dir: Ino, name: &[u8]) -> Result<bool> {
         let path = joined(self.path_of_dir(dir)?, name);
-        let covers = |folder: &String| {
-            let rest = path.strip_prefix(folder.as_bytes());
+        let covers = |folder: &Vec<u8>| {
+            let rest = path.strip_prefix(&folder[..]);
             rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"/"))
         };
         Ok(self.paths.iter().any(covers))

@@ -41,7 +41,7 @@ impl World {
         self.fleet.start(new).await.unwrap().id
     }
 
-    fn operation(&self, id: OperationId) -> Arc<OperationRecord> {
+    pub fn operation(&self, id: OperationId) -> Arc<OperationRecord> {
         self.catalog.state().operation(id).unwrap().clone()
     }
 
@@ -222,7 +222,7 @@ async fn what_failed_is_tried_again_when_it_is_resumed() {
     let id = world.start(plain(&["2"])).await;
     world.fleet.switch_wave(id, 0).await.unwrap();
     let error = world.fleet.switch_wave(id, 1).await.unwrap_err();
-    world.fleet.fail(id, Next::Wave(1), &error.to_string()).await.unwrap();
+    world.fleet.fail(&world.operation(id), &error.to_string()).await.unwrap();
     let (state, next) = world.at(id);
     assert!(matches!(&state, OperationState::Halted { why } if why.contains("c4")), "{state:?}");
     assert_eq!((next, world.versions()), (Next::Wave(1), vec![2, 2, 1, 1, 1, 1]));
@@ -234,16 +234,31 @@ async fn what_failed_is_tried_again_when_it_is_resumed() {
     assert_eq!((world.at(id).0, world.versions()), (OperationState::Done, vec![2, 2, 2, 2, 0, 2]));
 }
 
+/// A step that was refused because the operation stood still is no failure when it goes on.
+#[tokio::test]
+async fn an_operation_that_goes_on_again_is_not_halted_for_what_failed_before() {
+    let world = World::six().await;
+    let id = world.start(plain(&["2"])).await;
+    let tried = world.operation(id);
+    world.clock.advance(Duration::from_secs(1));
+    world.fleet.pause(id).await.unwrap();
+    let error = world.fleet.switch_wave(id, 0).await.unwrap_err();
+    world.fleet.resume(id).await.unwrap();
+    let refused = world.fleet.fail(&tried, &error.to_string()).await.unwrap_err();
+    assert_eq!((refused.kind(), world.at(id)), (ErrorKind::Conflict, active(Next::Wave(0))));
+    world.fleet.switch_wave(id, 0).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_failure_after_a_wave_rolls_back_if_that_was_chosen() {
     let world = World::six().await;
     let rollout = Rollout { on_failure: OnFailure::Rollback, ..gated(&[]).rollout };
     let id = world.start(NewOperation { rollout, ..gated(&["1"]) }).await;
-    world.fleet.fail(id, Next::Wave(0), "nothing is done yet").await.unwrap();
+    world.fleet.fail(&world.operation(id), "nothing is done yet").await.unwrap();
     assert!(matches!(world.at(id).0, OperationState::Halted { .. }));
     world.fleet.resume(id).await.unwrap();
     world.fleet.switch_wave(id, 0).await.unwrap();
-    world.fleet.fail(id, Next::Gate(0), "no").await.unwrap();
+    world.fleet.fail(&world.operation(id), "no").await.unwrap();
     assert_eq!(world.at(id), (OperationState::RollingBack { why: "no".into() }, Next::Gate(0)));
     world.fleet.fail_rollback(id, "no; nor that").await.unwrap();
     assert_eq!(world.at(id), (OperationState::Halted { why: "no; nor that".into() }, Next::Gate(0)));
@@ -386,7 +401,7 @@ async fn ended_operations_are_forgotten_by_number_and_age_but_not_in_their_windo
         made.push(world.repoint(number, CloneTarget::All, Writes::Keep).await.unwrap().operation);
     }
     let halted = world.start(gated(&["1"])).await;
-    world.fleet.fail(halted, Next::Wave(0), "no").await.unwrap();
+    world.fleet.fail(&world.operation(halted), "no").await.unwrap();
     let left = || world.catalog.state().operations().map(|operation| operation.id).collect::<Vec<_>>();
     assert_eq!(world.fleet.forget_operations(keep).await.unwrap(), 0, "all may yet be rolled back");
     world.clock.advance(8 * day);

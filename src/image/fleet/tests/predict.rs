@@ -6,7 +6,8 @@ use super::world::{A, B, World, select, to};
 use super::*;
 use crate::image::policy::{Activation, SwitchPolicy};
 use crate::image::{
-    Fate, Next, OnFailure, OperationId, OperationRecord, OperationState, RepointPlan, Rollout, Writes, wave_failure,
+    Fate, Next, OnFailure, OperationId, OperationRecord, OperationState, RepointOutcome, RepointPlan, Rollout,
+    VersionRef, Writes, wave_failure,
 };
 
 impl World {
@@ -20,7 +21,7 @@ impl World {
                 Next::Gate(wave) => self.fleet.pass_gate(id, wave).await.unwrap(),
                 Next::Wave(wave) => {
                     if let Err(error) = self.fleet.switch_wave(id, wave).await {
-                        self.fleet.fail(id, operation.next, &wave_failure(wave, &error)).await.unwrap();
+                        self.fleet.fail(&operation, &wave_failure(wave, &error)).await.unwrap();
                     }
                 }
                 Next::Nothing => unreachable!("it goes on"),
@@ -28,6 +29,8 @@ impl World {
         }
     }
 }
+
+const FIXED: [&str; 6] = ["c0", "c1", "c2", "c3", "c4", "c5"];
 
 /// `c0` to `c5`; what c1 and c4 wrote conflicts with v2, what c2 wrote does not.
 async fn written() -> World {
@@ -100,4 +103,41 @@ async fn what_would_be_refused_is_refused_with_the_same_words() {
         let refused = world.fleet.start(new).await.unwrap_err();
         assert_eq!(predicted.unwrap_err().to_string(), refused.to_string());
     }
+}
+
+/// Of three dry runs and what was done meanwhile: who is told to have moved.
+#[tokio::test]
+async fn clones_that_moved_since_the_dry_run_are_named() {
+    let world = World::six().await;
+    let plan = || to("os", 2, CloneTarget::All, Writes::Keep);
+    let moved = |outcome: &RepointOutcome| {
+        let moved = outcome.clones.iter().filter(|clone| clone.moved);
+        moved.map(|clone| clone.name.to_string()).collect::<Vec<_>>()
+    };
+    world.write("c1", A, 7).await;
+    world.fleet.predict(&plan()).await.unwrap();
+    world.write("c1", A, 8).await;
+    world.write("c4", A, 8).await;
+    world.repoint(2, names(&["c2"]), Writes::Keep).await.unwrap();
+    let other = RepointPlan { max_failures: 1, ..plan() };
+    let predicted = world.fleet.predict(&other).await.unwrap().outcome;
+    assert_eq!(moved(&predicted), [""; 0]);
+    let done = world.fleet.repoint(plan()).await.unwrap();
+    assert_eq!(moved(&done.outcome), ["c1", "c2", "c4"]);
+    let again = world.fleet.repoint(RepointPlan { to: VersionRef::number("os", 1), ..plan() }).await.unwrap();
+    assert_eq!(moved(&again.outcome), [""; 0], "there was no dry run of this one");
+
+    let new = NewOperation { repoint: to("os", 2, CloneTarget::All, Writes::Discard), ..plain(&["2"]) };
+    world.fleet.predict_operation(&new).await.unwrap();
+    world.write("c5", A, 9).await;
+    let id = world.fleet.start(new.clone()).await.unwrap().id;
+    world.write("c0", A, 9).await;
+    let ran = world.run_to_end(id).await;
+    let state = world.catalog.state();
+    let told = |(wave, name): (usize, &&str)| ran.outcomes[wave].why(state.find_clone(name).unwrap().id).is_some();
+    let told = |wave| FIXED.iter().filter(|name| told((wave, name))).copied().collect::<Vec<_>>();
+    assert_eq!((told(0), told(1)), (vec!["c0"], vec!["c5"]));
+    world.repoint(1, CloneTarget::All, Writes::Discard).await.unwrap();
+    let second = world.run_to_end(world.fleet.start(new).await.unwrap().id).await;
+    assert!(second.outcomes.iter().all(|outcome| outcome.whys.is_empty()), "a dry run is of one run");
 }

@@ -4,7 +4,7 @@ use super::world::{A, B, World, names, to};
 use super::*;
 use crate::image::policy::{OnConflict, SwitchPolicy};
 use crate::image::record::OperationId;
-use crate::image::{Fate, Next, OperationState, Rollout, SnapshotTarget, Writes};
+use crate::image::{Fate, OperationState, Rollout, SnapshotTarget, Writes};
 
 /// What a clone shows: its version, and the numbers in `a` and in its `b`.
 async fn shown(world: &World, clone: &str) -> (u32, u64, u64) {
@@ -94,7 +94,7 @@ async fn a_halted_operation_is_rolled_back_as_far_as_it_came() {
     world.fleet.switch_wave(op, 0).await.unwrap();
     assert!(world.fleet.rollback(op, 0).await.unwrap_err().what().contains("goes on"));
     let conflict = world.fleet.switch_wave(op, 1).await.unwrap_err();
-    world.fleet.fail(op, Next::Wave(1), conflict.what()).await.unwrap();
+    world.fleet.fail(&world.operation(op), conflict.what()).await.unwrap();
     let done = world.fleet.rollback(op, 0).await.unwrap();
     assert_eq!(done.restored.len(), 2);
     let record = world.catalog.state().find_operation(done.operation).unwrap().clone();
