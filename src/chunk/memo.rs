@@ -44,10 +44,11 @@ fn word(id: &ChunkId) -> u64 {
 
 type Value = Arc<dyn Any + Send + Sync>;
 type Slots = Box<[Option<(MemoKey, Value)>]>;
+type Pages = Box<[Option<(ChunkId, Bytes)>]>;
 
 thread_local! {
     static DECODED: RefCell<Slots> = RefCell::new(vec![None; SLOTS].into_boxed_slice());
-    static READ: RefCell<Box<[Option<(ChunkId, Bytes)>]>> = RefCell::new(vec![None; PAGES].into_boxed_slice());
+    static READ: RefCell<Pages> = RefCell::new(vec![None; PAGES].into_boxed_slice());
 }
 
 /// The chunk `id`, if it was kept as a page.
