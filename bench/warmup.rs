@@ -1,8 +1,10 @@
-//! The first boot of a clone: from a cold daemon, from one that was warmed, and again.
+//! The first boot of a clone: from a cold daemon with and without read-ahead, from one that was warmed, and again;
+//! with packs as an import lays them out by itself, and in the order of the trace. Then one large file, read from
+//! front to back and at random.
 //!
 //! A boot is what a trace read, in its order, one call at a time and without think times: a LOOKUP for each name
 //! on the way to a file that is new, then its READs. Without `--trace`, one is made up over a tree of noise: a
-//! third of its files, at random, in READs of 64 KiB. Each round starts the daemon anew; as root, the system's
+//! third of its files, at random, in READs of 64 KiB. Each boot starts the daemon anew; as root, the system's
 //! page cache is dropped before each cold boot and each warm-up, else the "disk" is memory, and the report says so.
 
 #![allow(clippy::disallowed_methods, reason = "a bench measures by the clock")]
@@ -29,7 +31,12 @@ use common::wire::{Client, read, read_payload};
 
 const IMAGE: &str = "golden";
 const EXPORT: &str = "/clones/desk";
+const FLAT: &str = "/clones/flat";
+const LARGE: &str = "large.bin";
 const SEED: u64 = 5;
+const NO_READ_AHEAD: &str = "[cache]\nread_ahead_bytes = 0\n";
+/// READs at random places of the large file.
+const RANDOM_READS: u64 = 1000;
 /// Of a boot that is made up.
 const READ: u64 = 64 * 1024;
 
@@ -47,6 +54,9 @@ struct Args {
     files: usize,
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// MiB of the large file
+    #[arg(long, default_value_t = 256)]
+    large: u64,
 }
 
 /// One READ.
@@ -60,35 +70,61 @@ struct Step {
 struct Boot {
     secs: f64,
     bytes_loaded: u64,
+    bytes_asked: u64,
 }
 
+/// A data directory with the image in it.
+struct Store {
+    data: PathBuf,
+    layout: &'static str,
+}
+
+/// Boots and reads by what they were, in the order of the report.
 #[derive(Default)]
 struct Figures {
-    cold: Vec<Boot>,
-    warmed: Vec<Boot>,
-    again: Vec<Boot>,
+    boots: Vec<(String, Vec<Boot>)>,
     warm_up: Vec<f64>,
+    plain: Vec<(String, Vec<Boot>)>,
+}
+
+fn note(rows: &mut Vec<(String, Vec<Boot>)>, what: String, boot: Boot) {
+    match rows.iter_mut().find(|(row, _)| *row == what) {
+        Some((_, boots)) => boots.push(boot),
+        None => rows.push((what, vec![boot])),
+    }
 }
 
 fn main() -> Result<()> {
     let mut args = Args::parse();
     if args.common.quick {
-        (args.files, args.rounds) = (30, 2);
+        (args.files, args.rounds, args.large) = (30, 2, 8);
     }
     let scratch = args.common.scratch_dir()?;
     let (source, file) = workload(&args, scratch.path())?;
     let trace = Trace::read(&file.display().to_string(), fs::File::open(&file)?)?;
     let boot = steps(&trace);
-    let data = scratch.path().join("data");
-    let daemon = Daemon::start(&data, None)?;
-    daemon.command(&["image", "import", IMAGE, source.to_str().context("a source in UTF-8")?])?;
-    daemon.command(&["clone", "create", IMAGE, "desk"])?;
-    daemon.stop()?;
+    let utf8 = |path: &Path| path.to_str().map(String::from).context("a path in UTF-8");
+    let (source, file) = (utf8(&source)?, utf8(&file)?);
+    let store = |layout| Store { data: scratch.path().join(layout), layout };
+    let stores = [store("imported"), store("laid-out")];
+    import(&stores[0], &["image", "import", IMAGE, &source])?;
+    import(&stores[1], &["image", "import", IMAGE, &source, "--layout", &file])?;
     let mut figures = Figures::default();
     for _ in 0..args.rounds {
-        round(&data, &file, &boot, &mut figures)?;
+        for store in &stores {
+            cold(store, &boot, &mut figures)?;
+        }
+        warm(&stores[0], &file, &boot, &mut figures)?;
     }
+    plain(&args, scratch.path(), &mut figures)?;
     args.common.publish(&report(&args, &boot, &figures))
+}
+
+fn import(store: &Store, command: &[&str]) -> Result<()> {
+    let daemon = Daemon::start(&store.data, None)?;
+    daemon.command(command)?;
+    daemon.command(&["clone", "create", IMAGE, "desk"])?;
+    daemon.stop()
 }
 
 /// The tree and the trace over it.
@@ -144,22 +180,70 @@ fn steps(trace: &Trace) -> Vec<Step> {
     trace.ops().iter().filter_map(step).collect()
 }
 
-fn round(data: &Path, trace: &Path, boot: &[Step], figures: &mut Figures) -> Result<()> {
+/// A cold boot without read-ahead, and one with it.
+fn cold(store: &Store, boot: &[Step], figures: &mut Figures) -> Result<()> {
+    for (read_ahead, sections) in [("no read-ahead", NO_READ_AHEAD), ("read-ahead", "")] {
+        drop_caches();
+        let daemon = Daemon::start_with(&store.data, None, sections)?;
+        note(&mut figures.boots, format!("cold, {}, {read_ahead}", store.layout), run(&daemon, boot)?);
+        daemon.stop()?;
+    }
+    Ok(())
+}
+
+fn warm(store: &Store, trace: &str, boot: &[Step], figures: &mut Figures) -> Result<()> {
     drop_caches();
-    let daemon = Daemon::start(data, None)?;
-    figures.cold.push(run(&daemon, boot)?);
-    figures.again.push(run(&daemon, boot)?);
-    daemon.stop()?;
-    drop_caches();
-    let daemon = Daemon::start(data, None)?;
+    let daemon = Daemon::start(&store.data, None)?;
     let begin = Instant::now();
-    let version = format!("{IMAGE}@v1");
-    daemon.command(&["warm", &version, "--trace", trace.to_str().context("a path in UTF-8")?])?;
+    daemon.command(&["warm", &format!("{IMAGE}@v1"), "--trace", trace])?;
     figures.warm_up.push(begin.elapsed().as_secs_f64());
     let warmed = run(&daemon, boot)?;
     ensure!(warmed.bytes_loaded == 0, "a warmed boot read {} bytes from disk", warmed.bytes_loaded);
-    figures.warmed.push(warmed);
+    note(&mut figures.boots, "warmed".into(), warmed);
+    note(&mut figures.boots, "again".into(), run(&daemon, boot)?);
     daemon.stop()
+}
+
+/// A large file of noise, from front to back and at random.
+fn plain(args: &Args, scratch: &Path, figures: &mut Figures) -> Result<()> {
+    let (source, data, size) = (scratch.join("flat"), scratch.join("flat-data"), args.large << 20);
+    fs::create_dir_all(&source)?;
+    fs::write(source.join(LARGE), tree::noise(SEED, usize::try_from(size)?))?;
+    let daemon = Daemon::start(&data, None)?;
+    daemon.command(&["image", "import", "flat", source.to_str().context("a path in UTF-8")?])?;
+    daemon.command(&["clone", "create", "flat", "flat"])?;
+    daemon.stop()?;
+    let mut rng = SmallRng::seed_from_u64(SEED);
+    let random: Vec<u64> = (0..RANDOM_READS).map(|_| rng.random_range(0..size / READ) * READ).collect();
+    let in_order = |len: u64| (0..size).step_by(len as usize).collect::<Vec<_>>();
+    let works = [("in order, 64 KiB", in_order(READ), READ), ("in order, 1 MiB", in_order(1 << 20), 1 << 20)];
+    let works = works.into_iter().chain([("at random, 64 KiB", random, READ)]);
+    for (what, offsets, len) in works {
+        for _ in 0..args.rounds {
+            for (read_ahead, sections) in [("no read-ahead", NO_READ_AHEAD), ("read-ahead", "")] {
+                drop_caches();
+                let daemon = Daemon::start_with(&data, None, sections)?;
+                let read = read_large(&daemon, &offsets, u32::try_from(len)?)?;
+                note(&mut figures.plain, format!("{what}, {read_ahead}"), read);
+                daemon.stop()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read_large(daemon: &Daemon, offsets: &[u64], len: u32) -> Result<Boot> {
+    let mut client = Client::connect(daemon.address)?;
+    let root = client.mount_all(&[FLAT.into()])?.remove(0);
+    let handle = client.lookup_all([(&*root, LARGE)].into_iter())?.remove(0);
+    let before = loaded(daemon)?;
+    let begin = Instant::now();
+    for offset in offsets {
+        let reply = client.call_all(vec![read(&handle, *offset, len)])?.remove(0);
+        ensure!(read_payload(&reply)?.len() == len as usize, "{LARGE} is short at {offset}");
+    }
+    let bytes_asked = offsets.len() as u64 * u64::from(len);
+    Ok(Boot { secs: begin.elapsed().as_secs_f64(), bytes_loaded: loaded(daemon)? - before, bytes_asked })
 }
 
 /// Let the next reads come from the disk; needs root.
@@ -180,7 +264,8 @@ fn run(daemon: &Daemon, boot: &[Step]) -> Result<Boot> {
         let reply = client.call_all(vec![read(&handle, step.offset, step.len)])?.remove(0);
         ensure!(!read_payload(&reply)?.is_empty(), "{} is empty at {}", step.path, step.offset);
     }
-    Ok(Boot { secs: begin.elapsed().as_secs_f64(), bytes_loaded: loaded(daemon)? - before })
+    let bytes_asked = boot.iter().map(|step| u64::from(step.len)).sum();
+    Ok(Boot { secs: begin.elapsed().as_secs_f64(), bytes_loaded: loaded(daemon)? - before, bytes_asked })
 }
 
 fn resolve(client: &mut Client, handles: &mut HashMap<String, Vec<u8>>, path: &str) -> Result<Vec<u8>> {
@@ -202,18 +287,50 @@ fn report(args: &Args, boot: &[Step], figures: &Figures) -> Report {
     let mut report = Report::new("warmup", args.common.quick);
     let bytes: u64 = boot.iter().map(|step| u64::from(step.len)).sum();
     report.fact("boot", format!("{} READs, of {} MiB at most", boot.len(), bytes >> 20));
+    report.fact("large file", format!("{} MiB; at random: {RANDOM_READS} READs", args.large));
+    report.add(boots(figures));
+    report.add(plain_reads(figures));
+    report
+}
+
+fn mib(boots: &[Boot]) -> Cell {
+    Cell::spread(Spread::of(boots.iter().map(|boot| boot.bytes_loaded as f64 / f64::from(1 << 20))), 1)
+}
+
+fn boots(figures: &Figures) -> Table {
     let mut table = Table::new("one client, one call at a time; median (least..greatest)");
-    let ms = |secs: Vec<f64>| Cell::spread(Spread::of(secs.into_iter().map(|secs| secs * 1e3)), 1);
-    for (what, boots) in [("cold", &figures.cold), ("warmed", &figures.warmed), ("again", &figures.again)] {
-        let mib = boots.iter().map(|boot| boot.bytes_loaded as f64 / f64::from(1 << 20));
+    let ms = |secs: &mut dyn Iterator<Item = f64>| Cell::spread(Spread::of(secs.map(|secs| secs * 1e3)), 1);
+    // Without read-ahead each chunk that is touched is read, once, and no other.
+    let touched = figures.boots.first().and_then(|(_, boots)| boots.first()).map_or(0, |boot| boot.bytes_loaded);
+    for (what, boots) in &figures.boots {
+        let ratio = boots.iter().map(|boot| boot.bytes_loaded as f64 / touched as f64);
         table.row([
             ("boot", Cell::text(what)),
-            ("ms", ms(boots.iter().map(|boot| boot.secs).collect())),
-            ("MiB from disk", Cell::spread(Spread::of(mib), 1)),
+            ("ms", ms(&mut boots.iter().map(|boot| boot.secs))),
+            ("MiB from disk", mib(boots)),
+            ("of what is touched", Cell::spread(Spread::of(ratio), 3)),
         ]);
     }
-    let none = Cell::none();
-    table.row([("boot", Cell::text("mimeo warm")), ("ms", ms(figures.warm_up.clone())), ("MiB from disk", none)]);
-    report.add(table);
-    report
+    table.row([
+        ("boot", Cell::text("mimeo warm")),
+        ("ms", ms(&mut figures.warm_up.iter().copied())),
+        ("MiB from disk", Cell::none()),
+        ("of what is touched", Cell::none()),
+    ]);
+    table
+}
+
+fn plain_reads(figures: &Figures) -> Table {
+    let mut table = Table::new("a large file, one call at a time; median (least..greatest)");
+    for (what, reads) in &figures.plain {
+        let rate = reads.iter().map(|read| read.bytes_asked as f64 / f64::from(1 << 20) / read.secs);
+        let ratio = reads.iter().map(|read| read.bytes_loaded as f64 / read.bytes_asked as f64);
+        table.row([
+            ("READs", Cell::text(what)),
+            ("MiB/s", Cell::spread(Spread::of(rate), 1)),
+            ("MiB from disk", mib(reads)),
+            ("of what was asked for", Cell::spread(Spread::of(ratio), 3)),
+        ]);
+    }
+    table
 }

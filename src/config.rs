@@ -155,11 +155,13 @@ pub struct CacheConfig {
     pub bytes: u64,
     /// Of private data that was written or read lately.
     pub private_bytes: u64,
+    /// Of chunks that were read ahead and nobody has asked for yet; 0 reads nothing ahead.
+    pub read_ahead_bytes: u64,
 }
 
 impl Default for CacheConfig {
     fn default() -> Self {
-        Self { bytes: GIB, private_bytes: 256 * MIB }
+        Self { bytes: GIB, private_bytes: 256 * MIB, read_ahead_bytes: 8 * MIB }
     }
 }
 

@@ -24,6 +24,11 @@ pub struct Readings {
     pub catalog_revision: u64,
     pub cache_loads: u64,
     pub cache_loaded_bytes: u64,
+    pub ahead_loads: u64,
+    pub ahead_loaded_bytes: u64,
+    pub ahead_used: u64,
+    pub ahead_used_bytes: u64,
+    pub ahead_wasted_bytes: u64,
     pub cache_bytes: u64,
     pub cache_capacity_bytes: u64,
     pub store_chunks: u64,
@@ -82,13 +87,18 @@ const fn counter(stem: &'static str, unit: Option<Unit>, help: &'static str, rea
 }
 
 /// Every metric.
-pub static METRICS: [Metric; 14] = [
+pub static METRICS: [Metric; 19] = [
     gauge("images", None, "Images in the catalog.", |r| r.images),
     gauge("versions", None, "Versions that are served or still read by a clone.", |r| r.versions),
     gauge("clones", None, "Clones in the catalog.", |r| r.clones),
     gauge("catalog_revision", None, "Changes that the catalog has seen.", |r| r.catalog_revision),
     counter("cache_loads", None, "Chunks read from disk into the cache.", |r| r.cache_loads),
     counter("cache_loaded", Some(Unit::Bytes), "Bytes of these, decompressed.", |r| r.cache_loaded_bytes),
+    counter("ahead_loads", None, "Of the loads, those ahead of any reader.", |r| r.ahead_loads),
+    counter("ahead_loaded", Some(Unit::Bytes), "Bytes of these, decompressed.", |r| r.ahead_loaded_bytes),
+    counter("ahead_used", None, "Chunks read ahead that a reader then asked for.", |r| r.ahead_used),
+    counter("ahead_used", Some(Unit::Bytes), "Bytes of these.", |r| r.ahead_used_bytes),
+    counter("ahead_wasted", Some(Unit::Bytes), "Bytes read ahead and dropped unused.", |r| r.ahead_wasted_bytes),
     gauge("cache_used", Some(Unit::Bytes), "Memory held by cached chunks.", |r| r.cache_bytes),
     gauge("cache_capacity", Some(Unit::Bytes), "What the cache may hold.", |r| r.cache_capacity_bytes),
     gauge("store_chunks", None, "Distinct chunks in the store.", |r| r.store_chunks),

@@ -20,11 +20,12 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::audit::Ticket;
 use super::reply::{Body, Refused, error_info, line, lines};
-use super::types::{ImportBody, ImportInfo, ImportLine, ImportProgress, PromoteBody};
+use super::types::{ImportBody, ImportInfo, ImportLine, ImportProgress, PromoteBody, WarmFile};
+use super::warm::ranges;
 use super::{Context, Peer, views};
 use crate::audit::{Asked, Outcome};
 use crate::error::{Error, Result};
-use crate::image::import::{ImportContext, ImportDone, ImportRequest, Progress, run_import};
+use crate::image::import::{ImportContext, ImportDone, ImportRequest, Part, Progress, run_import};
 use crate::image::promote::{PromoteRequest, run_promote};
 use crate::image::{Labels, check_name};
 
@@ -80,7 +81,9 @@ fn checked(image: String, body: ImportBody, peer: Peer) -> Result<ImportRequest>
         );
     }
     let labels = Labels::parse(&body.labels)?;
-    Ok(ImportRequest { image, source, labels, author: author(peer), consistency: body.consistency })
+    let part = |file: WarmFile| Part { path: file.path, ranges: ranges(file.ranges) };
+    let layout = body.layout.into_iter().map(part).collect();
+    Ok(ImportRequest { image, source, labels, author: author(peer), consistency: body.consistency, layout })
 }
 
 /// An import under way. Dropping it cancels.

@@ -27,7 +27,7 @@ pub(super) async fn status(State(cx): State<Arc<Context>>) -> Json<StatusInfo> {
 pub(super) async fn usage(State(cx): State<Arc<Context>>) -> Answer<UsageInfo> {
     let (store, disk) = measure(&cx).await?;
     let state = cx.catalog.state();
-    let cache = cx.chunks.cache().stats();
+    let (cache, ahead) = (cx.chunks.cache().stats(), cx.chunks.ahead());
     Ok(Json(UsageInfo {
         images: state.images().count() as u64,
         versions: state.versions().count() as u64,
@@ -42,6 +42,8 @@ pub(super) async fn usage(State(cx): State<Arc<Context>>) -> Answer<UsageInfo> {
         bytes_cache_used: cache.bytes,
         bytes_cache_capacity: cache.capacity_bytes,
         bytes_cache_loaded: cache.loaded_bytes,
+        bytes_ahead_loaded: ahead.loaded_bytes,
+        bytes_ahead_used: ahead.used_bytes,
         bytes_disk_free: disk.free,
         bytes_disk_total: disk.total,
     }))
@@ -55,7 +57,7 @@ pub(super) async fn metrics(State(cx): State<Arc<Context>>) -> Result<Response, 
 async fn read(cx: &Arc<Context>) -> Result<Readings> {
     let (store, _) = measure(cx).await?;
     let state = cx.catalog.state();
-    let cache = cx.chunks.cache().stats();
+    let (cache, ahead) = (cx.chunks.cache().stats(), cx.chunks.ahead());
     Ok(Readings {
         images: state.images().count() as u64,
         versions: state.versions().count() as u64,
@@ -63,6 +65,11 @@ async fn read(cx: &Arc<Context>) -> Result<Readings> {
         catalog_revision: state.rev().0,
         cache_loads: cache.loads,
         cache_loaded_bytes: cache.loaded_bytes,
+        ahead_loads: ahead.loads,
+        ahead_loaded_bytes: ahead.loaded_bytes,
+        ahead_used: ahead.used,
+        ahead_used_bytes: ahead.used_bytes,
+        ahead_wasted_bytes: ahead.wasted_bytes,
         cache_bytes: cache.bytes,
         cache_capacity_bytes: cache.capacity_bytes,
         store_chunks: store.chunks,

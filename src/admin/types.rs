@@ -140,6 +140,9 @@ pub struct ImportBody {
     pub labels: Vec<String>,
     #[serde(default = "unknown")]
     pub consistency: String,
+    /// Parts of its files that are to lie in packs before all else, in this order.
+    #[serde(default)]
+    pub layout: Vec<WarmFile>,
 }
 
 fn unknown() -> String {
@@ -645,6 +648,12 @@ pub struct UsageInfo {
     /// What was read from disk into it since the start, decompressed.
     #[serde(default)]
     pub bytes_cache_loaded: u64,
+    /// Of that, what nobody had asked for yet.
+    #[serde(default)]
+    pub bytes_ahead_loaded: u64,
+    /// And of this, what somebody asked for then.
+    #[serde(default)]
+    pub bytes_ahead_used: u64,
     /// Of the filesystem that holds the data directory.
     pub bytes_disk_free: u64,
     pub bytes_disk_total: u64,

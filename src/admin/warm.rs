@@ -2,6 +2,7 @@
 //!
 //! Failure story: a client that goes away cancels it; what is in memory by then stays there.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -55,7 +56,11 @@ pub(super) async fn warm(
 }
 
 fn wanted(file: WarmFile) -> Wanted {
-    Wanted { path: file.path, ranges: file.ranges.into_iter().map(|(start, end)| start..end).collect() }
+    Wanted { path: file.path, ranges: ranges(file.ranges) }
+}
+
+pub(super) fn ranges(told: Vec<(u64, u64)>) -> Vec<Range<u64>> {
+    told.into_iter().map(|(start, end)| start..end).collect()
 }
 
 async fn run(cx: Arc<Context>, work: Work, feed: Feed) {

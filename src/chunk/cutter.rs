@@ -22,6 +22,12 @@ pub enum Cutting {
     FixedBlocks,
 }
 
+impl Cutting {
+    pub const fn of(disk_image: bool) -> Self {
+        if disk_image { Self::FixedBlocks } else { Self::ContentDefined }
+    }
+}
+
 /// Bytes of a fixed block; also the granule of holes.
 pub const BLOCK: usize = 64 * 1024;
 /// Bytes of a section: every multiple of it in a file is a cut.

@@ -32,6 +32,10 @@ pub trait ChunkSource: Send + Sync + 'static {
     fn memory(&self) -> Option<Arc<MemoryFile>> {
         None
     }
+    /// Load chunks that one reader misses together.
+    fn load_all(&self, ids: &[ChunkId]) -> BoxFuture<'static, Result<Vec<Bytes>>> {
+        try_join_all(ids.iter().map(|id| self.load(*id))).boxed()
+    }
 }
 
 /// What became of a chunk that was put.
@@ -193,7 +197,7 @@ impl<'a> Fetch<'a> {
     /// Load and await what was noted.
     pub async fn fill(&mut self) -> Result<()> {
         let (wanted, waits) = (std::mem::take(&mut self.wanted), std::mem::take(&mut self.waits));
-        let loads = try_join_all(wanted.iter().map(|id| self.source.load(*id)));
+        let loads = self.source.load_all(&wanted);
         let (loaded, ended) = try_join(loads, try_join_all(waits)).await?;
         self.held.extend(wanted.into_iter().zip(loaded));
         self.blocks.extend(ended.into_iter().flatten());

@@ -8,6 +8,7 @@
 //! Failure story: a chunk whose bytes are not its name is quarantined and answered `Corrupt`; the
 //! rest goes on. A full disk fails the import session, whose packs are removed.
 
+mod ahead;
 pub mod blob;
 mod cache;
 pub mod cutter;
@@ -18,6 +19,7 @@ pub mod pack;
 mod session;
 mod store;
 
+pub use ahead::AheadStats;
 pub use cache::{CacheStats, ChunkCache};
 pub use fetch::{BlockKey, ChunkSink, ChunkSource, Fetch, MemoryChunks, Step, Stop, Stored};
 pub use id::ChunkId;

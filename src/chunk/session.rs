@@ -22,6 +22,7 @@ mod scratch;
 mod staging;
 mod writer;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -31,7 +32,7 @@ use tokio::runtime::Handle;
 use self::scratch::{Scratch, VisitRow};
 use self::staging::Staging;
 use self::writer::PackWriter;
-use super::pack::{PackBuilder, encode};
+use super::pack::{Encoding, PackBuilder, encode};
 use super::store::index::{Found, PackState};
 use super::store::{Shared, blocking};
 use super::{ChunkId, ChunkSink, MAX_CHUNK, Stored};
@@ -58,6 +59,20 @@ struct OpenPack {
     pack: Option<PackBuilder>,
     /// Packs that were full so far: a chunk looked for before one of them left may have left with it.
     seals: u64,
+}
+
+/// A chunk on its way into a pack.
+struct Prepared<'b> {
+    id: ChunkId,
+    raw_len: usize,
+    state: PutState<'b>,
+}
+
+enum PutState<'b> {
+    /// It needs no storing, and takes so many bytes.
+    Known(u32),
+    /// A look-up at `seals` did not find it.
+    New { payload: Cow<'b, [u8]>, encoding: Encoding, seals: u64 },
 }
 
 #[derive(Default)]
@@ -126,6 +141,15 @@ impl Session {
         self.scratch.scan(from, to, visit)
     }
 
+    /// What is put from here on goes into another pack. Blocks.
+    pub fn end_pack(&self) -> Result<()> {
+        let mut open = self.open.lock();
+        match open.pack.take() {
+            Some(pack) => self.hand_on(&mut open, pack),
+            None => Ok(()),
+        }
+    }
+
     /// Make all chunks durable and findable. After an error none is, except where the error came
     /// after the decision: then the next open makes them findable.
     pub async fn commit(mut self) -> Result<SessionStats> {
@@ -171,41 +195,17 @@ impl Session {
         Ok((found.map_or_else(|| self.staging.find(id), |len| Ok(Some(len)))?, seals))
     }
 
-    /// Append a chunk that a look-up at `seals` did not find.
-    fn store(&self, id: ChunkId, bytes: &[u8], seals: u64) -> Result<Stored> {
-        let (payload, encoding) = encode(bytes, self.shared.options.zstd_level);
+    /// Store chunks that are read together: those that are new lie side by side, whatever other threads put
+    /// meanwhile. Blocks as [`put`](ChunkSink::put) does.
+    pub fn put_all<'b>(&self, chunks: impl IntoIterator<Item = &'b [u8]>) -> Result<Vec<Stored>> {
+        let prepared: Result<Vec<_>> = chunks.into_iter().map(|bytes| self.prepare(bytes)).collect();
+        let prepared = prepared?;
         let mut open = self.open.lock();
-        // Another thread may have put it while this one compressed it.
-        let mut known = open.find(&id);
-        if known.is_none() && open.seals != seals {
-            known = self.staging.find(&id)?;
-        }
-        if let Some(stored_len) = known {
-            return Ok(Stored { id, stored_len, fresh: false });
-        }
-        self.pack_with_room(&mut open, payload.len())?.push(id, bytes.len(), &payload, encoding);
-        Ok(Stored { id, stored_len: payload.len() as u32, fresh: true })
+        prepared.into_iter().map(|chunk| self.append(&mut open, chunk)).collect()
     }
 
-    /// The open pack; a full one is handed on first. Waits with the lock held if too many packs are
-    /// under way: that is what slows an import down to the speed of the disk.
-    fn pack_with_room<'a>(&self, open: &'a mut OpenPack, stored_len: usize) -> Result<&'a mut PackBuilder> {
-        if let Some(full) = open.pack.take_if(|pack| !pack.has_room(stored_len)) {
-            open.seals += 1;
-            self.staging.stage(full.id(), full.frames()).inspect_err(|e| self.writer.fail(e))?;
-            self.writer.submit_blocking(full.seal())?;
-        }
-        if open.pack.is_none() {
-            open.pack = Some(PackBuilder::new(self.shared.next_pack()?, self.shared.options.pack_bytes));
-        }
-        Ok(open.pack.as_mut().expect("it was made just now"))
-    }
-}
-
-impl ChunkSink for Session {
-    /// Blocks for the index, and when a pack is full and others are being written. Must not be called
-    /// from a task of the runtime that the session began on.
-    fn put(&self, bytes: &[u8]) -> Result<Stored> {
+    /// All of a put that needs no lock.
+    fn prepare<'b>(&self, bytes: &'b [u8]) -> Result<Prepared<'b>> {
         if bytes.is_empty() || bytes.len() > MAX_CHUNK {
             return Err(Error::internal(format!(
                 "a chunk of {} bytes was put; 1 to {MAX_CHUNK} are allowed",
@@ -214,12 +214,69 @@ impl ChunkSink for Session {
         }
         self.writer.check()?;
         let id = ChunkId::of(bytes);
-        let stored = match self.look_up(&id)? {
-            (Some(stored_len), _) => Stored { id, stored_len, fresh: false },
-            (None, seals) => self.store(id, bytes, seals)?,
+        let (known, seals) = self.look_up(&id)?;
+        let state = match known {
+            Some(stored_len) => PutState::Known(stored_len),
+            None => {
+                let (payload, encoding) = encode(bytes, self.shared.options.zstd_level);
+                PutState::New { payload, encoding, seals }
+            }
         };
-        self.counters.note(&stored, bytes.len() as u64);
+        Ok(Prepared { id, raw_len: bytes.len(), state })
+    }
+
+    /// Append a chunk, unless it is there.
+    fn append(&self, open: &mut OpenPack, chunk: Prepared<'_>) -> Result<Stored> {
+        let Prepared { id, raw_len, state } = chunk;
+        let stored = match state {
+            PutState::Known(stored_len) => Stored { id, stored_len, fresh: false },
+            PutState::New { payload, encoding, seals } => {
+                // Another thread may have put it while this one compressed it.
+                let mut known = open.find(&id);
+                if known.is_none() && open.seals != seals {
+                    known = self.staging.find(&id)?;
+                }
+                if known.is_none() {
+                    self.pack_with_room(open, payload.len())?.push(id, raw_len, &payload, encoding);
+                }
+                Stored { id, stored_len: known.unwrap_or(payload.len() as u32), fresh: known.is_none() }
+            }
+        };
+        self.counters.note(&stored, raw_len as u64);
         Ok(stored)
+    }
+
+    /// The open pack; a full one is handed on first. Waits with the lock held if too many packs are
+    /// under way: that is what slows an import down to the speed of the disk.
+    fn pack_with_room<'a>(&self, open: &'a mut OpenPack, stored_len: usize) -> Result<&'a mut PackBuilder> {
+        if let Some(full) = open.pack.take_if(|pack| !pack.has_room(stored_len)) {
+            self.hand_on(open, full)?;
+        }
+        if open.pack.is_none() {
+            open.pack = Some(PackBuilder::new(self.shared.next_pack()?, self.shared.options.pack_bytes));
+        }
+        Ok(open.pack.as_mut().expect("it was made just now"))
+    }
+
+    /// A pack that was the open one goes to be written.
+    fn hand_on(&self, open: &mut OpenPack, full: PackBuilder) -> Result<()> {
+        open.seals += 1;
+        self.staging.stage(full.id(), full.frames()).inspect_err(|e| self.writer.fail(e))?;
+        self.writer.submit_blocking(full.seal())
+    }
+}
+
+impl ChunkSink for Session {
+    /// Blocks for the index, and when a pack is full and others are being written. Must not be called
+    /// from a task of the runtime that the session began on.
+    fn put(&self, bytes: &[u8]) -> Result<Stored> {
+        let chunk = self.prepare(bytes)?;
+        if let PutState::Known(stored_len) = chunk.state {
+            let stored = Stored { id: chunk.id, stored_len, fresh: false };
+            self.counters.note(&stored, bytes.len() as u64);
+            return Ok(stored);
+        }
+        self.append(&mut self.open.lock(), chunk)
     }
 }
 

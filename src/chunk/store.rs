@@ -8,6 +8,7 @@
 //! `Corrupt`, from then on without another read, until an import stores it anew. A failure of the disk
 //! itself (`Io`) is passed on and remembers nothing. Reads go on when the index refuses writes.
 
+mod ahead;
 pub(in crate::chunk) mod index;
 mod recover;
 
@@ -16,11 +17,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 
 use self::index::{Found, Index, Quarantined};
+use super::ahead::{Ahead, AheadStats, Round};
 use super::blob::SharedBlobs;
-use super::pack::{Location, MAX_PACK, MIN_PACK, PackId, decode};
+use super::pack::{Location, MAX_PACK, MIN_PACK, PackId, Span, decode};
 use super::{ChunkCache, ChunkId, ChunkSource, Session};
 use crate::env::{Env, MemoryFile};
 use crate::error::{Error, ErrorKind, Result};
@@ -31,6 +33,8 @@ use crate::meta::{KvStore, Table};
 pub struct ChunkStoreOptions {
     /// Memory for verified chunks.
     pub cache_bytes: u64,
+    /// Memory for chunks that were read ahead and nobody has asked for yet; 0: nothing is read ahead.
+    pub read_ahead_bytes: u64,
     /// Size of a pack, `MIN_PACK..=MAX_PACK`; an import holds up to three in memory.
     pub pack_bytes: usize,
     /// Level of compression; 0 for none.
@@ -39,7 +43,7 @@ pub struct ChunkStoreOptions {
 
 impl Default for ChunkStoreOptions {
     fn default() -> Self {
-        Self { cache_bytes: 256 << 20, pack_bytes: 32 << 20, zstd_level: 1 }
+        Self { cache_bytes: 256 << 20, read_ahead_bytes: 8 << 20, pack_bytes: 32 << 20, zstd_level: 1 }
     }
 }
 
@@ -69,6 +73,7 @@ pub(super) struct Shared {
     pub options: ChunkStoreOptions,
     env: Env,
     cache: ChunkCache,
+    ahead: Arc<Ahead>,
     epoch: u64,
     next_pack: AtomicU32,
     next_session: AtomicU64,
@@ -95,8 +100,9 @@ impl ChunkStore {
         let index = blocking(move || Index::new(index).map(Arc::new)).await?;
         let epoch = recover::recover(&index, &blobs).await?;
         let cache = ChunkCache::new(options.cache_bytes);
+        let ahead = Ahead::new(options.read_ahead_bytes);
         let (next_pack, next_session) = (AtomicU32::new(0), AtomicU64::new(0));
-        let shared = Shared { index, blobs, options, env, cache, epoch, next_pack, next_session };
+        let shared = Shared { index, blobs, options, env, cache, ahead, epoch, next_pack, next_session };
         Ok(Arc::new(Self { shared: Arc::new(shared) }))
     }
 
@@ -109,6 +115,10 @@ impl ChunkStore {
 
     pub fn cache(&self) -> &ChunkCache {
         &self.shared.cache
+    }
+
+    pub fn ahead(&self) -> AheadStats {
+        self.shared.ahead.stats()
     }
 
     /// Add up all packs. Blocks for a scan of their records.
@@ -155,7 +165,7 @@ impl ChunkStore {
 
 impl ChunkSource for ChunkStore {
     fn cached(&self, id: &ChunkId) -> Option<Bytes> {
-        self.shared.cache.get(id)
+        self.shared.cache.get(id).or_else(|| self.shared.take_ahead(id))
     }
 
     fn memory(&self) -> Option<Arc<MemoryFile>> {
@@ -163,13 +173,13 @@ impl ChunkSource for ChunkStore {
     }
 
     fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>> {
-        let shared = self.shared.clone();
-        async move {
-            // A task of its own: others may wait for this load when its first caller gives up.
-            let load = tokio::spawn(async move { shared.cache.get_or_load(&id, shared.read(id)).await });
-            load.await.map_err(|e| Error::new(ErrorKind::Unavailable, format!("load of chunk {id}")).because(e))?
-        }
-        .boxed()
+        self.shared.clone().load(id, None).boxed()
+    }
+
+    /// What follows in the packs may be read ahead.
+    fn load_all(&self, ids: &[ChunkId]) -> BoxFuture<'static, Result<Vec<Bytes>>> {
+        let round = self.shared.ahead.begin_round();
+        try_join_all(ids.iter().map(|id| self.shared.clone().load(*id, round))).boxed()
     }
 }
 
@@ -193,16 +203,31 @@ impl Shared {
         key
     }
 
-    /// Read and verify a chunk.
-    async fn read(self: &Arc<Self>, id: ChunkId) -> Result<Bytes> {
+    async fn load(self: Arc<Self>, id: ChunkId, round: Option<Round>) -> Result<Bytes> {
+        // A task of its own: others may wait for this load when its first caller gives up.
+        let load = tokio::spawn(async move { self.cache.get_or_load(&id, self.read(id, round)).await });
+        load.await.map_err(|e| Error::new(ErrorKind::Unavailable, format!("load of chunk {id}")).because(e))?
+    }
+
+    /// Read and verify a chunk, unless it was read ahead.
+    async fn read(self: &Arc<Self>, id: ChunkId, round: Option<Round>) -> Result<Bytes> {
+        if let Some(bytes) = self.await_ahead(&id).await.or_else(|| self.cache.get(&id)) {
+            return Ok(bytes);
+        }
         let shared = self.clone();
         let location = match blocking(move || shared.index.find(&id)).await? {
             Found::Good(location) => location,
             Found::Bad(bad) => return Err(bad_chunk(id, bad.location.pack, &bad.reason)),
             Found::Absent => return Err(absent(id)),
         };
+        if let Some(round) = round {
+            self.note_miss(round, &location);
+        }
         match self.read_at(id, location).await? {
-            Ok(bytes) => Ok(bytes),
+            Ok(bytes) => {
+                self.cache.count(&bytes);
+                Ok(bytes)
+            }
             Err(reason) => Err(self.quarantine(id, location, reason).await),
         }
     }
@@ -216,11 +241,7 @@ impl Shared {
             }
             Err(e) => return Err(e),
         };
-        let verified = decode(payload, &location.span).and_then(|bytes| match ChunkId::of(&bytes) {
-            found if found == id => Ok(bytes),
-            found => Err(format!("its bytes are those of {found}")),
-        });
-        Ok(verified)
+        Ok(verify(id, payload, &location.span))
     }
 
     async fn quarantine(self: &Arc<Self>, id: ChunkId, location: Location, reason: String) -> Error {
@@ -234,6 +255,14 @@ impl Shared {
         }
         error
     }
+}
+
+/// The chunk, if its payload is that.
+fn verify(id: ChunkId, payload: Bytes, span: &Span) -> Result<Bytes, String> {
+    decode(payload, span).and_then(|bytes| match ChunkId::of(&bytes) {
+        found if found == id => Ok(bytes),
+        found => Err(format!("its bytes are those of {found}")),
+    })
 }
 
 fn bad_chunk(id: ChunkId, pack: PackId, reason: &str) -> Error {

@@ -14,6 +14,7 @@ use super::output::{Output, count, fields, labels, local, size, table, words};
 use super::progress::ImportBar;
 use super::repoint::{SwitchArgs, switch_policy};
 use super::serve::absolute;
+use super::{trace, warm};
 use crate::admin::types::{
     ImageInfo, ImageList, ImportBody, ImportInfo, ImportLine, LabelMap, Remove, Removed, SetImage, TagRequest,
     VersionInfo,
@@ -34,6 +35,9 @@ pub(super) enum ImageCommand {
         /// Whether what is in the source was at rest when it was copied
         #[arg(long, value_parser = ["application", "crash", "unknown"], default_value = "unknown")]
         consistency: String,
+        /// Lay out what this recording of a boot read in the order in which it did, so that a cold boot reads on
+        #[arg(long, value_name = "TRACE")]
+        layout: Option<PathBuf>,
     },
     /// List images
     Ls {
@@ -90,11 +94,13 @@ pub(super) enum ImageCommand {
 
 pub(super) async fn run(command: ImageCommand, client: &mut Client, output: &mut Output) -> Result<()> {
     match command {
-        ImageCommand::Import { name, source, labels, consistency } => {
+        ImageCommand::Import { name, source, labels, consistency, layout } => {
             let source = absolute(&source)?.into_os_string().into_string();
             let source =
                 source.map_err(|s| anyhow::anyhow!("source {} is not UTF-8; give it another name", s.display()))?;
-            let body = ImportBody { source, labels, consistency };
+            let layout = layout.map(|file| trace::read(&file)).transpose()?;
+            let layout = layout.map_or(Vec::new(), |trace| warm::in_order(&trace));
+            let body = ImportBody { source, labels, consistency, layout };
             make_version(client, output, (&name, "imported"), &format!("{}/import", path(&name)), &body).await
         }
         ImageCommand::Ls { select } => {

@@ -21,6 +21,7 @@ fn show(usage: &UsageInfo) -> String {
         ("damaged", format!("{} chunks", usage.chunks_quarantined)),
         ("cache", of(usage.bytes_cache_used, usage.bytes_cache_capacity)),
         ("read into it", size(usage.bytes_cache_loaded)),
+        ("read ahead", format!("{}, {} of it used", size(usage.bytes_ahead_loaded), size(usage.bytes_ahead_used))),
         ("disk free", of(usage.bytes_disk_free, usage.bytes_disk_total)),
     ])
 }

@@ -11,7 +11,7 @@ use super::client::{Client, broken_off, refused};
 use super::output::{Output, count, size};
 use super::trace;
 use crate::admin::types::{WarmBody, WarmFile, WarmInfo, WarmLine};
-use crate::trace::{NodeId, Trace, WorkingSet};
+use crate::trace::{Call, NodeId, Trace, Verb, WorkingSet};
 
 const TEMPLATE: &str = "{prefix} {wide_bar} {bytes}/{total_bytes} {binary_bytes_per_sec}";
 
@@ -43,6 +43,21 @@ fn files(trace: &Trace) -> Vec<WarmFile> {
         Some(WarmFile { path: trace.path(node)?, ranges })
     };
     nodes.filter_map(file).collect()
+}
+
+/// What a trace read, in the order in which it did: of files next to each other, each once.
+pub(super) fn in_order(trace: &Trace) -> Vec<WarmFile> {
+    let mut parts: Vec<(NodeId, WarmFile)> = Vec::new();
+    for op in trace.ops() {
+        let Call::Object { object, verb: Verb::Read { offset, got, .. } } = op.call else { continue };
+        let range = (offset, offset.saturating_add(u64::from(got)));
+        match parts.last_mut() {
+            _ if got == 0 => {}
+            Some((last, file)) if *last == object => file.ranges.push(range),
+            _ => parts.extend(trace.path(object).map(|path| (object, WarmFile { path, ranges: vec![range] }))),
+        }
+    }
+    parts.into_iter().map(|(_, part)| part).collect()
 }
 
 async fn follow(client: &mut Client, body: &WarmBody) -> Result<WarmInfo> {

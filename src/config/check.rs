@@ -162,6 +162,11 @@ impl Config {
             "set it to 67108864 (64 MiB) or more",
         );
         found.error(
+            self.cache.read_ahead_bytes > self.cache.bytes,
+            format!("cache.read_ahead_bytes is {}, more than cache.bytes", self.cache.read_ahead_bytes),
+            "set it to 8388608 (8 MiB), or to 0 to read nothing ahead",
+        );
+        found.error(
             !PACK_BYTES.contains(&self.store.pack_bytes),
             format!("store.pack_bytes is {}", self.store.pack_bytes),
             "set it between 1048576 (1 MiB) and 67108864 (64 MiB)",

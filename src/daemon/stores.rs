@@ -79,5 +79,10 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + '
 fn chunk_options(config: &Config) -> Result<ChunkStoreOptions> {
     let pack_bytes = usize::try_from(config.store.pack_bytes)
         .map_err(|e| Error::invalid(format!("store.pack_bytes is {}", config.store.pack_bytes)).because(e))?;
-    Ok(ChunkStoreOptions { cache_bytes: config.cache.bytes, pack_bytes, zstd_level: config.store.zstd_level })
+    Ok(ChunkStoreOptions {
+        cache_bytes: config.cache.bytes,
+        read_ahead_bytes: config.cache.read_ahead_bytes,
+        pack_bytes,
+        zstd_level: config.store.zstd_level,
+    })
 }

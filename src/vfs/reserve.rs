@@ -44,7 +44,14 @@ struct Asked {
 
 impl Reserve {
     pub fn new(env: Env, dir: PathBuf) -> Self {
-        Self { env, dir, asked: Mutex::default(), told: Mutex::default(), left: AtomicI64::new(0), taken: AtomicU64::new(0) }
+        Self {
+            env,
+            dir,
+            asked: Mutex::default(),
+            told: Mutex::default(),
+            left: AtomicI64::new(0),
+            taken: AtomicU64::new(0),
+        }
     }
 
     /// What the disk has and has free; as of a second ago at most, as clients ask often.

@@ -208,6 +208,24 @@ fn a_recording_is_mapped_onto_another_version_by_path() {
 }
 
 #[test]
+fn an_import_is_laid_out_by_a_recording() {
+    let world = world();
+    let recording = Recording::of(&world, &[]);
+    let read = boot(&world.daemon);
+    recording.end();
+    let (file, source) = (world.dir.path().join("boot.trace"), world.source());
+    let (file, source) = (file.to_str().unwrap(), source.to_str().unwrap());
+    // Of a store that has none of it yet.
+    let other = World::new();
+    let laid = other.json(&["image", "import", "base", source, "--layout", file]);
+    assert_eq!(laid["version"], "base@v1");
+    other.run(&["clone", "create", "base", "desk"]).ok();
+    other.run(&["clone", "set", "desk", "--privileged-port", "no"]).ok();
+    assert_eq!(boot(&other.daemon), read);
+    other.run(&["image", "import", "base", source, "--layout", "no/such/file"]).refused(1, &["no/such/file"]);
+}
+
+#[test]
 fn what_cannot_be_recorded_or_warmed_is_refused_by_name() {
     let world = world();
     let recording = Recording::of(&world, &[]);

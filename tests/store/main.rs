@@ -7,6 +7,7 @@ mod diff;
 mod fsck;
 mod identity;
 mod import;
+mod layout;
 mod promote;
 mod rebase;
 mod sparse;

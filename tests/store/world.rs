@@ -10,7 +10,7 @@ use mimeo::config::Config;
 use mimeo::daemon::{DataDir, Stores};
 use mimeo::env::Env;
 use mimeo::error::Result;
-use mimeo::image::import::{ImportContext, ImportDone, ImportRequest, Progress, Running, run_import};
+use mimeo::image::import::{ImportContext, ImportDone, ImportRequest, Part, Progress, Running, run_import};
 use mimeo::image::{Catalog, CloneTarget, Fleet, Labels, NewClones, RepointPlan, VersionRef, Writes};
 use mimeo::maintain::fsck::{self, Report};
 use mimeo::overlay::OverlayStore;
@@ -92,12 +92,17 @@ impl World {
     }
 
     pub async fn import(&self, image: &str, source: &Path) -> Result<ImportDone> {
+        self.import_laid_out(image, source, Vec::new()).await
+    }
+
+    pub async fn import_laid_out(&self, image: &str, source: &Path, layout: Vec<Part>) -> Result<ImportDone> {
         let request = ImportRequest {
             image: image.into(),
             source: source.into(),
             labels: Labels::default(),
             author: "test".into(),
             consistency: "unknown".into(),
+            layout,
         };
         run_import(&self.import_context(), request, Arc::new(Progress::default())).await
     }

@@ -56,6 +56,31 @@ async fn threads_that_put_the_same_chunks_store_them_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn chunks_that_are_put_together_lie_side_by_side_whoever_else_puts() {
+    let world = World::default();
+    let store = world.open().await;
+    let session = store.begin().unwrap();
+    let runs: Vec<_> = (0..8).map(|seed| chunks(seed, 10)).collect();
+    let (session, runs) = tokio::task::spawn_blocking(move || {
+        thread::scope(|scope| {
+            for run in &runs {
+                scope.spawn(|| session.put_all(run.iter().map(Vec::as_slice)).unwrap());
+            }
+        });
+        (session, runs)
+    })
+    .await
+    .unwrap();
+    tokio::spawn(session.commit()).await.unwrap().unwrap();
+    let order = store.in_disk_order(runs.concat().iter().map(|chunk| ChunkId::of(chunk)).collect()).unwrap();
+    let order: Vec<ChunkId> = order.into_iter().map(|(id, _)| id).collect();
+    for run in &runs {
+        let ids: Vec<ChunkId> = run.iter().map(|chunk| ChunkId::of(chunk)).collect();
+        assert!(order.chunks(10).any(|together| together == ids), "a run is torn apart");
+    }
+}
+
 #[tokio::test]
 async fn an_aborted_session_leaves_nothing() {
     let world = World::default();

@@ -62,7 +62,7 @@ fn runtime() -> Runtime {
 }
 
 async fn open(kv: Arc<dyn KvStore>, blobs: SharedBlobs) -> Result<Arc<ChunkStore>> {
-    let options = ChunkStoreOptions { cache_bytes: 8 << 20, pack_bytes: MIN_PACK, zstd_level: 1 };
+    let options = ChunkStoreOptions { cache_bytes: 8 << 20, pack_bytes: MIN_PACK, ..ChunkStoreOptions::default() };
     ChunkStore::open(kv, blobs, Env::real(), options).await
 }
 
@@ -75,7 +75,7 @@ pub(in crate::chunk) async fn put_all(session: Session, chunks: Vec<Vec<u8>>) ->
     tokio::task::spawn_blocking(puts).await.unwrap()
 }
 
-async fn import(store: &ChunkStore, chunks: &[Vec<u8>]) -> Result<()> {
+pub(in crate::chunk) async fn import(store: &ChunkStore, chunks: &[Vec<u8>]) -> Result<()> {
     let (session, stored) = put_all(store.begin()?, chunks.to_vec()).await;
     stored?;
     session.commit().await.map(|_| ())
@@ -323,10 +323,10 @@ async fn pack_names_are_never_used_again() {
 }
 
 /// Counts reads, and lets none through without a permit.
-struct Gate {
-    inner: MemoryBlobs,
-    reads: AtomicU64,
-    permits: Arc<Semaphore>,
+pub(in crate::chunk) struct Gate {
+    pub inner: MemoryBlobs,
+    pub reads: AtomicU64,
+    pub permits: Arc<Semaphore>,
 }
 
 impl BlobStore for Gate {

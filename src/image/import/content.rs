@@ -17,8 +17,8 @@ use super::source::{self, Root, Stamp};
 use super::stage::{self, NodeNo};
 use super::walk::{FileJob, Found, Walk};
 use super::{Progress, changed};
+use crate::chunk::Session;
 use crate::chunk::cutter::{self, Cutting, SECTION};
-use crate::chunk::{ChunkSink, Session};
 use crate::error::{Error, Result};
 use crate::manifest::{ContentBuilder, Extent};
 
@@ -197,10 +197,9 @@ pub(in crate::image) fn store_section(
     start: u64,
     disk_image: bool,
 ) -> Result<Vec<Extent>> {
-    let cutting = if disk_image { Cutting::FixedBlocks } else { Cutting::ContentDefined };
     let mut extents = Vec::new();
-    for piece in cutter::cut(bytes, cutting) {
-        let stored = session.put(piece.of(bytes))?;
+    let pieces = cutter::cut(bytes, Cutting::of(disk_image));
+    for (piece, stored) in pieces.iter().zip(session.put_all(pieces.iter().map(|piece| piece.of(bytes)))?) {
         stage::put_chunk(session, &stored.id, piece.len as u32, stored.stored_len)?;
         extents.push(Extent { offset: start + piece.offset as u64, len: piece.len as u32, chunk: stored.id });
     }
@@ -219,7 +218,7 @@ const MIN_DISK: u64 = 1024 * 1024;
 const SECTOR: u64 = 512;
 const DISK_SUFFIXES: [&str; 6] = ["img", "raw", "qcow2", "vmdk", "vhd", "vdi"];
 
-fn is_disk_image(file: &File, path: &Path, size: u64) -> Result<bool> {
+pub(super) fn is_disk_image(file: &File, path: &Path, size: u64) -> Result<bool> {
     use std::os::unix::fs::FileExt;
     let mut head = [0; HEAD];
     let take = head.len().min(usize::try_from(size).unwrap_or(usize::MAX));

@@ -20,6 +20,7 @@
 pub(super) mod content;
 pub(super) mod finish;
 pub(super) mod identity;
+mod layout;
 pub(super) mod publish;
 mod source;
 pub(super) mod stage;
@@ -31,6 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+
+pub use self::layout::Part;
 
 use crate::chunk::{ChunkStore, Session};
 use crate::env::{Env, Time};
@@ -86,6 +89,8 @@ pub struct ImportRequest {
     pub author: String,
     /// `application`, `crash` or `unknown`.
     pub consistency: String,
+    /// What is to lie in packs before all else, in this order.
+    pub layout: Vec<Part>,
 }
 
 /// What an import did.
@@ -175,9 +180,9 @@ pub async fn run_import(
     let base = Arc::new(find_base(context, &request.image));
     let session = context.chunks.begin()?;
     let work = {
-        let (context, source, base, progress) =
-            (context.clone(), request.source.clone(), base.clone(), progress.clone());
-        move || build(&context, &source, &base, session, &progress)
+        let (context, base, progress) = (context.clone(), base.clone(), progress.clone());
+        let request = request.clone();
+        move || build(&context, &request, &base, session, &progress)
     };
     let built = tokio::task::spawn_blocking(work)
         .await
@@ -235,8 +240,18 @@ fn identity_base(state: &State, image: ImageId) -> Option<&Arc<VersionRecord>> {
 }
 
 /// Both phases, on a thread that may block.
-fn build(context: &ImportContext, source: &Path, base: &Base, session: Session, progress: &Progress) -> Result<Built> {
+fn build(
+    context: &ImportContext,
+    request: &ImportRequest,
+    base: &Base,
+    session: Session,
+    progress: &Progress,
+) -> Result<Built> {
+    let source = &request.source;
     let root = source::open_root(source)?;
+    if !request.layout.is_empty() {
+        layout::lay_out(&root, &session, &request.layout, progress)?;
+    }
     let found = content::read_tree(&root, &session, context.threads.max(1), progress)?;
     if found.nodes == 1 {
         return Err(Error::invalid(format!("the source {} is empty", source.display()))
