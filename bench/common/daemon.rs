@@ -35,8 +35,13 @@ pub struct Daemon {
 impl Daemon {
     /// Serve the data directory `data` on a free port; on `cores` (a `taskset` list), or anywhere.
     pub fn start(data: &Path, cores: Option<&str>) -> Result<Self> {
+        Self::start_with(data, cores, "")
+    }
+
+    /// The same with more sections of its configuration.
+    pub fn start_with(data: &Path, cores: Option<&str>, sections: &str) -> Result<Self> {
         let config = data.with_extension("toml");
-        fs::write(&config, CONFIG)?;
+        fs::write(&config, format!("{CONFIG}{sections}"))?;
         let address = free_address()?;
         let begin = Instant::now();
         let child = process::command_on(cores, PROGRAM)

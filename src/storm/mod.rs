@@ -7,7 +7,7 @@
 //! | `schedule` | which step is due when: open and closed loop |
 //! | `wire`, `connection`, `client` | calls and replies; TCP; one client's life |
 //! | `digests`, `ledger` | what each byte has to be |
-//! | `measure`, `disk` | latencies, counts, ticks; what a disk read meanwhile |
+//! | `measure`, `disk`, `cpu` | latencies, counts, ticks; what a disk read and a process computed meanwhile |
 //! | `report`, `figures`, `plot`, `html` | what came of it, for programs and for people |
 //!
 //! It works against any server: of the daemon's code it uses only the bounded decoder and record marking, and
@@ -21,6 +21,7 @@
 
 mod client;
 mod connection;
+mod cpu;
 mod dice;
 mod digests;
 mod disk;
@@ -53,15 +54,16 @@ use self::measure::{Meters, Tally};
 use crate::error::{Error, Result};
 
 pub use self::connection::Sources;
+pub use self::cpu::CpuCounter;
 pub use self::digests::Digests;
 pub use self::disk::DiskCounter;
 pub use self::exports::Exports;
-pub use self::figures::{figures, millis};
+pub use self::figures::{figures, grouped, millis};
 pub use self::html::page;
 pub use self::measure::Tick;
 pub use self::mix::{Mix, MixOptions, Mixer};
 pub use self::ramp::Ramp;
-pub use self::report::{DiskBytes, Facts, Procedure, Report, read_reports};
+pub use self::report::{Around, DiskBytes, Facts, Procedure, Report, read_reports};
 pub use self::schedule::{Pace, Tempo};
 pub use self::survey::Survey;
 pub use self::target::Target;

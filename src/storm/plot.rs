@@ -30,14 +30,14 @@ pub fn css_colour(i: usize) -> String {
 }
 
 /// Lines over one pair of axes.
-pub struct Plot<'a> {
-    pub x: &'a str,
-    pub y: &'a str,
+pub struct Plot {
+    pub x: &'static str,
+    pub y: &'static str,
     /// A line of each run; one without points draws nothing.
     pub lines: Vec<Vec<(f64, f64)>>,
 }
 
-impl Plot<'_> {
+impl Plot {
     /// Both axes even, from 0.
     pub fn linear(&self) -> Result<String> {
         let (x, y) = (self.most(|p| p.0), self.most(|p| p.1));
