@@ -81,6 +81,9 @@ struct Args {
     /// Where the reports and pages of the storms go
     #[arg(long, value_name = "DIR", default_value = concat!(env!("CARGO_TARGET_TMPDIR"), "/storm"))]
     out: PathBuf,
+    /// Put the tables into this document, between its marks
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
     /// Only parts whose name contains this: boots, proof, open, fairness
     #[arg(long, default_value = "")]
     only: String,
@@ -101,14 +104,23 @@ fn main() -> Result<()> {
     let mut report = Report::new("storm", args.common.quick);
     let mut bench = Bench::set_up(args, scratch.path())?;
     bench.describe(&mut report);
+    report.fact("load average of the machine before", load_average());
     let parts: [(&str, Part); 4] =
         [("boots", Bench::boots), ("proof", Bench::proof), ("open", Bench::open), ("fairness", Bench::fairness)];
     let only = bench.args.only.clone();
     for (_, measure) in parts.into_iter().filter(|(name, _)| name.contains(&only)) {
         measure(&mut bench, &mut report)?;
     }
+    report.fact("load average at the end (this bench alone makes 1 to 2)", load_average());
     eprintln!("the storms' reports and pages are in {}", bench.args.out.display());
-    bench.args.common.publish(&report)
+    bench.args.common.publish(&report)?;
+    bench.args.into.as_ref().map_or(Ok(()), |document| report.write_into(document))
+}
+
+/// Of the last 1, 5 and 15 minutes.
+fn load_average() -> String {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split_whitespace().take(3).collect::<Vec<_>>().join(", ")
 }
 
 /// Measures something and adds it to the report.

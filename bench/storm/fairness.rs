@@ -130,13 +130,13 @@ impl Bench<'_> {
     fn measure(&self, (server, fleet): (&Server, &Fleet), greed: Greed) -> Result<(Storm, Vec<Storm>)> {
         let file = format!("fairness-{}-{}", greed.name(), server.kind.key());
         // What the polite ones read is in the caches before.
-        self.polite((server, fleet), &format!("{file}-before"))?;
+        self.polite((server, fleet), self.seconds.min(2), &format!("{file}-before"))?;
         let processes = if greed == Greed::None { 0 } else { GREEDY_PROCESSES };
         let children = (0..processes).map(|seed| self.greedy((server, fleet), greed, seed));
         let children = children.collect::<Result<Vec<_>>>()?;
         #[allow(clippy::disallowed_methods, reason = "a bench waits for processes")]
         std::thread::sleep(Duration::from_secs(1));
-        let polite = self.polite((server, fleet), &file)?;
+        let polite = self.polite((server, fleet), self.seconds, &file)?;
         let end = |(i, child): (usize, Child)| {
             kill_process(Pid::from_child(&child), Signal::INT)?;
             self.storms.keep(child.wait_with_output()?, &format!("{file}-greedy-{i}"))
@@ -145,9 +145,9 @@ impl Bench<'_> {
         Ok((polite, greedy))
     }
 
-    fn polite(&self, (server, fleet): (&Server, &Fleet), file: &str) -> Result<Storm> {
+    fn polite(&self, (server, fleet): (&Server, &Fleet), seconds: u32, file: &str) -> Result<Storm> {
         let speed = POLITE_RATE / (f64::from(self.clients) * STEADY_RATE);
-        let (speed, seconds) = (format!("{speed:.4}"), self.seconds.to_string());
+        let (speed, seconds) = (format!("{speed:.4}"), seconds.to_string());
         let arguments = ["--mix", "steady", "--read-percent", "100", "--file", DISK_NAME];
         let order = Order::new(self.stage, server, fleet, self.clients).with(&arguments);
         let order = order.with(&["--loop", "open", "--speed", &speed, "--duration", &seconds, "--ramp", "poisson:1"]);

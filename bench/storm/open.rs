@@ -94,7 +94,7 @@ impl Bench<'_> {
         let speed = format!("{speed:.4}");
         let order = self.order(side, transfers as u32).with(&["--loop", "open", "--speed", &speed]);
         // Mounting is no part of it, so it is spread.
-        let order = order.with(&["--ramp", "poisson:1"]);
+        let order = order.with(&["--ramp", &format!("poisson:{:.1}", f64::from(self.seconds) / 10.0)]);
         let what = if rate == Rate::Own { "own" } else { "slowest" };
         self.storms.run(&order, &format!("open-{what}-{}", side.0.kind.key()))
     }

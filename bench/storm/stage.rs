@@ -23,6 +23,9 @@ pub enum Kind {
 }
 
 impl Kind {
+    /// In the order in which people compare them.
+    pub const ALL: [Self; 3] = [Self::Mimeo, Self::Ganesha, Self::Null];
+
     pub fn name(self) -> &'static str {
         match self {
             Self::Null => "null server",

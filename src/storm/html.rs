@@ -89,7 +89,12 @@ fn plots(reports: &[Report]) -> Vec<Drawn> {
         }),
         Some({
             let plot = Plot { x: "part of all calls", y: "latency", lines: lines(percentiles) };
-            drawn("Latency, by percentile", "so many of all calls were not slower", plot, Plot::percentiles)
+            drawn(
+                "Latency, by percentile",
+                "from the median on: so many of all calls were not slower",
+                plot,
+                Plot::percentiles,
+            )
         }),
         by_second.then(|| {
             let lines = lines(|r| over_time(r, |t| t.bytes_read_per_sec / MIB));
@@ -124,10 +129,10 @@ fn booted(report: &Report) -> Vec<(f64, f64)> {
     std::iter::once((0.0, 0.0)).chain(at.iter().enumerate().flat_map(step)).collect()
 }
 
-/// What is slower than all calls but the last has no place on the axis.
+/// From the median on. What is slower than all calls but the last has no place on the axis.
 fn percentiles(report: &Report) -> Vec<(f64, f64)> {
-    let below_one = report.latency_curve.iter().filter(|(quantile, _)| *quantile < 1.0);
-    below_one.map(|(quantile, micros)| (1.0 / (1.0 - quantile), (*micros).max(1) as f64)).collect()
+    let shown = report.latency_curve.iter().filter(|(quantile, _)| (0.5..1.0).contains(quantile));
+    shown.map(|(quantile, micros)| (1.0 / (1.0 - quantile), (*micros).max(1) as f64)).collect()
 }
 
 fn escaped(text: &str) -> String {

@@ -51,6 +51,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::measure::{Meters, Tally};
+use crate::env::{OsRng, Rng as _};
 use crate::error::{Error, Result};
 
 pub use self::connection::Sources;
@@ -129,6 +130,9 @@ pub struct Storm {
     workload: Workload,
     sources: Sources,
     meters: Meters,
+    /// Transaction ids count from here, another place in each storm: what a server remembers of the one before must
+    /// not answer this one.
+    first_xid: u32,
     started: Instant,
     stop_at: Option<Instant>,
 }
@@ -158,7 +162,8 @@ pub async fn run(
     let shards = 4 * std::thread::available_parallelism().map_or(1, usize::from);
     let stop_at = settings.duration.map(|duration| started + duration);
     let (sources, meters) = (Sources::default(), Meters::new(shards));
-    let storm = Arc::new(Storm { settings, target, workload, sources, meters, started, stop_at });
+    let first_xid = chance();
+    let storm = Arc::new(Storm { settings, target, workload, sources, meters, first_xid, started, stop_at });
     let mut clients = JoinSet::new();
     for (number, start) in (0..).zip(starts) {
         clients.spawn(client::run(storm.clone(), number, started + start));
@@ -168,6 +173,13 @@ pub async fn run(
     let storm = Arc::into_inner(storm).ok_or_else(|| Error::internal("a client outlived its storm"))?;
     let (tally, ticks) = storm.meters.finish(elapsed);
     Ok(Outcome { tally, ticks, elapsed, interrupted })
+}
+
+/// A number that no seed repeats.
+fn chance() -> u32 {
+    let mut bytes = [0; 4];
+    OsRng.fill(&mut bytes);
+    u32::from_le_bytes(bytes)
 }
 
 /// Tick until the end; whether that was an interrupt.

@@ -20,6 +20,10 @@ pub fn put(page: &mut String, runs: Runs<'_>) {
         let _ = write!(page, "<p class=\"lead\">{lead}</p>");
     }
     notes(page, runs);
+    if runs.len() > 1 {
+        let first = escaped(&runs[0].facts.name);
+        let _ = write!(page, "<p class=\"facts\">\u{d7}: times the figure of {first}</p>");
+    }
     page.push_str("<div class=\"grid\">");
     HEADLINES.iter().for_each(|headline| card(page, headline, runs));
     page.push_str("</div>");
@@ -88,7 +92,7 @@ fn lead(runs: Runs<'_>) -> Option<String> {
         .map(|report| {
             let all = report.boots.clients_booted == u64::from(report.facts.clients);
             let last = report.boots.last_secs.filter(|_| all)?;
-            Some(format!("<b>{last:.1} s</b> with {}", escaped(&report.facts.name)))
+            Some(format!("<b>{last:.1} s</b> ({})", escaped(&report.facts.name)))
         })
         .collect();
     let mut times = times?;
@@ -173,12 +177,9 @@ fn times(i: usize, value: f64, first: Option<f64>) -> String {
 }
 
 fn factor(value: f64) -> String {
-    let digits = if value < 0.1 {
-        3
-    } else if value < 10.0 {
-        2
-    } else {
-        0
-    };
-    format!("{value:.digits$}")
+    match value {
+        v if v >= 10.0 => grouped(v),
+        v if v >= 0.1 => format!("{v:.2}"),
+        v => format!("{v:.3}"),
+    }
 }

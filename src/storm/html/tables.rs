@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::headline::own_facts;
 use super::{Runs, escaped, key};
-use crate::storm::figures::{figures, grouped, millis};
+use crate::storm::figures::{figures, grouped};
 use crate::storm::report::{Procedure, Report};
 
 /// What each run was.
@@ -14,12 +14,18 @@ pub fn runs(page: &mut String, runs: Runs<'_>) {
         ("exports", runs.iter().map(|report| report.facts.export.clone()).collect()),
     ];
     rows.extend(own_facts(runs).map(|(name, of)| (*name, runs.iter().map(of).collect())));
-    rows.push(("started", runs.iter().map(|report| report.facts.started_at.clone()).collect()));
+    rows.push(("started", runs.iter().map(started).collect()));
     head(page, "Runs", runs);
     for (name, cells) in rows {
         row(page, name, &cells);
     }
     page.push_str("</table>");
+}
+
+/// RFC 3339 to the second, in words.
+fn started(report: &Report) -> String {
+    let text = &report.facts.started_at;
+    text.get(..19).map_or_else(|| text.clone(), |text| format!("{} UTC", text.replace('T', " ")))
 }
 
 /// All figures; what was measured in none of the runs is left out.
@@ -57,7 +63,7 @@ fn row(page: &mut String, name: &str, cells: &[String]) {
 
 /// Latencies by procedure, in the order of RFC 1813: of each run p50, p99 and the greatest.
 pub fn procedures(page: &mut String, runs: Runs<'_>) {
-    page.push_str("<h2>Latency by procedure</h2><table><tr><th></th><th></th>");
+    page.push_str("<h2>Latency by procedure, in ms</h2><table><tr><th></th><th></th>");
     for (i, report) in runs.iter().enumerate() {
         let _ = write!(page, "<th class=\"sep\" colspan=\"3\">{}{}</th>", key(i), escaped(&report.facts.name));
     }
@@ -74,7 +80,8 @@ pub fn procedures(page: &mut String, runs: Runs<'_>) {
                 page.push_str("<td class=\"sep\">-</td><td>-</td><td>-</td>");
                 continue;
             };
-            let [p50, p99, max] = [one.latency.p50_micros, one.latency.p99_micros, one.latency.max_micros].map(millis);
+            let micros = [one.latency.p50_micros, one.latency.p99_micros, one.latency.max_micros];
+            let [p50, p99, max] = micros.map(|micros| format!("{:.2}", micros as f64 / 1000.0));
             let _ = write!(page, "<td class=\"sep\">{p50}</td><td>{p99}</td><td>{max}</td>");
         }
         page.push_str("</tr>");
