@@ -25,7 +25,7 @@ const MOST: u32 = 150_000;
 #[derive(Clone, Copy, PartialEq)]
 enum Rate {
     Own,
-    /// What the slowest of them can take.
+    /// That of the slowest of those that went before.
     Slowest,
 }
 
@@ -117,7 +117,7 @@ fn row(kind: Kind, rate: Rate, capacity: &Capacity, asked: f64, storm: &Storm) -
     let part = |of: Option<f64>, decimals| of.map_or(Cell::none(), |value| Cell::number(value, decimals));
     [
         ("server", Cell::text(kind.name())),
-        ("rate", Cell::text(if rate == Rate::Own { "its own" } else { "the slowest one's" })),
+        ("rate", Cell::text(if rate == Rate::Own { "its own" } else { "the slowest one's so far" })),
         ("capacity, calls/s", Cell::count(capacity.calls_per_sec as u64)),
         ("asked, calls/s", Cell::count(asked as u64)),
         ("answered, calls/s", Cell::count(storm.operations_per_sec as u64)),
