@@ -11,7 +11,7 @@ export NFS_CLIENT ?= $(CURDIR)/../shared/nfs-client
 PACKAGES := gcc g++ make libclang-dev clang python3 jq attr libnfs-utils nfs-common ca-certificates fio
 FUZZ_SECONDS ?= 60
 
-.PHONY: help setup setup-client build check fmt clippy unit model crash torture kernel test demo bench bench-repoint bench-writes fuzz docker-check clean
+.PHONY: help setup setup-client build check fmt clippy unit model crash torture kernel test demo bench bench-repoint bench-storm bench-writes fuzz docker-check clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ bench: setup ## the figures of docs/benchmarks.md
 bench-repoint: setup ## repoint and rollback of fleets beside symlinks, renames and reflinks (root, xfsprogs)
 	as=""; [ "$$(id -u)" != 0 ] || as="unshare --mount"; \
 	  $$as cargo bench --profile release --locked --bench repoint -- --scratch $${BENCH_DIR:-/var/tmp}
+
+bench-storm: setup ## boot storms beside a null server and NFS-Ganesha (root, nfs-ganesha-vfs, xfsprogs); STORM='--quick'
+	bench/storm-compare $(STORM)
 
 bench-writes: setup ## private writes beside NFS-Ganesha on the same disk (root, nfs-ganesha-vfs, xfsprogs)
 	bench/beside-ganesha

@@ -38,7 +38,7 @@ impl Daemon {
         Self::start_with(data, cores, "")
     }
 
-    /// [`start`](Self::start) with these sections of the configuration.
+    /// The same with more sections of its configuration.
     pub fn start_with(data: &Path, cores: Option<&str>, sections: &str) -> Result<Self> {
         let config = data.with_extension("toml");
         fs::write(&config, format!("{CONFIG}{sections}"))?;

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, ensure};
 /// A mounted filesystem. It goes away with the value.
 pub struct LoopFs {
     dir: PathBuf,
+    device: Option<String>,
 }
 
 impl LoopFs {
@@ -19,7 +20,29 @@ impl LoopFs {
         fs::create_dir(&dir)?;
         run(Command::new("mkfs.xfs").arg("-q").arg(&image))?;
         run(Command::new("mount").args(["-o", "loop"]).arg(&image).arg(&dir))?;
-        Ok(Self { dir })
+        Ok(Self { dir, device: None })
+    }
+
+    /// The same on a device of its own past which nothing is cached: what is read of it comes from the disk, not from
+    /// the page cache of its file.
+    pub fn make_direct(scratch: &Path, name: &str, gib: u64) -> Result<Self> {
+        let (image, dir) = (scratch.join(format!("{name}.img")), scratch.join(name));
+        File::create(&image)?.set_len(gib << 30)?;
+        fs::create_dir(&dir)?;
+        run(Command::new("mkfs.xfs").arg("-q").arg(&image))?;
+        let output = Command::new("losetup").args(["--find", "--show", "--direct-io=on"]).arg(&image).output()?;
+        ensure!(output.status.success(), "losetup: {}", String::from_utf8_lossy(&output.stderr).trim());
+        let device = String::from_utf8(output.stdout)?.trim().to_owned();
+        let mounted = run(Command::new("mount").args(["-o", "noatime"]).arg(&device).arg(&dir));
+        // It stays until it is unmounted, and no longer.
+        run(Command::new("losetup").args(["--detach", &device]))?;
+        mounted?;
+        Ok(Self { dir, device: Some(device.trim_start_matches("/dev/").to_owned()) })
+    }
+
+    /// The name of its device, if it has one of its own.
+    pub fn device(&self) -> Option<&str> {
+        self.device.as_deref()
     }
 
     pub fn dir(&self) -> &Path {

@@ -10,6 +10,7 @@ pub mod audience;
 pub mod daemon;
 pub mod farm;
 pub mod fsync;
+pub mod ganesha;
 pub mod load;
 pub mod local;
 pub mod loop_fs;

@@ -27,10 +27,16 @@ pub const FLAG: &str = "--null-server";
 
 /// Largest READ that is answered.
 const MAX_PAYLOAD: usize = 1024 * 1024;
-/// Longest call that is understood.
-const MAX_CALL: usize = 64 * 1024;
+/// Longest call that is understood: a WRITE of 1 MiB and what is around it.
+const MAX_CALL: usize = 1024 * 1024 + 4096;
+/// Room for what one read brings in.
+const ROOM: usize = 64 * 1024;
 /// As long as our server's handles, so that the calls are alike.
 const HANDLE: [u8; 48] = [0x6e; 48];
+/// All that a listing has: a disk image, for who looks for files to read.
+pub const DISK_NAME: &str = "disk0.img";
+/// The length of every file.
+pub const DISK_BYTES: u64 = 1 << 30;
 
 static PAYLOAD: [u8; MAX_PAYLOAD] = [0xa5; MAX_PAYLOAD];
 
@@ -112,7 +118,7 @@ async fn serve(stream: std::net::TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
     let mut stream = TcpStream::from_std(stream)?;
     let templates = Templates::new();
-    let mut received = BytesMut::with_capacity(MAX_CALL);
+    let mut received = BytesMut::with_capacity(ROOM);
     let mut replies = Replies::default();
     while stream.read_buf(&mut received).await? > 0 {
         while let Some(len) = next_record(&received)? {
@@ -120,7 +126,7 @@ async fn serve(stream: std::net::TcpStream) -> io::Result<()> {
             received.advance(4 + len);
         }
         replies.send(&mut stream).await?;
-        received.reserve(MAX_CALL);
+        received.reserve(ROOM);
     }
     Ok(())
 }
@@ -167,56 +173,34 @@ impl Replies {
     }
 }
 
-/// Complete replies of all procedures; only the transaction id (and what depends on a READ's count)
+/// Complete replies of all procedures; only the transaction id (and what depends on the count of a READ or a WRITE)
 /// is missing.
 struct Templates {
+    /// By procedure; those that are missing are refused.
+    nfs: Vec<Option<Vec<u8>>>,
     null: Vec<u8>,
-    getattr: Vec<u8>,
-    lookup: Vec<u8>,
-    access: Vec<u8>,
-    read: Vec<u8>,
-    fsstat: Vec<u8>,
     mnt: Vec<u8>,
     unavailable: Vec<u8>,
 }
 
+/// Procedures of NFS.
+const PROCEDURES: u32 = 22;
+const SUCCESS: u32 = 0;
+const PROC_UNAVAIL: u32 = 3;
+
 impl Templates {
     fn new() -> Self {
-        const SUCCESS: u32 = 0;
-        const PROC_UNAVAIL: u32 = 3;
+        let null = template(SUCCESS, |_| ());
+        let mnt = template(SUCCESS, |out| {
+            put_u32(out, 0);
+            put_opaque(out, &HANDLE);
+            put_u32(out, 1);
+            put_u32(out, 1);
+        });
         Self {
-            null: template(SUCCESS, |_| ()),
-            getattr: template(SUCCESS, |out| {
-                put_u32(out, 0);
-                put_attributes(out);
-            }),
-            lookup: template(SUCCESS, |out| {
-                put_u32(out, 0);
-                put_opaque(out, &HANDLE);
-                put_post_op(out);
-                put_post_op(out);
-            }),
-            access: template(SUCCESS, |out| {
-                put_u32(out, 0);
-                put_post_op(out);
-                put_u32(out, 0x3f);
-            }),
-            read: template(SUCCESS, |out| {
-                put_u32(out, 0);
-                put_post_op(out);
-                out.resize(READ_HEADER, 0);
-            }),
-            fsstat: template(SUCCESS, |out| {
-                put_u32(out, 0);
-                put_post_op(out);
-                out.resize(out.len() + 6 * 8 + 4, 0);
-            }),
-            mnt: template(SUCCESS, |out| {
-                put_u32(out, 0);
-                put_opaque(out, &HANDLE);
-                put_u32(out, 1);
-                put_u32(out, 1);
-            }),
+            nfs: (0..PROCEDURES).map(nfs_template).collect(),
+            null,
+            mnt,
             unavailable: template(PROC_UNAVAIL, |_| ()),
         }
     }
@@ -224,33 +208,97 @@ impl Templates {
     /// Queue the answer to `record`; `None` if it is no call.
     fn answer(&self, record: &[u8], replies: &mut Replies) -> Option<()> {
         let xid = record.first_chunk::<4>()?;
-        let program = u32_at(record, 12)?;
-        let reply = match (program, u32_at(record, 20)?) {
-            (wire::NFS, wire::READ) => return self.answer_read(xid, record, replies),
-            (wire::NFS, wire::GETATTR) => &self.getattr,
-            (wire::NFS, wire::LOOKUP) => &self.lookup,
-            (wire::NFS, wire::ACCESS) => &self.access,
-            (wire::NFS, wire::FSSTAT) => &self.fsstat,
-            (wire::MOUNT, wire::MNT) => &self.mnt,
+        let (program, procedure) = (u32_at(record, 12)?, u32_at(record, 20)?);
+        let known = if program == wire::NFS { self.nfs.get(procedure as usize) } else { None };
+        let reply = match (known, procedure) {
+            (Some(Some(template)), wire::READ) => return answer_read(xid, record, template, replies),
+            (Some(Some(template)), wire::WRITE) => return answer_write(xid, record, template, replies),
+            (Some(Some(template)), _) => template,
+            (_, wire::MNT) if program == wire::MOUNT => &self.mnt,
             (_, wire::NULL) => &self.null,
             _ => &self.unavailable,
         };
         replies.push(xid, reply);
         Some(())
     }
+}
 
-    fn answer_read(&self, xid: &[u8; 4], record: &[u8], replies: &mut Replies) -> Option<()> {
-        let arguments = after_opaque(record, after_opaque(record, 28)? + 4)?;
-        let count = u32_at(record, after_opaque(record, arguments)? + 8)?.min(MAX_PAYLOAD as u32);
-        let header = replies.push(xid, &self.read);
-        let padded = count.next_multiple_of(4);
-        let mark = (READ_HEADER as u32 - 4 + padded) | LAST_FRAGMENT;
-        header[..4].copy_from_slice(&mark.to_be_bytes());
-        header[READ_HEADER - 12..READ_HEADER - 8].copy_from_slice(&count.to_be_bytes());
-        header[READ_HEADER - 4..].copy_from_slice(&count.to_be_bytes());
-        replies.payloads.push((replies.headers.len(), padded as usize));
-        Some(())
-    }
+/// The results of a procedure that went well.
+fn nfs_template(procedure: u32) -> Option<Vec<u8>> {
+    let put: fn(&mut Vec<u8>) = match procedure {
+        wire::GETATTR => put_attributes,
+        wire::SETATTR | wire::REMOVE | wire::RMDIR => put_wcc,
+        wire::LOOKUP => put_found,
+        wire::ACCESS => |out| {
+            put_post_op(out);
+            put_u32(out, 0x3f);
+        },
+        wire::READLINK => |out| {
+            put_post_op(out);
+            put_opaque(out, b"link");
+        },
+        wire::READ => |out| {
+            put_post_op(out);
+            out.resize(READ_HEADER, 0);
+        },
+        // The count, FILE_SYNC, the verifier.
+        wire::WRITE => |out| {
+            put_wcc(out);
+            out.resize(out.len() + 4, 0);
+            put_u32(out, 2);
+            out.resize(out.len() + 8, 0);
+        },
+        wire::CREATE..=wire::MKNOD => put_made,
+        wire::RENAME => |out| {
+            put_wcc(out);
+            put_wcc(out);
+        },
+        wire::LINK => |out| {
+            put_post_op(out);
+            put_wcc(out);
+        },
+        wire::READDIR => |out| put_listing(out, false),
+        wire::READDIRPLUS => |out| put_listing(out, true),
+        wire::FSSTAT => |out| put_figures(out, 6 * 8 + 4),
+        wire::FSINFO => |out| put_figures(out, 7 * 4 + 8 + 8 + 4),
+        wire::PATHCONF => |out| put_figures(out, 6 * 4),
+        wire::COMMIT => |out| {
+            put_wcc(out);
+            out.resize(out.len() + 8, 0);
+        },
+        _ => return None,
+    };
+    Some(template(SUCCESS, |out| {
+        put_u32(out, 0);
+        put(out);
+    }))
+}
+
+/// The count of a READ or a WRITE, which is behind a handle and an offset.
+fn count_of(record: &[u8]) -> Option<u32> {
+    let arguments = after_opaque(record, after_opaque(record, 28)? + 4)?;
+    u32_at(record, after_opaque(record, arguments)? + 8)
+}
+
+fn answer_read(xid: &[u8; 4], record: &[u8], template: &[u8], replies: &mut Replies) -> Option<()> {
+    let count = count_of(record)?.min(MAX_PAYLOAD as u32);
+    let header = replies.push(xid, template);
+    let padded = count.next_multiple_of(4);
+    let mark = (READ_HEADER as u32 - 4 + padded) | LAST_FRAGMENT;
+    header[..4].copy_from_slice(&mark.to_be_bytes());
+    header[READ_HEADER - 12..READ_HEADER - 8].copy_from_slice(&count.to_be_bytes());
+    header[READ_HEADER - 4..].copy_from_slice(&count.to_be_bytes());
+    replies.payloads.push((replies.headers.len(), padded as usize));
+    Some(())
+}
+
+fn answer_write(xid: &[u8; 4], record: &[u8], template: &[u8], replies: &mut Replies) -> Option<()> {
+    const FROM_END: usize = 4 + 4 + 8;
+    let count = count_of(record)?;
+    let reply = replies.push(xid, template);
+    let at = reply.len() - FROM_END;
+    reply[at..at + 4].copy_from_slice(&count.to_be_bytes());
+    Some(())
 }
 
 impl Replies {
@@ -283,13 +331,56 @@ fn put_post_op(out: &mut Vec<u8>) {
     put_attributes(out);
 }
 
-/// A regular file of mode 0644 with one link; everything else is 0.
+/// A regular file of mode 0644 with one link and the length of a disk; everything else is 0.
 fn put_attributes(out: &mut Vec<u8>) {
-    let at = out.len();
-    for word in [1, 0o644, 1] {
+    let end = out.len() + wire::FATTR;
+    for word in [1, 0o644, 1, 0, 0] {
         put_u32(out, word);
     }
-    out.resize(at + wire::FATTR, 0);
+    out.extend_from_slice(&DISK_BYTES.to_be_bytes());
+    out.resize(end, 0);
+}
+
+/// Nothing from before, attributes from after.
+fn put_wcc(out: &mut Vec<u8>) {
+    put_u32(out, 0);
+    put_post_op(out);
+}
+
+fn put_found(out: &mut Vec<u8>) {
+    put_opaque(out, &HANDLE);
+    put_post_op(out);
+    put_post_op(out);
+}
+
+fn put_made(out: &mut Vec<u8>) {
+    put_u32(out, 1);
+    put_opaque(out, &HANDLE);
+    put_post_op(out);
+    put_wcc(out);
+}
+
+/// One entry, and the end.
+fn put_listing(out: &mut Vec<u8>, plus: bool) {
+    put_post_op(out);
+    out.resize(out.len() + 8, 0);
+    put_u32(out, 1);
+    out.extend_from_slice(&1u64.to_be_bytes());
+    put_opaque(out, DISK_NAME.as_bytes());
+    out.extend_from_slice(&3u64.to_be_bytes());
+    if plus {
+        put_post_op(out);
+        put_u32(out, 1);
+        put_opaque(out, &HANDLE);
+    }
+    put_u32(out, 0);
+    put_u32(out, 1);
+}
+
+/// Attributes, and so many bytes of zeros.
+fn put_figures(out: &mut Vec<u8>, len: usize) {
+    put_post_op(out);
+    out.resize(out.len() + len, 0);
 }
 
 /// Where the opaque whose length is at `at` ends.

@@ -35,13 +35,24 @@ impl Report {
     }
 
     pub fn print(&self) {
-        println!("\n# {}\n", self.bench);
-        for (name, value) in &self.facts {
-            println!("- {name}: {value}");
-        }
-        for table in &self.tables {
-            println!("\n{}\n\n{}", table.title, table.render());
-        }
+        println!("\n# {}\n\n{}", self.bench, self.markdown());
+    }
+
+    /// Facts and tables, without a heading.
+    fn markdown(&self) -> String {
+        let facts: String = self.facts.iter().map(|(name, value)| format!("- {name}: {value}\n")).collect();
+        let table = |table: &Table| format!("\n{}\n\n{}\n", table.title, table.render());
+        facts + &self.tables.iter().map(table).collect::<String>()
+    }
+
+    /// Put facts and tables into a document, in place of what is between the marks of this bench.
+    pub fn write_into(&self, path: &Path) -> Result<()> {
+        let (begin, end) = (format!("<!-- begin: {} -->", self.bench), format!("<!-- end: {} -->", self.bench));
+        let text = fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let marks = text.split_once(&begin).and_then(|(before, rest)| Some((before, rest.split_once(&end)?.1)));
+        let (before, after) = marks.with_context(|| format!("no {begin} and {end} in {}", path.display()))?;
+        let text = format!("{before}{begin}\n{}\n{end}{after}", self.markdown());
+        fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
     }
 
     pub fn write_json(&self, path: &Path) -> Result<()> {

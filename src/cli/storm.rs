@@ -1,5 +1,6 @@
 //! `mimeo storm`: arguments, the view while it runs, what is told at its end.
 
+mod around;
 mod live;
 mod server_disk;
 mod tell;
@@ -11,8 +12,8 @@ use anyhow::{Context as _, Result, bail};
 use clap::builder::NonEmptyStringValueParser as Text;
 use clap::{Args, Subcommand, ValueEnum};
 
+use self::around::Before;
 use self::live::Live;
-use self::server_disk::ServerDisk;
 use super::output::{Output, count, size};
 use super::{Global, misused};
 use crate::env::{Env, OsRng, Rng};
@@ -131,9 +132,8 @@ struct ReportArgs {
     /// Compare each byte that is read with this folder, or with a manifest of it (see `storm manifest`)
     #[arg(long, value_name = "DIR|FILE")]
     verify: Option<PathBuf>,
-    /// Tell what this disk of this machine reads meanwhile [default: ask the daemon, if it is a mimeo here]
-    #[arg(long, value_name = "DEVICE")]
-    disk: Option<String>,
+    #[command(flatten)]
+    measure: Measure,
     /// What this run is called in comparisons [default: the server]
     #[arg(long, value_parser = Text::new())]
     name: Option<String>,
@@ -143,6 +143,17 @@ struct ReportArgs {
     /// Compare with runs that were kept with --json
     #[arg(long, value_name = "RUN.json", num_args = 1..)]
     compare: Vec<PathBuf>,
+}
+
+/// What is measured beside the calls.
+#[derive(Args)]
+struct Measure {
+    /// Tell what this disk of this machine reads meanwhile [default: ask the daemon, if it is a mimeo here]
+    #[arg(long, value_name = "DEVICE")]
+    disk: Option<String>,
+    /// Tell what CPU time this process of this machine, the server, takes meanwhile
+    #[arg(long, value_name = "PID")]
+    server_pid: Option<u32>,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -214,15 +225,13 @@ impl Run {
         let workload = self.load.workload(&settings, target, self.report.verify.as_deref()).await?;
         eprintln!("{} of {server}, seed {seed}", count(u64::from(self.clients), "client"));
         let facts = self.facts(&settings, server, workload.left_out());
-        let disk = ServerDisk::before(self.report.disk.as_deref(), target, global).await?;
+        let Measure { disk, server_pid } = &self.report.measure;
+        let before = Before::read(disk.as_deref(), *server_pid, target, global).await?;
         let mut live = Live::new(self.clients);
         let outcome = storm::run(settings, target, workload, interrupt(), |tick| live.show(tick)).await?;
         live.finish();
-        let disk = disk.bytes_read_since(global).await.unwrap_or_else(|error| {
-            eprintln!("mimeo: what the server read from disk is not known: {error:#}");
-            None
-        });
-        let report = Report::new(facts, outcome, self.report.verify.is_some(), disk);
+        let around = before.after(self.report.verify.is_some(), global).await;
+        let report = Report::new(facts, outcome, around);
         self.tell(report, others, output)
     }
 
@@ -249,7 +258,8 @@ impl Run {
 
     fn facts(&self, settings: &Settings, server: &str, left_out: u64) -> Facts {
         let load = match &self.load.trace {
-            Some(trace) => format!("trace {}", trace.display()),
+            // Its place says nothing to who reads the report elsewhere.
+            Some(trace) => format!("trace {}", Path::new(trace.file_name().unwrap_or_default()).display()),
             None => format!("mix {}", self.load.mix.name()),
         };
         let pace = if settings.tempo.pace == Pace::Open { "open" } else { "closed" };

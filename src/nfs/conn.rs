@@ -42,7 +42,7 @@ pub const MAX_IN_FLIGHT: usize = 128;
 pub const MAX_SLOW_BYTES: usize = 32 * 1024 * 1024;
 
 /// Bytes of replies after which other connections of the worker get their turn.
-const TURN_BYTES: usize = 1024 * 1024;
+const TURN_BYTES: usize = 512 * 1024;
 /// Bytes of calls after which they do: their replies may be short.
 const TURN_CALLS: usize = 32 * 1024;
 

@@ -25,7 +25,7 @@ use super::xdr::Encode;
 use crate::env::MemoryFile;
 
 /// Queued bytes above which the queue is written before more is added.
-pub const FULL: usize = 1024 * 1024;
+pub const FULL: usize = 512 * 1024;
 /// Longest that a write may make no progress.
 pub const WRITE_STALL: Duration = Duration::from_secs(60);
 

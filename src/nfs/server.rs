@@ -47,6 +47,9 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Time beyond the drain after which a worker that does not end is left behind.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// Turns of connections after which a worker looks for what has come in meanwhile.
+const EVENT_INTERVAL: u32 = 16;
+
 static REFUSED: Thinned = Thinned::new();
 static ACCEPT_FAILED: Thinned = Thinned::new();
 
@@ -308,7 +311,8 @@ impl Worker {
         stopped: watch::Receiver<bool>,
     ) -> Result<Self> {
         let cannot = |cause| Error::io(format!("cannot start NFS worker {index}"), cause);
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(cannot)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().event_interval(EVENT_INTERVAL).build();
+        let runtime = runtime.map_err(cannot)?;
         let (queue, incoming) = mpsc::channel(options.max_connections);
         let (end, ended) = oneshot::channel();
         let drain = options.drain;

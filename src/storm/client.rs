@@ -99,7 +99,7 @@ impl<'a> Client<'a> {
             schedule: Schedule::new(plan, storm.settings.tempo, Duration::ZERO),
             under_way: BTreeMap::new(),
             // Not the same for all: a server may have one cache of replies for the whole address.
-            next_xid: number.wrapping_mul(0x9e37_79b9),
+            next_xid: storm.first_xid.wrapping_add(number.wrapping_mul(0x9e37_79b9)),
             parked: Vec::new(),
             finding: HashSet::new(),
             lost: HashSet::new(),

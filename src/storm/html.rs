@@ -1,108 +1,115 @@
-//! One page for one or several runs: figures side by side, plots over each other. It needs nothing but itself.
+//! One page for one or several runs: who was faster, plots over each other, all figures side by side. It needs
+//! nothing but itself, and can be printed.
+
+mod headline;
+mod tables;
 
 use std::fmt::Write as _;
 
-use super::figures::{figures, millis};
 use super::measure::Tick;
 use super::plot::{Plot, css_colour};
 use super::report::Report;
 use crate::error::Result;
 
-const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:960px;padding:0 1em;color:#222}\
-h1{font-size:1.5em}h2{font-size:1.15em;margin-top:2em}table{border-collapse:collapse;width:100%}\
-td,th{padding:.2em .7em;text-align:right;border-bottom:1px solid #ddd}td:first-child,th:first-child{text-align:left}\
-svg{max-width:100%;height:auto}.key{display:inline-block;width:.8em;height:.8em;margin-right:.4em}\
-.bad{color:#b00020}p{max-width:46em}";
+const STYLE: &str = include_str!("html/style.css");
+/// Runs that are shorter have no plots by the second.
+const LEAST_TICKS: usize = 4;
+const MIB: f64 = 1048576.0;
 
-/// The page of these runs, of which there is one at least.
+/// One run at least.
+type Runs<'a> = &'a [Report];
+
+/// The page of these runs, of which there is one at least. The others are compared with the first.
 pub fn page(reports: &[Report]) -> Result<String> {
-    let mut page = String::from("<!doctype html><html lang=\"en\"><meta charset=\"utf-8\"><title>mimeo storm</title>");
-    let _ = write!(page, "<style>{STYLE}</style><h1>mimeo storm</h1>");
-    runs(&mut page, reports);
-    let names = figures(&reports[0]).map(|(name, _)| name);
-    table(&mut page, "Figures", &names, reports, |report| figures(report).map(|(_, value)| value).to_vec());
-    for (title, svg) in plots(reports)? {
-        let _ = write!(page, "<h2>{title}</h2>{}{svg}", legend(reports));
+    let mut page = String::from("<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">");
+    let title = headline::title(reports);
+    page.push_str("<meta name=\"viewport\" content=\"width=device-width,initial-scale=1\">");
+    let _ = write!(page, "<title>{title}</title><style>{STYLE}</style></head><body>");
+    headline::put(&mut page, reports);
+    page.push_str("<h2>Over time, and call by call</h2>");
+    for drawn in plots(reports) {
+        let svg = (drawn.draw)(&drawn.plot)?;
+        let _ = write!(page, "<figure><figcaption>{}<small>{}</small></figcaption>", drawn.title, drawn.says);
+        let _ = write!(page, "{}{svg}</figure>", legend(reports));
     }
-    procedures(&mut page, reports);
-    errors(&mut page, reports);
-    page.push_str("</html>\n");
+    tables::all_figures(&mut page, reports);
+    tables::procedures(&mut page, reports);
+    tables::errors(&mut page, reports);
+    tables::runs(&mut page, reports);
+    page.push_str(WORDS);
+    page.push_str("</body></html>\n");
     Ok(page)
 }
 
-/// What each run was.
-fn runs(page: &mut String, reports: &[Report]) {
-    let of = |report: &Report| {
-        let facts = &report.facts;
-        let duration = facts.duration_secs.map_or_else(String::new, |secs| format!(", {secs} s"));
-        let speed = facts.speed.map_or_else(|| "without pauses".to_owned(), |speed| format!("speed {speed}"));
-        let cells = [
-            facts.server.clone(),
-            facts.export.clone(),
-            facts.load.clone(),
-            facts.clients.to_string(),
-            format!("{} loop, {speed}{duration}", facts.pace),
-            facts.ramp.clone(),
-            facts.seed.to_string(),
-            facts.started_at.clone(),
-        ];
-        cells.to_vec()
-    };
-    let names = ["server", "exports", "load", "clients", "pace", "ramp", "seed", "started"];
-    table(page, "Runs", &names, reports, of);
-}
-
-/// One column for each run.
-fn table(page: &mut String, title: &str, names: &[&str], reports: &[Report], cells: impl Fn(&Report) -> Vec<String>) {
-    let _ = write!(page, "<h2>{title}</h2><table><tr><th></th>");
-    for (i, report) in reports.iter().enumerate() {
-        let _ = write!(page, "<th>{}{}</th>", key(i), escaped(&report.facts.name));
-    }
-    let columns: Vec<Vec<String>> = reports.iter().map(cells).collect();
-    for (row, name) in names.iter().enumerate() {
-        let _ = write!(page, "</tr><tr><td>{name}</td>");
-        for column in &columns {
-            let _ = write!(page, "<td>{}</td>", escaped(&column[row]));
-        }
-    }
-    page.push_str("</tr></table>");
-}
+const WORDS: &str = "<h2>What the words mean</h2><dl>\
+<dt>booted</dt><dd>A client that has come to the end of its load. Times count from the start of the storm; its <i>own \
+boot</i> from its own start.</dd>\
+<dt>latency</dt><dd>From when a call should have gone out to its answer: time that it waited because the server was slow \
+is in it.</dd>\
+<dt>service time</dt><dd>From when the call did go out.</dd>\
+<dt>p99</dt><dd>99 of 100 calls were not slower.</dd>\
+<dt>read from disk</dt><dd>What the server's disk read meanwhile; the name is that of the counter.</dd>\
+<dt>server CPU</dt><dd>What the server's process computed, for each GiB that was read or written.</dd>\
+<dt>generator busy</dt><dd>How much of its cores' time the load generator needed: near 100 % it may have been the slower \
+side.</dd></dl><footer>Made by <code>mimeo storm</code>.</footer>";
 
 fn key(i: usize) -> String {
-    format!("<span class=\"key\" style=\"background:{}\"></span>", css_colour(i))
+    format!("<span class=\"key\" style=\"background:{}\"></span>", colour(i))
+}
+
+/// Of the `i`th run, as CSS has it.
+fn colour(i: usize) -> String {
+    css_colour(i)
 }
 
 fn legend(reports: &[Report]) -> String {
-    let one = |(i, report): (usize, &Report)| format!("{}{} ", key(i), escaped(&report.facts.name));
-    format!("<div>{}</div>", reports.iter().enumerate().map(one).collect::<String>())
+    let one = |(i, report): (usize, &Report)| format!("{}<b>{}</b>", key(i), escaped(&report.facts.name));
+    format!("<div class=\"legend\">{}</div>", reports.iter().enumerate().map(one).collect::<String>())
 }
 
-fn plots(reports: &[Report]) -> Result<Vec<(&'static str, String)>> {
+/// A plot, and what is said about it.
+struct Drawn {
+    title: &'static str,
+    says: &'static str,
+    plot: Plot,
+    draw: fn(&Plot) -> Result<String>,
+}
+
+/// Those that show anything.
+fn plots(reports: &[Report]) -> Vec<Drawn> {
+    const TIME: &str = "seconds since the start";
     let lines = |of: fn(&Report) -> Vec<(f64, f64)>| reports.iter().map(of).collect();
-    let booted = Plot { x: "seconds since the start", y: "clients booted", lines: lines(booted) };
-    let rate = Plot {
-        x: "seconds since the start",
-        y: "operations/s",
-        lines: lines(|r| over_time(r, |t| t.operations_per_sec)),
-    };
-    let read = Plot {
-        x: "seconds since the start",
-        y: "bytes read/s",
-        lines: lines(|r| over_time(r, |t| t.bytes_read_per_sec)),
-    };
-    let tail = Plot {
-        x: "seconds since the start",
-        y: "p99",
-        lines: lines(|r| answered(over_time(r, |t| t.p99_micros as f64))),
-    };
-    let curve = Plot { x: "part of the calls that is not slower", y: "latency", lines: lines(percentiles) };
-    Ok(vec![
-        ("Clients booted", booted.linear()?),
-        ("Latency, by percentile", curve.percentiles()?),
-        ("Latency, p99 of each second", tail.latencies()?),
-        ("Operations", rate.linear()?),
-        ("Bytes read", read.linear()?),
-    ])
+    let by_second = reports.iter().any(|report| report.ticks.len() >= LEAST_TICKS);
+    let boots = reports.iter().any(|report| !report.boots.at_secs.is_empty());
+    let drawn = |title, says, plot, draw: fn(&Plot) -> Result<String>| Drawn { title, says, plot, draw };
+    let all = [
+        boots.then(|| {
+            let plot = Plot { x: TIME, y: "clients booted", lines: lines(booted) };
+            drawn("Clients booted", "the steeper, the better", plot, Plot::linear)
+        }),
+        Some({
+            let plot = Plot { x: "part of all calls", y: "latency", lines: lines(percentiles) };
+            drawn(
+                "Latency, by percentile",
+                "from the median on: so many of all calls were not slower",
+                plot,
+                Plot::percentiles,
+            )
+        }),
+        by_second.then(|| {
+            let lines = lines(|r| over_time(r, |t| t.bytes_read_per_sec / MIB));
+            drawn("Data read", "each second", Plot { x: TIME, y: "MiB/s", lines }, Plot::linear)
+        }),
+        by_second.then(|| {
+            let lines = lines(|r| over_time(r, |t| t.operations_per_sec));
+            drawn("Calls answered", "each second", Plot { x: TIME, y: "calls/s", lines }, Plot::linear)
+        }),
+        by_second.then(|| {
+            let lines = lines(|r| answered(over_time(r, |t| t.p99_micros as f64)));
+            drawn("Latency, p99", "of each second's calls", Plot { x: TIME, y: "p99", lines }, Plot::latencies)
+        }),
+    ];
+    all.into_iter().flatten().collect()
 }
 
 fn over_time(report: &Report, of: fn(&Tick) -> f64) -> Vec<(f64, f64)> {
@@ -117,46 +124,15 @@ fn answered(points: Vec<(f64, f64)>) -> Vec<(f64, f64)> {
 fn booted(report: &Report) -> Vec<(f64, f64)> {
     let at = &report.boots.at_secs;
     let part = report.boots.clients_booted as f64 / at.len().max(1) as f64;
-    let reached = at.iter().enumerate().map(|(i, secs)| (*secs, (i + 1) as f64 * part));
-    std::iter::once((0.0, 0.0)).chain(reached).collect()
+    // Steps: nobody is booted in part.
+    let step = |(i, secs): (usize, &f64)| [(*secs, i as f64 * part), (*secs, (i + 1) as f64 * part)];
+    std::iter::once((0.0, 0.0)).chain(at.iter().enumerate().flat_map(step)).collect()
 }
 
-/// What is slower than all calls but the last has no place on the axis.
+/// From the median on. What is slower than all calls but the last has no place on the axis.
 fn percentiles(report: &Report) -> Vec<(f64, f64)> {
-    let below_one = report.latency_curve.iter().filter(|(quantile, _)| *quantile < 1.0);
-    below_one.map(|(quantile, micros)| (1.0 / (1.0 - quantile), (*micros).max(1) as f64)).collect()
-}
-
-fn procedures(page: &mut String, reports: &[Report]) {
-    let heads = ["procedure", "calls", "errors", "p50", "p99", "p99.9", "max", "service p50"];
-    for (i, report) in reports.iter().enumerate() {
-        let _ = write!(page, "<h2>{}Procedures of {}</h2><table><tr>", key(i), escaped(&report.facts.name));
-        page.extend(heads.map(|head| format!("<th>{head}</th>")));
-        for one in &report.procedures {
-            let times = &one.latency;
-            let _ = write!(page, "</tr><tr><td>{}</td><td>{}</td><td>{}</td>", one.procedure, times.count, one.errors);
-            for micros in
-                [times.p50_micros, times.p99_micros, times.p999_micros, times.max_micros, one.service.p50_micros]
-            {
-                let _ = write!(page, "<td>{}</td>", millis(micros));
-            }
-        }
-        page.push_str("</tr></table>");
-    }
-}
-
-fn errors(page: &mut String, reports: &[Report]) {
-    for (i, report) in reports.iter().enumerate().filter(|(_, report)| !report.errors.is_empty()) {
-        let _ = write!(page, "<h2 class=\"bad\">{}Errors of {}</h2><table>", key(i), escaped(&report.facts.name));
-        for (kind, count) in &report.errors {
-            let _ = write!(page, "<tr><td>{}</td><td>{count}</td></tr>", escaped(kind));
-        }
-        page.push_str("</table><ul>");
-        for example in &report.error_examples {
-            let _ = write!(page, "<li>{}</li>", escaped(example));
-        }
-        page.push_str("</ul>");
-    }
+    let shown = report.latency_curve.iter().filter(|(quantile, _)| (0.5..1.0).contains(quantile));
+    shown.map(|(quantile, micros)| (1.0 / (1.0 - quantile), (*micros).max(1) as f64)).collect()
 }
 
 fn escaped(text: &str) -> String {

@@ -7,7 +7,7 @@
 //! | `schedule` | which step is due when: open and closed loop |
 //! | `wire`, `connection`, `client` | calls and replies; TCP; one client's life |
 //! | `digests`, `ledger` | what each byte has to be |
-//! | `measure`, `disk` | latencies, counts, ticks; what a disk read meanwhile |
+//! | `measure`, `disk`, `cpu` | latencies, counts, ticks; what a disk read and a process computed meanwhile |
 //! | `report`, `figures`, `plot`, `html` | what came of it, for programs and for people |
 //!
 //! It works against any server: of the daemon's code it uses only the bounded decoder and record marking, and
@@ -21,6 +21,7 @@
 
 mod client;
 mod connection;
+mod cpu;
 mod dice;
 mod digests;
 mod disk;
@@ -50,18 +51,20 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
 use self::measure::{Meters, Tally};
+use crate::env::{OsRng, Rng as _};
 use crate::error::{Error, Result};
 
 pub use self::connection::Sources;
+pub use self::cpu::CpuCounter;
 pub use self::digests::Digests;
 pub use self::disk::DiskCounter;
 pub use self::exports::Exports;
-pub use self::figures::{figures, millis};
+pub use self::figures::{figures, grouped, millis};
 pub use self::html::page;
 pub use self::measure::Tick;
 pub use self::mix::{Mix, MixOptions, Mixer};
 pub use self::ramp::Ramp;
-pub use self::report::{DiskBytes, Facts, Procedure, Report, read_reports};
+pub use self::report::{Around, DiskBytes, Facts, Procedure, Report, read_reports};
 pub use self::schedule::{Pace, Tempo};
 pub use self::survey::Survey;
 pub use self::target::Target;
@@ -127,6 +130,9 @@ pub struct Storm {
     workload: Workload,
     sources: Sources,
     meters: Meters,
+    /// Transaction ids count from here, another place in each storm: what a server remembers of the one before must
+    /// not answer this one.
+    first_xid: u32,
     started: Instant,
     stop_at: Option<Instant>,
 }
@@ -156,7 +162,8 @@ pub async fn run(
     let shards = 4 * std::thread::available_parallelism().map_or(1, usize::from);
     let stop_at = settings.duration.map(|duration| started + duration);
     let (sources, meters) = (Sources::default(), Meters::new(shards));
-    let storm = Arc::new(Storm { settings, target, workload, sources, meters, started, stop_at });
+    let first_xid = chance();
+    let storm = Arc::new(Storm { settings, target, workload, sources, meters, first_xid, started, stop_at });
     let mut clients = JoinSet::new();
     for (number, start) in (0..).zip(starts) {
         clients.spawn(client::run(storm.clone(), number, started + start));
@@ -166,6 +173,13 @@ pub async fn run(
     let storm = Arc::into_inner(storm).ok_or_else(|| Error::internal("a client outlived its storm"))?;
     let (tally, ticks) = storm.meters.finish(elapsed);
     Ok(Outcome { tally, ticks, elapsed, interrupted })
+}
+
+/// A number that no seed repeats.
+fn chance() -> u32 {
+    let mut bytes = [0; 4];
+    OsRng.fill(&mut bytes);
+    u32::from_le_bytes(bytes)
 }
 
 /// Tick until the end; whether that was an interrupt.

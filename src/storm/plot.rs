@@ -8,6 +8,8 @@ use crate::error::{Error, Result};
 const SIZE: (u32, u32) = (900, 360);
 const MARGIN: u32 = 12;
 const LABELS: u32 = 64;
+/// Of the y axis.
+const MAX_LABELS: usize = 7;
 /// One for each run, again from the first where there are more.
 const COLOURS: [RGBColor; 6] = [
     RGBColor(0, 98, 155),
@@ -30,14 +32,14 @@ pub fn css_colour(i: usize) -> String {
 }
 
 /// Lines over one pair of axes.
-pub struct Plot<'a> {
-    pub x: &'a str,
-    pub y: &'a str,
+pub struct Plot {
+    pub x: &'static str,
+    pub y: &'static str,
     /// A line of each run; one without points draws nothing.
     pub lines: Vec<Vec<(f64, f64)>>,
 }
 
-impl Plot<'_> {
+impl Plot {
     /// Both axes even, from 0.
     pub fn linear(&self) -> Result<String> {
         let (x, y) = (self.most(|p| p.0), self.most(|p| p.1));
@@ -45,11 +47,11 @@ impl Plot<'_> {
     }
 
     /// Latencies, in microseconds, over quantiles, each axis by powers of ten. The x of a point is how many
-    /// calls there are to one that took longer: 10 is p90, 1000 is p99.9.
+    /// calls there are to one that took longer: 2 is the median, where it begins, 10 is p90, 1000 is p99.9.
     pub fn percentiles(&self) -> Result<String> {
         let (x, y) = (self.most(|p| p.0).max(10.0), self.most(|p| p.1).max(10.0));
         let least = self.points().map(|p| p.1).fold(y, f64::min).max(1.0);
-        self.draw((1.0..x).log_scale(), (least..y * 1.2).log_scale(), &percentile, &micros)
+        self.draw((2.0..x).log_scale(), (least..y * 1.2).log_scale(), &percentile, &micros)
     }
 
     /// Latencies, in microseconds by powers of ten, over an even axis.
@@ -112,6 +114,7 @@ impl Plot<'_> {
             .axis_desc_style(("sans-serif", 17))
             .x_label_formatter(x_text)
             .y_label_formatter(y_text)
+            .y_labels(MAX_LABELS)
             .draw()?;
         for (i, line) in self.lines.iter().enumerate() {
             chart.draw_series(LineSeries::new(line.iter().copied(), colour(i).stroke_width(2)))?;
@@ -134,8 +137,8 @@ fn even(value: &f64) -> String {
 
 fn micros(value: &f64) -> String {
     match *value {
-        v if v >= 1e6 => format!("{:.3} s", v / 1e6),
-        v if v >= 1e3 => format!("{:.1} ms", v / 1e3),
+        v if v >= 1e6 => format!("{} s", (v / 1e4).round() / 100.0),
+        v if v >= 1e3 => format!("{} ms", (v / 10.0).round() / 100.0),
         v => format!("{v:.0} us"),
     }
 }
@@ -166,6 +169,6 @@ mod tests {
     fn labels_are_short() {
         assert_eq!([0.0, 0.25, 12.0, 20_000.0, 3e6].map(|v| even(&v)), ["0", "0.25", "12", "20k", "3M"]);
         assert_eq!([1.0, 10.0, 100.0, 1000.0].map(|v| percentile(&v)), ["0 %", "90 %", "99 %", "99.9 %"]);
-        assert_eq!([7.0, 1500.0, 2e6].map(|v| micros(&v)), ["7 us", "1.5 ms", "2.000 s"]);
+        assert_eq!([7.0, 1500.0, 2e6].map(|v| micros(&v)), ["7 us", "1.5 ms", "2 s"]);
     }
 }

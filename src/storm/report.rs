@@ -55,6 +55,17 @@ pub struct DiskBytes {
     pub bytes_read: u64,
 }
 
+/// What was measured around a storm.
+#[derive(Clone, Debug, Default)]
+pub struct Around {
+    /// Whether bytes were compared.
+    pub verified: bool,
+    pub disk: Option<DiskBytes>,
+    pub server_cpu: Option<Duration>,
+    /// Of this process.
+    pub generator_cpu: Option<Duration>,
+}
+
 /// Times of many calls or boots, in microseconds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
@@ -151,11 +162,20 @@ pub struct Report {
     pub jukebox_retries: u64,
     pub unprivileged_connections: u64,
     pub disk: Option<DiskBytes>,
+    /// CPU time of the server's process and of the generator's, in seconds.
+    #[serde(default)]
+    pub server_cpu_secs: Option<f64>,
+    #[serde(default)]
+    pub generator_cpu_secs: Option<f64>,
+    /// Cores that the generator may run on.
+    #[serde(default)]
+    pub generator_cores: Option<usize>,
     pub ticks: Vec<Tick>,
 }
 
 impl Report {
-    pub fn new(facts: Facts, outcome: Outcome, verified: bool, disk: Option<DiskBytes>) -> Self {
+    pub fn new(facts: Facts, outcome: Outcome, around: Around) -> Self {
+        let Around { verified, disk, server_cpu, generator_cpu } = around;
         let Outcome { tally, ticks, elapsed, interrupted } = outcome;
         let all = tally.all();
         let counts = tally.counts;
@@ -191,8 +211,22 @@ impl Report {
             jukebox_retries: counts.jukebox,
             unprivileged_connections: counts.unprivileged,
             disk,
+            server_cpu_secs: server_cpu.map(|time| time.as_secs_f64()),
+            generator_cpu_secs: generator_cpu.map(|time| time.as_secs_f64()),
+            generator_cores: std::thread::available_parallelism().ok().map(usize::from),
             ticks,
         }
+    }
+
+    /// CPU seconds of the server for each GiB that was read or written.
+    pub fn server_cpu_per_gib(&self) -> Option<f64> {
+        let gib = (self.bytes_read + self.bytes_written) as f64 / f64::from(1 << 30);
+        self.server_cpu_secs.filter(|_| gib > 0.0).map(|secs| secs / gib)
+    }
+
+    /// The part of its cores' time that the generator was busy.
+    pub fn generator_busy(&self) -> Option<f64> {
+        Some(self.generator_cpu_secs? / (self.generator_cores? as f64 * self.elapsed_secs.max(1e-6)))
     }
 
     /// Whether nothing went wrong: no error, no wrong byte, no client that gave up.
@@ -308,7 +342,7 @@ pub mod tests {
             steps_left_out: 0,
         };
         let elapsed = Duration::from_secs(10);
-        Report::new(facts, Outcome { tally, ticks: ticks.collect(), elapsed, interrupted: false }, false, None)
+        Report::new(facts, Outcome { tally, ticks: ticks.collect(), elapsed, interrupted: false }, Around::default())
     }
 
     #[test]

@@ -164,6 +164,11 @@ mod against_a_server {
     use crate::storm::wire::{MOUNT, READ, status};
     use crate::storm::{Caller, Load, Outcome, Ramp, Settings, Target, Workload, run};
 
+    thread_local! {
+        /// Of all calls that this test's server saw.
+        static XIDS: std::cell::RefCell<Vec<u32>> = const { std::cell::RefCell::new(Vec::new()) };
+    }
+
     /// What a call of this server is answered with.
     type Answer = fn(program: u32, procedure: u32, nth: u32) -> What;
 
@@ -212,6 +217,7 @@ mod against_a_server {
             let mut call = Decoder::new(&record);
             let head: Vec<u32> = (0..6).map(|_| call.u32().unwrap()).collect();
             let nth = calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            XIDS.with_borrow_mut(|xids| xids.push(head[0]));
             let results = match answer(head[3], head[5], nth) {
                 What::Results(results) => results,
                 What::Hang => continue,
@@ -254,6 +260,17 @@ mod against_a_server {
         assert_eq!((tally.boots.len(), tally.counts.failed, tally.counts.bytes_read), (1, 0, 12));
         assert!(tally.errors.is_empty(), "{:?}", tally.errors);
         assert_eq!(tally.all().latency.len(), 6, "MNT, two lookups, three reads");
+    }
+
+    /// Its calls must not be taken for those of the storm before, which a server may remember: it would answer them
+    /// without doing them.
+    #[tokio::test]
+    async fn a_storm_that_is_repeated_has_other_transaction_ids() {
+        let answer: Answer = |program, procedure, _| good(program, procedure);
+        storm(answer, PATIENCE).await;
+        let first = XIDS.take();
+        storm(answer, PATIENCE).await;
+        assert!(!first.is_empty() && first.iter().all(|xid| !XIDS.with_borrow(|xids| xids.contains(xid))));
     }
 
     /// The connection is lost under the second lookup: it is sent again, nothing is mounted again.

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, stderr};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use super::super::output::size;
-use crate::storm::{Tick, millis};
+use crate::storm::{Tick, grouped, millis};
 
 /// Seconds between two lines where there is no terminal.
 const LINE_EVERY: u32 = 5;
@@ -93,7 +93,7 @@ fn line(tick: &Tick) -> String {
 
 fn rate(tick: &Tick) -> String {
     let bytes = size((tick.bytes_read_per_sec + tick.bytes_written_per_sec) as u64);
-    format!("{:.0}/s, {bytes}/s", tick.operations_per_sec)
+    format!("{} calls/s, {bytes}/s", grouped(tick.operations_per_sec))
 }
 
 fn latency(tick: &Tick) -> String {
@@ -117,7 +117,7 @@ mod tests {
         let tick = Tick { at_secs: 5.0, operations_per_sec: 1234.0, p99_micros: 1500, booted: 7, ..Tick::default() };
         assert_eq!(
             line(&tick),
-            "5 s: 7 booted, 0 gave up; 1234/s, 0 B/s; p50 0.00 ms, p99 1.50 ms, p99.9 0.00 ms; 0 errors"
+            "5 s: 7 booted, 0 gave up; 1,234 calls/s, 0 B/s; p50 0.00 ms, p99 1.50 ms, p99.9 0.00 ms; 0 errors"
         );
     }
 

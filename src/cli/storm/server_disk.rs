@@ -32,14 +32,14 @@ impl ServerDisk {
         if !status.nfs.iter().any(serves) {
             return Ok(Self::Unknown);
         }
-        Ok(loaded(&mut client).await?.map_or(Self::Unknown, |before| Self::Daemon { before }))
+        Ok(loaded(global).await?.map_or(Self::Unknown, |before| Self::Daemon { before }))
     }
 
     pub async fn bytes_read_since(self, global: &Global) -> Result<Option<DiskBytes>> {
         let (source, before, after) = match self {
             Self::Unknown => return Ok(None),
             Self::Device { name, counter, before } => (name, before, Some(counter.bytes_read()?)),
-            Self::Daemon { before } => ("mimeo".to_owned(), before, loaded(&mut Client::connect(global).await?).await?),
+            Self::Daemon { before } => ("mimeo".to_owned(), before, loaded(global).await?),
         };
         // A daemon that was started again counts from 0.
         let bytes_read = after.and_then(|after| after.checked_sub(before));
@@ -52,8 +52,9 @@ fn listens_everywhere(address: &str, target: Target) -> bool {
     address.is_some_and(|a| a.ip().is_unspecified() && a.port() == target.nfs.port() && target.nfs.ip().is_loopback())
 }
 
-async fn loaded(client: &mut Client) -> Result<Option<u64>> {
-    Ok(metric(&client.get_text("/metrics").await?))
+/// On a connection of its own: one that has just answered need not be ready for the next request.
+async fn loaded(global: &Global) -> Result<Option<u64>> {
+    Ok(metric(&Client::connect(global).await?.get_text("/metrics").await?))
 }
 
 fn metric(text: &str) -> Option<u64> {

@@ -10,8 +10,8 @@ pub fn compared(reports: &[Report]) -> String {
     header.extend(names.iter().map(String::as_str));
     let columns: Vec<_> = reports.iter().map(figures).collect();
     let row = |i: usize| {
-        let cells = columns.iter().map(|column| column[i].1.clone());
-        std::iter::once(columns[0][i].0.to_owned()).chain(cells).collect()
+        let cells = columns.iter().map(|column| column[i].value.clone());
+        std::iter::once(columns[0][i].name.to_owned()).chain(cells).collect()
     };
     let rows: Vec<Vec<String>> = (0..columns.first().map_or(0, |column| column.len())).map(row).collect();
     let parts = [table(&header, rows), reports.first().map_or_else(String::new, details)];
