@@ -72,9 +72,17 @@ impl ChunkCache {
         self.memory.as_ref()
     }
 
+    /// A chunk's bytes where they are to stay.
     fn place(&self, bytes: Bytes) -> Bytes {
-        let memory = self.memory.as_ref().filter(|_| bytes.len() >= MIN_PLACED);
+        let wanted = |memory: &&Arc<MemoryFile>| bytes.len() >= MIN_PLACED && memory.offset_of(&bytes).is_none();
+        let memory = self.memory.as_ref().filter(wanted);
         memory.and_then(|memory| memory.place(&bytes)).unwrap_or(bytes)
+    }
+
+    /// A chunk that is a slice of something longer, where it is to stay, without the rest of that.
+    pub fn apart(&self, bytes: &Bytes) -> Bytes {
+        let placed = self.memory.as_ref().filter(|_| bytes.len() >= MIN_PLACED).and_then(|memory| memory.place(bytes));
+        placed.unwrap_or_else(|| Bytes::copy_from_slice(bytes))
     }
 
     /// The chunk, if it is here.

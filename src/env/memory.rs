@@ -7,18 +7,25 @@
 //! Invariants: a slot is written once, before any slice of it exists, and given back after the last one is
 //! gone. Giving back takes its pages out of the file: what a socket still refers to keeps the bytes that it had.
 //!
+//! A huge page that is larger than a slot cannot be punched while a socket refers to any of it: the kernel writes
+//! zeros instead. So there is no such file where the host gives shared memory huge pages unasked.
+//!
 //! Failure story: without a slot, or without memory for it, nothing is placed, and the caller keeps his bytes.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw};
 use parking_lot::Mutex;
 use rustix::fs::{FallocateFlags, MemfdFlags, fallocate, memfd_create};
+
+/// Where the kernel tells who gets huge pages.
+const HUGE_PAGES: &str = "/sys/kernel/mm/transparent_hugepage";
 
 /// A file in memory, in slots.
 pub struct MemoryFile {
@@ -46,12 +53,19 @@ struct Placed {
 
 impl MemoryFile {
     /// Room for `slots` pieces of up to `slot_bytes`, a multiple of the page size. Takes address space, and
-    /// memory only for what is placed.
+    /// memory only for what is placed. `Unsupported` where the host gives shared memory huge pages.
     pub fn new(slots: usize, slot_bytes: usize) -> io::Result<Arc<Self>> {
         let len = slots.checked_mul(slot_bytes).filter(|len| *len > 0).ok_or(io::ErrorKind::InvalidInput)?;
+        if gives_huge_pages(Path::new(HUGE_PAGES)) {
+            let what =
+                "shared memory gets huge pages (transparent_hugepage/.../shmem_enabled); set it to advise or never";
+            return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+        }
         let file = File::from(memfd_create("mimeo-cache", MemfdFlags::CLOEXEC)?);
         file.set_len(len as u64)?;
         let map = MmapOptions::new().len(len).map_raw_read_only(&file)?;
+        // A core dump would take memory for every slot, used or not.
+        map.advise(Advice::DontDump)?;
         Ok(Arc::new(Self { file, map, slot_bytes, slots, free: Mutex::default() }))
     }
 
@@ -81,6 +95,18 @@ impl MemoryFile {
         free.next += usize::from(slot < self.slots);
         (slot < self.slots).then_some(slot)
     }
+}
+
+/// Whether files in memory get huge pages that nobody asked for, of any size: as `dir` (of sysfs) says it, with the
+/// choice in brackets.
+fn gives_huge_pages(dir: &Path) -> bool {
+    let sizes = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = sizes.chain([dir.to_owned()]).map(|dir| dir.join("shmem_enabled"));
+    // What is not there gives none.
+    files.filter_map(|file| fs::read_to_string(file).ok()).any(|choices| {
+        let chosen = choices.split('[').nth(1).and_then(|rest| rest.split(']').next());
+        !matches!(chosen, Some("never" | "deny" | "advise" | "inherit"))
+    })
 }
 
 impl AsFd for MemoryFile {
@@ -152,6 +178,26 @@ mod tests {
         memory.file.read_exact_at(&mut read, 0).unwrap();
         assert_eq!(read, [0; 8], "the pages are given back");
         assert_eq!(memory.place(&[2; 8]).as_deref(), Some(&[2; 8][..]));
+    }
+
+    #[test]
+    fn huge_pages_that_come_unasked_are_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!gives_huge_pages(dir.path()), "a kernel without them");
+        let size = dir.path().join("hugepages-2048kB");
+        fs::create_dir(&size).unwrap();
+        for (all, of_size, gives) in [
+            ("always within_size advise [never] deny force", "always [inherit] within_size advise never", false),
+            ("always within_size [advise] never deny force", "always inherit within_size advise [never]", false),
+            ("[always] within_size advise never deny force", "always inherit within_size advise [never]", true),
+            ("always within_size advise never deny [force]", "always [inherit] within_size advise never", true),
+            ("always within_size advise [never] deny force", "[always] inherit within_size advise never", true),
+            ("always [within_size] advise never deny force", "always [inherit] within_size advise never", true),
+        ] {
+            fs::write(dir.path().join("shmem_enabled"), all).unwrap();
+            fs::write(size.join("shmem_enabled"), of_size).unwrap();
+            assert_eq!(gives_huge_pages(dir.path()), gives, "{all} / {of_size}");
+        }
     }
 
     /// What makes it safe to use slots again while clients are slow.

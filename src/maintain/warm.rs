@@ -194,9 +194,9 @@ async fn load(chunks: &ChunkStore, fitting: &[(ChunkId, u32)], warmed: &mut Warm
         let was_here = chunks.cached(&id).is_some();
         if !was_here {
             chunks.load(id).await?;
-            // Who is looked at again is no scan.
-            chunks.cached(&id);
         }
+        // Who is looked at again is no scan.
+        chunks.cached(&id);
         Ok::<_, Error>((was_here, len))
     };
     let mut loads = stream::iter(fitting).map(one).buffered(LOADS);

@@ -10,7 +10,9 @@ use crate::chunk::pack::{Frame, Location, PackId};
 /// Places that are remembered; the one that was touched longest ago goes first.
 const MAX_TRAILS: usize = 64;
 /// Tables of packs that are kept for them.
-const MAX_TABLES: usize = 8;
+const MAX_TABLES: usize = 16;
+/// Credit without which it is not asked what lies ahead, in bytes.
+const LEAST_CREDIT: u64 = 64 << 10;
 /// Chunks that a trail is ahead of its readers at most.
 const MAX_WINDOW: usize = 64;
 /// Chunks that have to be used for each by which the window grows.
@@ -88,6 +90,7 @@ impl Frames {
 pub struct Trails {
     /// The one that was touched last is last.
     trails: VecDeque<Trail>,
+    /// The one that was used last is last.
     tables: VecDeque<(PackId, Arc<[Frame]>)>,
     next_id: u64,
 }
@@ -101,8 +104,10 @@ impl Trails {
             return None;
         };
         let mut trail = self.trails.remove(found)?;
+        // What is missed once more on the way says nothing of what comes next.
+        let goes_on = end > trail.end;
         trail.extend(round, end);
-        let followed = trail.followed.then_some(trail.id);
+        let followed = (trail.followed && goes_on).then_some(trail.id);
         self.trails.push_back(trail);
         followed
     }
@@ -152,12 +157,18 @@ impl Trails {
     /// What the trail could go on with: nothing while its readers have half a window before them, or half of what
     /// the credit lets them have.
     pub fn plan(&mut self, id: TrailId, credit: u64) -> Option<Wanted> {
+        if credit < LEAST_CREDIT {
+            return None;
+        }
         let trail = find(&mut self.trails, id).filter(|trail| trail.followed && !trail.waiting)?;
         let pack = trail.pack;
-        let Some((_, table)) = self.tables.iter().find(|(of, _)| *of == pack) else {
+        let Some(at) = self.tables.iter().position(|(of, _)| *of == pack) else {
             trail.waiting = true;
             return Some(Wanted { pack, frames: None });
         };
+        let kept = self.tables.remove(at)?;
+        let table = kept.1.clone();
+        self.tables.push_back(kept);
         let index = |offset: u64| table.partition_point(|frame| u64::from(frame.span.offset) < offset);
         let (reader, next) = (index(trail.end), index(trail.next));
         let affordable = credit / u64::from(table.get(next)?.span.raw_len);

@@ -95,6 +95,8 @@ impl Shared {
                 let (from, to) = ((payload.start - start) as usize, (payload.end - start) as usize);
                 // What is damaged is told to the reader who wants it.
                 let bytes = verify(frame.id, payloads.slice(from..to), &frame.span).ok();
+                // One of them must not keep all that was read in memory.
+                let bytes = bytes.map(|bytes| shared.cache.apart(&bytes));
                 if let Some(bytes) = &bytes {
                     shared.cache.count(bytes);
                 }
