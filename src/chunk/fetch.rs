@@ -26,6 +26,10 @@ const MAX_LOADS: usize = 64;
 pub trait ChunkSource: Send + Sync + 'static {
     /// The chunk, if it is in memory.
     fn cached(&self, id: &ChunkId) -> Option<Bytes>;
+    /// Whether readers may keep what they decode. Who wants to see each access says no.
+    fn may_be_kept(&self) -> bool {
+        true
+    }
     /// Load, verify and cache the chunk. Goes on if the future is dropped.
     fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>>;
     /// The file in memory in which some of them lie, if there is one.
@@ -107,7 +111,7 @@ impl<'a> Fetch<'a> {
     /// For requests: keep what is decoded, for later ones on this thread.
     #[must_use]
     pub fn keeping(self) -> Self {
-        Self { keeps: true, ..self }
+        Self { keeps: self.source.may_be_kept(), ..self }
     }
 
     /// The chunk `id`, which is a page of a tree.

@@ -369,6 +369,10 @@ impl ChunkSource for TrapChunks {
         self.chunks.cached(id)
     }
 
+    fn may_be_kept(&self) -> bool {
+        false
+    }
+
     fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>> {
         self.chunks.load(id)
     }
