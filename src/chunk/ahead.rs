@@ -33,7 +33,7 @@ use super::ChunkId;
 use super::pack::{Frame, Location, PackId};
 
 /// What readers wanted earns one part in so many as credit.
-const EARNS: u64 = 32;
+const EARNS: u64 = 64;
 /// Credit at the start, in bytes.
 const START: u64 = 256 << 10;
 /// Reads under way at a time, over the whole store.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+use tokio::runtime::Handle;
 
 use crate::error::{Error, Result};
 
@@ -38,6 +39,10 @@ pub trait BlobStore: Send + Sync + 'static {
     /// The bytes in `range`; `NotFound` for an unknown name, `Invalid` for a range beyond the
     /// end or longer than [`MAX_RANGE`].
     fn get_range(&self, name: &str, range: Range<u64>) -> BoxFuture<'static, Result<Bytes>>;
+    /// [`get_range`](Self::get_range) on a thread that may block and has entered a runtime.
+    fn read(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
+        Handle::current().block_on(self.get_range(name, range))
+    }
     /// Length of the blob, `None` for an unknown name.
     fn len(&self, name: &str) -> BoxFuture<'static, Result<Option<u64>>>;
     /// The names that start with `prefix`, sorted.

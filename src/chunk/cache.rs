@@ -72,17 +72,9 @@ impl ChunkCache {
         self.memory.as_ref()
     }
 
-    /// A chunk's bytes where they are to stay.
-    fn place(&self, bytes: Bytes) -> Bytes {
-        let wanted = |memory: &&Arc<MemoryFile>| bytes.len() >= MIN_PLACED && memory.offset_of(&bytes).is_none();
-        let memory = self.memory.as_ref().filter(wanted);
-        memory.and_then(|memory| memory.place(&bytes)).unwrap_or(bytes)
-    }
-
-    /// A chunk that is a slice of something longer, where it is to stay, without the rest of that.
-    pub fn apart(&self, bytes: &Bytes) -> Bytes {
-        let placed = self.memory.as_ref().filter(|_| bytes.len() >= MIN_PLACED).and_then(|memory| memory.place(bytes));
-        placed.unwrap_or_else(|| Bytes::copy_from_slice(bytes))
+    /// A copy in the file in memory, where what is long is to stay. What is cached should have been here.
+    pub fn place(&self, bytes: &[u8]) -> Option<Bytes> {
+        self.memory.as_ref().filter(|_| bytes.len() >= MIN_PLACED).and_then(|memory| memory.place(bytes))
     }
 
     /// The chunk, if it is here.
@@ -92,12 +84,12 @@ impl ChunkCache {
 
     /// The chunk; `load` runs only if it is neither here nor being loaded by another caller.
     pub async fn get_or_load(&self, id: &ChunkId, load: impl Future<Output = Result<Bytes>>) -> Result<Bytes> {
-        self.chunks.get_or_insert_async(id, async { Ok(self.place(load.await?)) }).await
+        self.chunks.get_or_insert_async(id, load).await
     }
 
     /// Keep a chunk that nobody loads.
     pub fn insert(&self, id: &ChunkId, bytes: &Bytes) {
-        self.chunks.insert(*id, self.place(bytes.clone()));
+        self.chunks.insert(*id, bytes.clone());
     }
 
     /// Whether it is here or being loaded.
@@ -214,10 +206,12 @@ mod tests {
         let cache = ChunkCache::new(1 << 20);
         for (n, len) in [(1, MIN_PLACED), (2, MIN_PLACED - 1)] {
             let (id, bytes) = chunk(n, len);
-            let cached = cache.get_or_load(&id, async { Ok(bytes.clone()) }).await.unwrap();
+            let placed = cache.place(&bytes);
+            assert_eq!(placed.is_some(), len >= MIN_PLACED);
+            cache.insert(&id, &placed.unwrap_or(bytes.clone()));
+            let cached = cache.get(&id).unwrap();
             assert_eq!(cached, bytes);
-            let offset = cache.memory().unwrap().offset_of(&cache.get(&id).unwrap()[10..]);
-            assert_eq!(offset.is_some(), len >= MIN_PLACED);
+            assert_eq!(cache.memory().unwrap().offset_of(&cached[10..]).is_some(), len >= MIN_PLACED);
         }
     }
 

@@ -15,7 +15,7 @@ use futures_util::future::{BoxFuture, FutureExt, try_join, try_join_all};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 
-use super::{ChunkId, MemoKey, memo};
+use super::{ChunkId, Lane, MemoKey, memo};
 use crate::env::MemoryFile;
 use crate::error::{Error, Result};
 
@@ -36,8 +36,8 @@ pub trait ChunkSource: Send + Sync + 'static {
     fn memory(&self) -> Option<Arc<MemoryFile>> {
         None
     }
-    /// Load chunks that one reader misses together.
-    fn load_all(&self, ids: &[ChunkId]) -> BoxFuture<'static, Result<Vec<Bytes>>> {
+    /// Load chunks that one reader misses together, in the turn of his lane.
+    fn load_all(&self, ids: &[ChunkId], _lane: Lane) -> BoxFuture<'static, Result<Vec<Bytes>>> {
         try_join_all(ids.iter().map(|id| self.load(*id))).boxed()
     }
 }
@@ -86,6 +86,8 @@ pub struct Fetch<'a> {
     source: &'a dyn ChunkSource,
     /// Keep what is decoded for later readers of this thread.
     keeps: bool,
+    /// For whom it loads.
+    lane: Lane,
     held: SmallVec<[(ChunkId, Bytes); 0]>,
     wanted: SmallVec<[ChunkId; 0]>,
     /// Private data, loaded.
@@ -100,6 +102,7 @@ impl<'a> Fetch<'a> {
         Self {
             source,
             keeps: false,
+            lane: Lane::default(),
             held: SmallVec::new(),
             wanted: SmallVec::new(),
             blocks: SmallVec::new(),
@@ -112,6 +115,11 @@ impl<'a> Fetch<'a> {
     #[must_use]
     pub fn keeping(self) -> Self {
         Self { keeps: self.source.may_be_kept(), ..self }
+    }
+
+    /// Whose turn it takes to load chunks.
+    pub fn load_for(&mut self, lane: Lane) {
+        self.lane = lane;
     }
 
     /// The chunk `id`, which is a page of a tree.
@@ -201,7 +209,7 @@ impl<'a> Fetch<'a> {
     /// Load and await what was noted.
     pub async fn fill(&mut self) -> Result<()> {
         let (wanted, waits) = (std::mem::take(&mut self.wanted), std::mem::take(&mut self.waits));
-        let loads = self.source.load_all(&wanted);
+        let loads = self.source.load_all(&wanted, self.lane);
         let (loaded, ended) = try_join(loads, try_join_all(waits)).await?;
         self.held.extend(wanted.into_iter().zip(loaded));
         self.blocks.extend(ended.into_iter().flatten());

@@ -14,10 +14,12 @@ mod cache;
 pub mod cutter;
 mod fetch;
 mod id;
+mod loaders;
 mod memo;
 pub mod pack;
 mod session;
 mod store;
+mod turns;
 
 pub use ahead::AheadStats;
 pub use cache::{CacheStats, ChunkCache};
@@ -26,6 +28,7 @@ pub use id::ChunkId;
 pub use memo::MemoKey;
 pub use session::Session;
 pub use store::{ChunkStore, ChunkStoreOptions, StoreUsage};
+pub use turns::Lane;
 
 /// No chunk is larger than this. A reader refuses a frame that says otherwise before it takes memory.
 pub const MAX_CHUNK: usize = 256 * 1024;

@@ -22,11 +22,16 @@ use futures_util::future::{BoxFuture, FutureExt, try_join_all};
 use self::index::{Found, Index, Quarantined};
 use super::ahead::{Ahead, AheadStats, Round};
 use super::blob::SharedBlobs;
-use super::pack::{Location, MAX_PACK, MIN_PACK, PackId, Span, decode};
+use super::loaders::Loaders;
+use super::pack::{Encoding, Location, MAX_PACK, MIN_PACK, PackId, Span, decode};
+use super::turns::{Lane, Turns};
 use super::{ChunkCache, ChunkId, ChunkSource, Session};
 use crate::env::{Env, MemoryFile};
 use crate::error::{Error, ErrorKind, Result};
 use crate::meta::{KvStore, Table};
+
+/// Chunks that are loaded at a time: what keeps an SSD busy, and is not much to wait behind.
+const LOADS: usize = 16;
 
 /// How a store is to be run. Nothing in here is part of the format.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +79,8 @@ pub(super) struct Shared {
     env: Env,
     cache: ChunkCache,
     ahead: Arc<Ahead>,
+    turns: Arc<Turns>,
+    loaders: Loaders,
     epoch: u64,
     next_pack: AtomicU32,
     next_session: AtomicU64,
@@ -101,8 +108,10 @@ impl ChunkStore {
         let epoch = recover::recover(&index, &blobs).await?;
         let cache = ChunkCache::new(options.cache_bytes);
         let ahead = Ahead::new(options.read_ahead_bytes);
+        let (turns, loaders) = (Turns::new(LOADS), Loaders::start(LOADS)?);
         let (next_pack, next_session) = (AtomicU32::new(0), AtomicU64::new(0));
-        let shared = Shared { index, blobs, options, env, cache, ahead, epoch, next_pack, next_session };
+        let shared =
+            Shared { index, blobs, options, env, cache, ahead, turns, loaders, epoch, next_pack, next_session };
         Ok(Arc::new(Self { shared: Arc::new(shared) }))
     }
 
@@ -173,13 +182,13 @@ impl ChunkSource for ChunkStore {
     }
 
     fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>> {
-        self.shared.clone().load(id, None).boxed()
+        self.shared.clone().load(id, Lane::Upkeep, None).boxed()
     }
 
     /// What follows in the packs may be read ahead.
-    fn load_all(&self, ids: &[ChunkId]) -> BoxFuture<'static, Result<Vec<Bytes>>> {
+    fn load_all(&self, ids: &[ChunkId], lane: Lane) -> BoxFuture<'static, Result<Vec<Bytes>>> {
         let round = self.shared.ahead.begin_round();
-        try_join_all(ids.iter().map(|id| self.shared.clone().load(*id, round))).boxed()
+        try_join_all(ids.iter().map(|id| self.shared.clone().load(*id, lane, round))).boxed()
     }
 }
 
@@ -203,19 +212,31 @@ impl Shared {
         key
     }
 
-    async fn load(self: Arc<Self>, id: ChunkId, round: Option<Round>) -> Result<Bytes> {
+    async fn load(self: Arc<Self>, id: ChunkId, lane: Lane, round: Option<Round>) -> Result<Bytes> {
+        let turn = self.turns.take(lane).await;
+        if let Some(bytes) = self.cache.get(&id) {
+            return Ok(bytes);
+        }
         // A task of its own: others may wait for this load when its first caller gives up.
-        let load = tokio::spawn(async move { self.cache.get_or_load(&id, self.read(id, round)).await });
+        let load = tokio::spawn(async move {
+            let _turn = turn;
+            self.cache.get_or_load(&id, self.read(id, round)).await
+        });
         load.await.map_err(|e| Error::new(ErrorKind::Unavailable, format!("load of chunk {id}")).because(e))?
     }
 
-    /// Read and verify a chunk, unless it was read ahead.
+    /// The chunk, if it was read ahead; else read and verified.
     async fn read(self: &Arc<Self>, id: ChunkId, round: Option<Round>) -> Result<Bytes> {
         if let Some(bytes) = self.await_ahead(&id).await.or_else(|| self.cache.get(&id)) {
             return Ok(bytes);
         }
         let shared = self.clone();
-        let location = match blocking(move || shared.index.find(&id)).await? {
+        self.loaders.run(move || shared.read_here(id, round)).await?
+    }
+
+    /// Read and verify a chunk on this thread.
+    fn read_here(self: &Arc<Self>, id: ChunkId, round: Option<Round>) -> Result<Bytes> {
+        let location = match self.index.find(&id)? {
             Found::Good(location) => location,
             Found::Bad(bad) => return Err(bad_chunk(id, bad.location.pack, &bad.reason)),
             Found::Absent => return Err(absent(id)),
@@ -223,33 +244,33 @@ impl Shared {
         if let Some(round) = round {
             self.note_miss(round, &location);
         }
-        match self.read_at(id, location).await? {
-            Ok(bytes) => {
-                self.cache.count(&bytes);
-                Ok(bytes)
-            }
-            Err(reason) => Err(self.quarantine(id, location, reason).await),
-        }
-    }
-
-    /// The chunk, or what is wrong with the bytes that should be it.
-    async fn read_at(&self, id: ChunkId, location: Location) -> Result<Result<Bytes, String>> {
-        let payload = match self.blobs.get_range(&location.pack.name(), location.span.payload()).await {
+        let payload = match self.blobs.read(&location.pack.name(), location.span.payload()) {
             Ok(payload) => payload,
             Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::Invalid | ErrorKind::Corrupt) => {
-                return Ok(Err(e.to_string()));
+                return Err(self.quarantine(id, location, e.to_string()));
             }
             Err(e) => return Err(e),
         };
-        Ok(verify(id, payload, &location.span))
+        self.decode(id, payload, &location.span).map_err(|reason| self.quarantine(id, location, reason))
     }
 
-    async fn quarantine(self: &Arc<Self>, id: ChunkId, location: Location, reason: String) -> Error {
+    /// The verified chunk where it is to stay, or what is wrong with its payload.
+    fn decode(&self, id: ChunkId, payload: Bytes, span: &Span) -> Result<Bytes, String> {
+        let bytes = verify(id, payload, span)?;
+        self.cache.count(&bytes);
+        let own = || match span.encoding {
+            // A slice of what was read, all of which it would keep in memory.
+            Encoding::Raw => Bytes::copy_from_slice(&bytes),
+            Encoding::Zstd => bytes.clone(),
+        };
+        Ok(self.cache.place(&bytes).unwrap_or_else(own))
+    }
+
+    fn quarantine(&self, id: ChunkId, location: Location, reason: String) -> Error {
         let error = bad_chunk(id, location.pack, &reason);
         tracing::error!(%error, "chunk quarantined");
-        let (shared, since) = (self.clone(), self.env.clock.now());
-        let bad = Quarantined { location, since, reason };
-        if let Err(failed) = blocking(move || shared.index.quarantine(&id, &bad)).await {
+        let bad = Quarantined { location, since: self.env.clock.now(), reason };
+        if let Err(failed) = self.index.quarantine(&id, &bad) {
             // Not remembered; the next reader finds the damage again.
             tracing::warn!(chunk = %id, error = %failed, "the quarantine was not recorded");
         }

@@ -10,31 +10,33 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 #[derive(Debug)]
 pub struct Budget {
     bytes: usize,
     used: AtomicUsize,
     freed: Notify,
+    /// Whoever has waited longest looks for room, and the others wait for him.
+    first: Semaphore,
 }
 
 impl Budget {
     pub fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { bytes, used: AtomicUsize::new(0), freed: Notify::new() })
+        Arc::new(Self { bytes, used: AtomicUsize::new(0), freed: Notify::new(), first: Semaphore::new(1) })
     }
 
     pub fn has_room(&self) -> bool {
         self.used.load(Ordering::Acquire) < self.bytes
     }
 
-    /// Wait until there is room; somebody else may be faster all the same.
+    /// Wait until there is room, in the order in which it is asked for; who did not have to wait may be faster all
+    /// the same.
     pub async fn room(&self) {
+        let _first = self.first.acquire().await;
         while !self.has_room() {
             self.freed.notified().await;
         }
-        // Who is woken may not need it: the next one looks, too.
-        self.freed.notify_one();
     }
 }
 
@@ -117,6 +119,22 @@ mod tests {
         charge.set(0);
         for waiting in waiting {
             waiting.await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn who_has_waited_longest_goes_first() {
+        let budget = Budget::new(100);
+        let mut charge = Charge::none(&budget);
+        charge.set(100);
+        let mut waiting: Vec<_> = (0..4).map(|_| Charge::in_turn(&budget, 100).boxed()).collect();
+        assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
+        for first in 0..waiting.len() {
+            charge.set(0);
+            let woken: Vec<_> = waiting.iter_mut().map(FutureExt::now_or_never).collect();
+            assert!(woken[0].is_some() && woken[1..].iter().all(Option::is_none), "after {first} others");
+            charge = woken.into_iter().flatten().next().unwrap();
+            drop(waiting.remove(0));
         }
     }
 }

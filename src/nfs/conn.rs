@@ -39,7 +39,7 @@ use crate::vfs::Vfs;
 /// Most slow requests of one connection.
 pub const MAX_IN_FLIGHT: usize = 128;
 /// Bytes that slow requests of one connection may hold before nothing more is read.
-pub const MAX_SLOW_BYTES: usize = 32 * 1024 * 1024;
+pub const MAX_SLOW_BYTES: usize = 16 * 1024 * 1024;
 
 /// Bytes of replies after which other connections of the worker get their turn.
 const TURN_BYTES: usize = 512 * 1024;

@@ -12,7 +12,7 @@
 use super::activity::{Footprint, Use};
 use super::policy::{Identity, Rules};
 use super::{Attr, Caller, FileKind, ImageVfs, Object, ReceiptMaker, Refusal, Refused, Verb};
-use crate::chunk::{Fetch, Step, Stop};
+use crate::chunk::{Fetch, Lane, Step, Stop};
 use crate::env::Time;
 use crate::error::Error;
 use crate::image::{CloneRecord, Export, ExportId, Span, State, View};
@@ -187,7 +187,7 @@ impl<'s> Run<'s, '_> {
     }
 
     /// What an export shows now, if it is there and admits the caller.
-    fn scope(&self, export: ExportId) -> Ended<Scope<'s>> {
+    fn scope(&mut self, export: ExportId) -> Ended<Scope<'s>> {
         let scope = match self.state.export(export) {
             None => return Err(Refusal::Stale.into()),
             Some(Export::Version(_)) => {
@@ -202,6 +202,7 @@ impl<'s> Run<'s, '_> {
         if !scope.rules.admits(self.caller) {
             return Err(Refusal::Access.into());
         }
+        self.fetch.load_for(Lane::Export(export.0));
         self.note(&scope, Use::Request);
         Ok(scope)
     }

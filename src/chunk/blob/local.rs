@@ -280,6 +280,10 @@ impl BlobStore for LocalBlobs {
         self.blocking(name, move |inner, name| inner.get_range(name, &range))
     }
 
+    fn read(&self, name: &str, range: Range<u64>) -> Result<Bytes> {
+        self.inner.get_range(name, &range)
+    }
+
     fn len(&self, name: &str) -> BoxFuture<'static, Result<Option<u64>>> {
         self.blocking(name, Inner::len)
     }

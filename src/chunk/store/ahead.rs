@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Shared, blocking, verify};
+use super::Shared;
 use crate::chunk::ChunkId;
 use crate::chunk::ahead::{Batch, Round, TableWanted, TrailId, Work};
 use crate::chunk::pack::{Location, read_table};
@@ -60,7 +60,8 @@ impl Shared {
                     let (trail, pack) = (batch.trail, batch.pack);
                     // A wide window is more than one read.
                     self.go(self.ahead.next(trail, &|id| self.cache.is_known(id)));
-                    if let Err(error) = self.read_batch(batch).await {
+                    let shared = self.clone();
+                    if let Err(error) = self.loaders.run(move || shared.read_batch(batch)).await.flatten() {
                         return tracing::debug!(%pack, %error, "nothing more is read ahead");
                     }
                     trail
@@ -75,35 +76,25 @@ impl Shared {
         Ok(wanted.learn(frames.into()))
     }
 
-    /// Read a batch and verify it where that may take its time.
-    async fn read_batch(self: &Arc<Self>, mut batch: Batch) -> Result<()> {
-        let frames = batch.frames();
+    /// Read a batch and verify it on this thread.
+    fn read_batch(&self, mut batch: Batch) -> Result<()> {
+        let frames = batch.frames().to_vec();
         let (Some(first), Some(last)) = (frames.first(), frames.last()) else { return Ok(()) };
         let range = first.span.payload().start..last.span.payload().end;
         let start = range.start;
-        let payloads = match self.blobs.get_range(&batch.pack.name(), range).await {
+        let payloads = match self.blobs.read(&batch.pack.name(), range) {
             Ok(payloads) => payloads,
             Err(error) => {
                 batch.failed();
                 return Err(error);
             }
         };
-        let shared = self.clone();
-        blocking(move || {
-            for frame in batch.frames().to_vec() {
-                let payload = frame.span.payload();
-                let (from, to) = ((payload.start - start) as usize, (payload.end - start) as usize);
-                // What is damaged is told to the reader who wants it.
-                let bytes = verify(frame.id, payloads.slice(from..to), &frame.span).ok();
-                // One of them must not keep all that was read in memory.
-                let bytes = bytes.map(|bytes| shared.cache.apart(&bytes));
-                if let Some(bytes) = &bytes {
-                    shared.cache.count(bytes);
-                }
-                batch.arrived(bytes);
-            }
-            Ok(())
-        })
-        .await
+        for frame in frames {
+            let payload = frame.span.payload();
+            let (from, to) = ((payload.start - start) as usize, (payload.end - start) as usize);
+            // What is damaged is told to the reader who wants it.
+            batch.arrived(self.decode(frame.id, payloads.slice(from..to), &frame.span).ok());
+        }
+        Ok(())
     }
 }

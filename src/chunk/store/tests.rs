@@ -385,6 +385,30 @@ async fn readers_of_one_missing_chunk_share_one_load_that_outlives_them() {
 }
 
 #[tokio::test]
+async fn one_chunk_does_not_wait_for_all_that_another_reader_wants() {
+    let world = World::default();
+    let gate =
+        Arc::new(Gate { inner: world.blobs.clone(), reads: AtomicU64::new(0), permits: Arc::new(Semaphore::new(0)) });
+    let store = open(world.kv.clone(), gate.clone()).await.unwrap();
+    let (many, one) = (chunks(1, 200), chunks(2, 1));
+    import(&store, &[many.clone(), one.clone()].concat()).await.unwrap();
+    let ids = |chunks: &[Vec<u8>]| chunks.iter().map(|chunk| ChunkId::of(chunk)).collect::<Vec<_>>();
+    let greedy = tokio::spawn(store.load_all(&ids(&many), Lane::Export(1)));
+    while gate.reads.load(Ordering::SeqCst) < LOADS as u64 {
+        tokio::task::yield_now().await;
+    }
+    let load = store.load_all(&ids(&one), Lane::Export(2));
+    let reads = gate.clone();
+    let polite = tokio::spawn(async move { load.await.map(|_| reads.reads.load(Ordering::SeqCst)) });
+    tokio::task::yield_now().await;
+    assert_eq!(gate.reads.load(Ordering::SeqCst), LOADS as u64, "more loads at once than there are turns");
+    gate.permits.add_permits(1);
+    let before = polite.await.unwrap().unwrap();
+    assert!(before <= 4 * LOADS as u64, "{before} reads before one chunk was there");
+    assert_eq!(greedy.await.unwrap().unwrap(), many);
+}
+
+#[tokio::test]
 async fn a_damaged_chunk_is_quarantined_and_an_import_repairs_it() {
     let world = World::default();
     let all = chunks(1, 3);

@@ -19,6 +19,7 @@ use super::walk::{FileJob, Found, Walk};
 use super::{Progress, changed};
 use crate::chunk::Session;
 use crate::chunk::cutter::{self, Cutting, SECTION};
+use crate::env::Priority;
 use crate::error::{Error, Result};
 use crate::manifest::{ContentBuilder, Extent};
 
@@ -40,7 +41,10 @@ pub(super) fn read_tree(root: &Root, session: &Session, threads: usize, progress
     let walked = std::thread::scope(|scope| {
         for _ in 0..threads {
             let jobs = jobs.clone();
-            scope.spawn(|| readers.work(jobs));
+            scope.spawn(|| {
+                Priority::Import.take();
+                readers.work(jobs);
+            });
         }
         drop(jobs);
         Walk::new(session, send, progress, root.meta.dev(), &readers.pending).run(root)
