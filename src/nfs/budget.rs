@@ -1,87 +1,61 @@
 //! Memory that all connections take together for what clients sent and have not got answered.
 //!
-//! A [`Budget`] is asked for room before something is taken from it, and what is taken then is not
-//! measured against what is left: so it may be exceeded, by one thing for each worker at most, and nobody
-//! waits for room that fits. What is taken is a [`Charge`], which goes with the connection or the request.
+//! What is taken from a [`Budget`] is a [`Charge`], which goes with the connection or the request. Who comes first
+//! is served first: what is freed is set aside for him, piece by piece, also while nobody polls him. So one who asks
+//! for little gets it after those before him and no later, and a connection whose client takes no replies keeps
+//! back what it asked for, and not the others.
 //!
 //! Invariant: who holds a charge can finish without taking more of the same budget, so room comes back and
 //! nobody waits in a circle. Input waits for slow requests to finish, and these for no input.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Bytes are counted in units of so many.
+const UNIT: usize = 1024;
 
 #[derive(Debug)]
 pub struct Budget {
-    bytes: usize,
-    used: AtomicUsize,
-    freed: Notify,
-    /// Whoever has waited longest looks for room, and the others wait for him.
-    first: Semaphore,
+    units: usize,
+    free: Arc<Semaphore>,
 }
 
 impl Budget {
+    /// A budget of `bytes`, one unit at least.
     pub fn new(bytes: usize) -> Arc<Self> {
-        Arc::new(Self { bytes, used: AtomicUsize::new(0), freed: Notify::new(), first: Semaphore::new(1) })
+        let units = bytes.div_ceil(UNIT).clamp(1, Semaphore::MAX_PERMITS.min(u32::MAX as usize));
+        Arc::new(Self { units, free: Arc::new(Semaphore::new(units)) })
     }
 
+    /// Whether anything is free that nobody waits for.
     pub fn has_room(&self) -> bool {
-        self.used.load(Ordering::Acquire) < self.bytes
+        self.free.available_permits() > 0
     }
 
-    /// Wait until there is room, in the order in which it is asked for; who did not have to wait may be faster all
-    /// the same.
-    pub async fn room(&self) {
-        let _first = self.first.acquire().await;
-        while !self.has_room() {
-            self.freed.notified().await;
-        }
+    /// What `bytes` cost. More than the whole budget is taken as all of it: alone, it may go.
+    fn cost(&self, bytes: usize) -> u32 {
+        bytes.div_ceil(UNIT).min(self.units) as u32
     }
 }
 
-/// What one connection or request takes from a budget, in bytes.
+/// What one connection or request takes from a budget, until it is dropped.
 #[derive(Debug)]
 pub struct Charge {
-    budget: Arc<Budget>,
-    bytes: usize,
+    _permit: OwnedSemaphorePermit,
 }
 
 impl Charge {
-    pub fn none(budget: &Arc<Budget>) -> Self {
-        Self { budget: Arc::clone(budget), bytes: 0 }
+    /// Wait for so much.
+    pub async fn in_turn(budget: &Budget, bytes: usize) -> Self {
+        let permit = budget.free.clone().acquire_many_owned(budget.cost(bytes)).await;
+        Self { _permit: permit.expect("nobody closes a budget") }
     }
 
-    /// Take so much when there is room.
-    pub async fn in_turn(budget: &Arc<Budget>, bytes: usize) -> Self {
-        budget.room().await;
-        let mut charge = Self::none(budget);
-        charge.set(bytes);
-        charge
-    }
-
-    pub fn is_none(&self) -> bool {
-        self.bytes == 0
-    }
-
-    /// Take so much from now on, whatever is left.
-    pub fn set(&mut self, bytes: usize) {
-        let more = bytes.saturating_sub(self.bytes);
-        let less = self.bytes.saturating_sub(bytes);
-        self.bytes = bytes;
-        if more > 0 {
-            self.budget.used.fetch_add(more, Ordering::AcqRel);
-        }
-        if less > 0 {
-            self.budget.used.fetch_sub(less, Ordering::AcqRel);
-            self.budget.freed.notify_one();
-        }
-    }
-}
-
-impl Drop for Charge {
-    fn drop(&mut self) {
-        self.set(0);
+    /// So much, if it is there and nobody waits.
+    pub fn at_once(budget: &Budget, bytes: usize) -> Option<Self> {
+        let permit = budget.free.clone().try_acquire_many_owned(budget.cost(bytes)).ok()?;
+        Some(Self { _permit: permit })
     }
 }
 
@@ -92,49 +66,49 @@ mod tests {
 
     #[test]
     fn a_budget_has_room_until_it_is_used_up_and_again_when_a_charge_goes() {
-        let budget = Budget::new(100);
-        let (mut one, mut other) = (Charge::none(&budget), Charge::none(&budget));
-        one.set(99);
-        assert!(budget.has_room());
-        other.set(1000);
-        assert!(!budget.has_room());
-        other.set(1);
-        assert!(!budget.has_room());
-        drop(one);
+        let budget = Budget::new(100 * UNIT);
+        let most = Charge::at_once(&budget, 99 * UNIT - 1).unwrap();
+        assert!(budget.has_room() && Charge::at_once(&budget, 2 * UNIT).is_none());
+        let rest = Charge::at_once(&budget, 1);
+        assert!(rest.is_some() && !budget.has_room());
+        drop(most);
         assert!(budget.has_room());
     }
 
-    #[tokio::test]
-    async fn all_who_wait_go_on_when_there_is_room() {
-        let budget = Budget::new(100);
-        let mut charge = Charge::none(&budget);
-        charge.set(100);
-        let waiting: Vec<_> = (0..3)
-            .map(|_| {
-                let budget = Arc::clone(&budget);
-                tokio::spawn(async move { budget.room().await })
-            })
-            .collect();
-        assert!(budget.room().now_or_never().is_none());
-        charge.set(0);
-        for waiting in waiting {
-            waiting.await.unwrap();
-        }
+    #[test]
+    fn what_is_more_than_all_goes_alone() {
+        let budget = Budget::new(1);
+        let all = Charge::at_once(&budget, 1 << 20).unwrap();
+        assert!(Charge::at_once(&budget, 1).is_none());
+        drop(all);
+        assert!(Charge::at_once(&budget, 1 << 20).is_some());
     }
 
-    #[tokio::test]
-    async fn who_has_waited_longest_goes_first() {
-        let budget = Budget::new(100);
-        let mut charge = Charge::none(&budget);
-        charge.set(100);
-        let mut waiting: Vec<_> = (0..4).map(|_| Charge::in_turn(&budget, 100).boxed()).collect();
+    #[test]
+    fn who_has_waited_longest_goes_first() {
+        let budget = Budget::new(100 * UNIT);
+        let mut charge = Charge::at_once(&budget, 100 * UNIT).unwrap();
+        let mut waiting: Vec<_> = (0..4).map(|_| Charge::in_turn(&budget, 100 * UNIT).boxed()).collect();
         assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
-        for first in 0..waiting.len() {
-            charge.set(0);
-            let woken: Vec<_> = waiting.iter_mut().map(FutureExt::now_or_never).collect();
-            assert!(woken[0].is_some() && woken[1..].iter().all(Option::is_none), "after {first} others");
-            charge = woken.into_iter().flatten().next().unwrap();
-            drop(waiting.remove(0));
+        for _ in 0..waiting.len() {
+            drop(charge);
+            // Whoever comes now is no faster.
+            assert!(Charge::at_once(&budget, 1).is_none());
+            assert!(waiting[1..].iter_mut().all(|waiting| waiting.now_or_never().is_none()));
+            charge = waiting.remove(0).now_or_never().unwrap();
         }
+    }
+
+    #[test]
+    fn one_who_is_not_polled_keeps_nobody_else() {
+        let budget = Budget::new(100 * UNIT);
+        let all = Charge::at_once(&budget, 100 * UNIT).unwrap();
+        let mut stalled = Charge::in_turn(&budget, 10 * UNIT).boxed();
+        let mut other = Charge::in_turn(&budget, 90 * UNIT).boxed();
+        assert!((&mut stalled).now_or_never().is_none() && (&mut other).now_or_never().is_none());
+        drop(all);
+        assert!(other.now_or_never().is_some());
+        drop(stalled);
+        assert_eq!(budget.free.available_permits(), 100);
     }
 }

@@ -98,8 +98,8 @@ enum Event {
     Read(io::Result<usize>),
     /// The client closed while nothing was read.
     HungUp,
-    /// Others have left room.
-    Room,
+    /// Others have left room, which is taken.
+    Room(Charge),
     Quiet,
     Stop,
 }
@@ -114,7 +114,7 @@ pub struct Connection<V> {
     slow: FuturesUnordered<BoxFuture<'static, Finished>>,
     slow_bytes: usize,
     /// For a large record, and for the buffer that it came in.
-    input_charge: Charge,
+    input_charge: Option<Charge>,
     /// The last slow request waits for room.
     crowded: bool,
     /// When the record that is coming in must be there; set while it is read.
@@ -129,7 +129,6 @@ impl<V: Vfs> Connection<V> {
     /// From `peer`, at our `port`.
     pub fn new(core: Arc<Core<V>>, peer: SocketAddr, port: u16, stream: TcpStream) -> Self {
         let presence = core.drc.connect(peer);
-        let input_charge = Charge::none(&core.input);
         let footprint = core.vfs.activity().connect(peer.ip());
         Self {
             core,
@@ -140,7 +139,7 @@ impl<V: Vfs> Connection<V> {
             output: Replies::default(),
             slow: FuturesUnordered::new(),
             slow_bytes: 0,
-            input_charge,
+            input_charge: None,
             crowded: false,
             deadline: None,
             turn: (0, 0),
@@ -226,28 +225,25 @@ impl<V: Vfs> Connection<V> {
 
     /// Whether more of a record may be read: a large one needs room in the budget, once.
     fn may_grow(&mut self) -> bool {
-        if !self.input.is_large() || !self.input_charge.is_none() {
-            return true;
+        if self.input.is_large() && self.input_charge.is_none() {
+            self.input_charge = Charge::at_once(&self.core.input, MAX_RECORD);
+            return self.input_charge.is_some();
         }
-        let may = self.core.input.has_room();
-        if may {
-            self.input_charge.set(MAX_RECORD);
-        }
-        may
+        true
     }
 
     /// Give the input buffer back, if no record is in progress.
     fn release_input(&mut self) {
         self.input.release();
         if !self.input.in_progress() {
-            self.input_charge.set(0);
+            self.input_charge = None;
         }
     }
 
     /// Wait until there is something to do, and take it in.
     async fn wait(&mut self, progress: Progress, stop: &mut watch::Receiver<bool>) -> Result<(), End> {
         // A large record that waits is charged as input.
-        if !self.crowded && !self.input_charge.is_none() && !self.core.input.has_room() {
+        if !self.crowded && self.input_charge.is_some() && !self.core.input.has_room() {
             self.release_input();
         }
         match self.event(progress, stop).await {
@@ -260,7 +256,7 @@ impl<V: Vfs> Connection<V> {
                 _ => self.input.filled(),
             },
             Event::HungUp => self.presence.close(),
-            Event::Room => {}
+            Event::Room(charge) => self.input_charge = Some(charge),
             Event::Quiet if self.input.in_progress() => return Err(End::Stalled),
             Event::Quiet => {
                 self.release_input();
@@ -282,7 +278,7 @@ impl<V: Vfs> Connection<V> {
             biased;
             Some(finished) = slow.next(), if !slow.is_empty() => Event::Finished(finished),
             event = read_or_watch(stream, input, reading), if reading || watching => event,
-            () = core.input.room(), if could_read && !reading => Event::Room,
+            charge = Charge::in_turn(&core.input, MAX_RECORD), if could_read && !reading => Event::Room(charge),
             _ = stop.changed(), if *open => Event::Stop,
             () = sleep_until(quiet_at), if reading && impatient => Event::Quiet,
         }
