@@ -184,13 +184,15 @@ impl Ahead {
     }
 
     fn arrived(&self, frame: &Frame, bytes: Option<Bytes>) {
+        // What goes gives memory back to the system: after the lock.
+        let mut evicted = Vec::new();
         let mut state = self.state.lock();
         match bytes {
             Some(bytes) => {
                 state.stats.loads += 1;
                 state.stats.loaded_bytes += bytes.len() as u64;
                 state.held.arrived(&frame.id, bytes);
-                self.make_room(&mut state);
+                self.make_room(&mut state, &mut evicted);
             }
             None => {
                 state.held.forget(&frame.id);
@@ -200,11 +202,12 @@ impl Ahead {
         self.note_entries(&state);
     }
 
-    fn make_room(&self, state: &mut State) {
+    fn make_room(&self, state: &mut State, evicted: &mut Vec<Bytes>) {
         while state.held.bytes() > self.limit {
-            let Some((place, len)) = state.held.evict() else { return };
-            state.stats.wasted_bytes += len;
+            let Some((place, bytes)) = state.held.evict() else { return };
+            state.stats.wasted_bytes += bytes.len() as u64;
             state.trails.wasted(place.trail);
+            evicted.push(bytes);
         }
     }
 

@@ -13,11 +13,12 @@
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use quick_cache::Weighter;
-use quick_cache::sync::{Cache, DefaultLifecycle, GuardResult};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use rustc_hash::FxHashSet;
 
 use super::cutter::BLOCK;
 use super::{ChunkId, MAX_CHUNK};
@@ -36,6 +37,8 @@ const PAGE: u64 = 4096;
 pub struct ChunkCache {
     memory: Option<Arc<MemoryFile>>,
     chunks: Cache<ChunkId, Bytes, ChunkWeight, BuildHasherDefault<IdHasher>>,
+    /// Chunks that `get_or_load` loads.
+    loading: Mutex<FxHashSet<ChunkId>>,
     loads: AtomicU64,
     loaded_bytes: AtomicU64,
 }
@@ -64,7 +67,13 @@ impl ChunkCache {
             BuildHasherDefault::default(),
             DefaultLifecycle::default(),
         );
-        Self { memory: memory(capacity_bytes), chunks, loads: AtomicU64::new(0), loaded_bytes: AtomicU64::new(0) }
+        Self {
+            memory: memory(capacity_bytes),
+            chunks,
+            loading: Mutex::default(),
+            loads: AtomicU64::new(0),
+            loaded_bytes: AtomicU64::new(0),
+        }
     }
 
     /// Where long chunks lie.
@@ -84,6 +93,12 @@ impl ChunkCache {
 
     /// The chunk; `load` runs only if it is neither here nor being loaded by another caller.
     pub async fn get_or_load(&self, id: &ChunkId, load: impl Future<Output = Result<Bytes>>) -> Result<Bytes> {
+        // Longer than the load itself: until the chunk is in the cache.
+        let mut mark = None;
+        let load = async {
+            mark = Some(Mark::set(&self.loading, *id));
+            load.await
+        };
         self.chunks.get_or_insert_async(id, load).await
     }
 
@@ -92,10 +107,14 @@ impl ChunkCache {
         self.chunks.insert(*id, bytes.clone());
     }
 
+    pub fn is_loading(&self, id: &ChunkId) -> bool {
+        self.loading.lock().contains(id)
+    }
+
     /// Whether it is here or being loaded.
     pub fn is_known(&self, id: &ChunkId) -> bool {
-        let known = || self.chunks.get_value_or_guard(id, Some(Duration::ZERO));
-        self.chunks.contains_key(id) || !matches!(known(), GuardResult::Guard(_))
+        // In this order: what was being loaded is here before it is no longer.
+        self.is_loading(id) || self.chunks.contains_key(id)
     }
 
     /// A chunk was read from disk and verified.
@@ -118,6 +137,25 @@ impl ChunkCache {
             loads: self.loads.load(Ordering::Relaxed),
             loaded_bytes: self.loaded_bytes.load(Ordering::Relaxed),
         }
+    }
+}
+
+/// A chunk is being loaded, until this is dropped.
+struct Mark<'a> {
+    loading: &'a Mutex<FxHashSet<ChunkId>>,
+    id: ChunkId,
+}
+
+impl<'a> Mark<'a> {
+    fn set(loading: &'a Mutex<FxHashSet<ChunkId>>, id: ChunkId) -> Self {
+        loading.lock().insert(id);
+        Self { loading, id }
+    }
+}
+
+impl Drop for Mark<'_> {
+    fn drop(&mut self) {
+        self.loading.lock().remove(&self.id);
     }
 }
 

@@ -30,7 +30,7 @@ pub trait ChunkSource: Send + Sync + 'static {
     fn may_be_kept(&self) -> bool {
         true
     }
-    /// Load, verify and cache the chunk. Goes on if the future is dropped.
+    /// Load, verify and cache the chunk. Once begun, it goes on if the future is dropped.
     fn load(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes>>;
     /// The file in memory in which some of them lie, if there is one.
     fn memory(&self) -> Option<Arc<MemoryFile>> {

@@ -7,9 +7,10 @@
 //! Failure story: work that panics is told to whoever waits for it, and the thread goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
+use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 
@@ -20,33 +21,46 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Threads to load chunks on. They end when this is dropped.
 pub struct Loaders {
-    // Bounded by those who wait: a turn to load and a read-ahead have one piece of work each.
-    queue: Sender<Work>,
+    /// Bounded by those who wait: a turn to load and a read-ahead have one piece of work each. `None`: closed.
+    queue: Mutex<Option<Sender<Work>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Loaders {
     pub fn start(threads: usize) -> Result<Self> {
         let (queue, work) = unbounded();
-        for index in 0..threads {
+        let start = |index| {
             let work = work.clone();
             let started = thread::Builder::new().name(format!("load-{index}")).spawn(move || run(&work));
-            started.map_err(|cause| Error::io(format!("cannot start loader {index}"), cause))?;
-        }
-        Ok(Self { queue })
+            started.map_err(|cause| Error::io(format!("cannot start loader {index}"), cause))
+        };
+        let threads = (0..threads).map(start).collect::<Result<_>>()?;
+        Ok(Self { queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) })
     }
 
     /// Do `work`, which may block, in the caller's runtime. It is done even if nobody waits any more.
     pub async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T> {
         let runtime = Handle::current();
         let (tell, told) = oneshot::channel();
-        let work = move || {
+        let work: Work = Box::new(move || {
             let _entered = runtime.enter();
             // Nobody waits if the caller has gone.
             tell.send(work()).ok();
-        };
-        let interrupted = || Error::new(ErrorKind::Unavailable, "the chunk store was interrupted");
-        self.queue.send(Box::new(work)).map_err(|_| interrupted())?;
-        told.await.map_err(|_| interrupted())
+        });
+        match self.queue.lock().clone() {
+            Some(queue) => drop(queue.send(work)),
+            None => drop(work),
+        }
+        told.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the chunk store was interrupted"))
+    }
+
+    /// Wait for what is being done; nothing is begun any more. Not to be called by work of theirs.
+    pub fn close(&self) {
+        drop(self.queue.lock().take());
+        for thread in self.threads.lock().drain(..) {
+            // It ends with the queue: work that panics does not end it.
+            thread.join().ok();
+        }
     }
 }
 
@@ -75,6 +89,25 @@ mod tests {
     async fn they_give_way_to_those_that_answer() {
         let priority = || rustix::process::getpriority_process(None).unwrap();
         let loaders = Loaders::start(1).unwrap();
-        assert!(loaders.run(priority).await.unwrap() > priority());
+        assert_eq!(loaders.run(priority).await.unwrap(), priority().max(Priority::Load as i32));
+    }
+
+    #[tokio::test]
+    async fn what_was_begun_is_done_before_they_are_closed_and_nothing_after() {
+        let loaders = Loaders::start(2).unwrap();
+        let (began, begun) = oneshot::channel();
+        let (go_on, gone_on) = std::sync::mpsc::channel();
+        let work = loaders.run(move || {
+            began.send(()).unwrap();
+            gone_on.recv().unwrap();
+            7
+        });
+        let close = async {
+            begun.await.unwrap();
+            go_on.send(()).unwrap();
+            loaders.close();
+        };
+        assert_eq!(tokio::join!(work, close).0.unwrap(), 7);
+        assert_eq!(loaders.run(|| 7).await.unwrap_err().kind(), ErrorKind::Unavailable);
     }
 }

@@ -18,13 +18,15 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, FutureExt, try_join_all};
+use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 
 use self::index::{Found, Index, Quarantined};
 use super::ahead::{Ahead, AheadStats, Round};
 use super::blob::SharedBlobs;
 use super::loaders::Loaders;
 use super::pack::{Encoding, Location, MAX_PACK, MIN_PACK, PackId, Span, decode};
-use super::turns::{Lane, Turns};
+use super::turns::{Lane, Turn, Turns};
 use super::{ChunkCache, ChunkId, ChunkSource, Session};
 use crate::env::{Env, MemoryFile};
 use crate::error::{Error, ErrorKind, Result};
@@ -130,6 +132,11 @@ impl ChunkStore {
         self.shared.ahead.stats()
     }
 
+    /// Let loads under way come to their end; none is begun any more. Blocks for that.
+    pub fn close(&self) {
+        self.shared.loaders.close();
+    }
+
     /// Add up all packs. Blocks for a scan of their records.
     pub fn usage(&self) -> Result<StoreUsage> {
         let mut usage = StoreUsage::default();
@@ -213,25 +220,48 @@ impl Shared {
     }
 
     async fn load(self: Arc<Self>, id: ChunkId, lane: Lane, round: Option<Round>) -> Result<Bytes> {
-        let turn = self.turns.take(lane).await;
-        if let Some(bytes) = self.cache.get(&id) {
-            return Ok(bytes);
-        }
-        // A task of its own: others may wait for this load when its first caller gives up.
-        let load = tokio::spawn(async move {
-            let _turn = turn;
-            self.cache.get_or_load(&id, self.read(id, round)).await
-        });
-        load.await.map_err(|e| Error::new(ErrorKind::Unavailable, format!("load of chunk {id}")).because(e))?
+        let (tell, told) = oneshot::channel();
+        // A task of its own: others wait for this load, and for this turn, whatever becomes of the caller.
+        tokio::spawn(self.load_in_turn(id, lane, round, tell));
+        let interrupted = |e| Error::new(ErrorKind::Unavailable, format!("load of chunk {id}")).because(e);
+        told.await.map_err(interrupted)?
+    }
+
+    async fn load_in_turn(
+        self: Arc<Self>,
+        id: ChunkId,
+        lane: Lane,
+        round: Option<Round>,
+        mut tell: oneshot::Sender<Result<Bytes>>,
+    ) {
+        let turn = tokio::select! {
+            turn = self.turns.take(lane) => turn,
+            // Nobody wants it any more.
+            () = tell.closed() => return,
+        };
+        let loaded = match self.cache.get(&id) {
+            Some(bytes) => Ok(bytes),
+            None => {
+                // Who waits for another's load needs no turn for that.
+                let turn = (!self.cache.is_loading(&id)).then_some(turn);
+                self.cache.get_or_load(&id, self.read(id, round, turn)).await
+            }
+        };
+        tell.send(loaded).ok();
     }
 
     /// The chunk, if it was read ahead; else read and verified.
-    async fn read(self: &Arc<Self>, id: ChunkId, round: Option<Round>) -> Result<Bytes> {
+    async fn read(self: &Arc<Self>, id: ChunkId, round: Option<Round>, turn: Option<Turn>) -> Result<Bytes> {
         if let Some(bytes) = self.await_ahead(&id).await.or_else(|| self.cache.get(&id)) {
             return Ok(bytes);
         }
         let shared = self.clone();
-        self.loaders.run(move || shared.read_here(id, round)).await?
+        let work = move || {
+            let loaded = shared.read_here(id, round);
+            drop(turn);
+            loaded
+        };
+        self.loaders.run(work).await?
     }
 
     /// Read and verify a chunk on this thread.
@@ -242,7 +272,9 @@ impl Shared {
             Found::Absent => return Err(absent(id)),
         };
         if let Some(round) = round {
-            self.note_miss(round, &location);
+            let shared = self.clone();
+            // Not on this thread, which gives way: others wait for what that locks.
+            Handle::current().spawn(async move { shared.note_miss(round, &location) });
         }
         let payload = match self.blobs.read(&location.pack.name(), location.span.payload()) {
             Ok(payload) => payload,
@@ -258,12 +290,12 @@ impl Shared {
     fn decode(&self, id: ChunkId, payload: Bytes, span: &Span) -> Result<Bytes, String> {
         let bytes = verify(id, payload, span)?;
         self.cache.count(&bytes);
-        let own = || match span.encoding {
-            // A slice of what was read, all of which it would keep in memory.
-            Encoding::Raw => Bytes::copy_from_slice(&bytes),
-            Encoding::Zstd => bytes.clone(),
-        };
-        Ok(self.cache.place(&bytes).unwrap_or_else(own))
+        Ok(match (self.cache.place(&bytes), span.encoding) {
+            (Some(placed), _) => placed,
+            // It may be a slice of more, all of which it would keep in memory.
+            (None, Encoding::Raw) => Bytes::copy_from_slice(&bytes),
+            (None, Encoding::Zstd) => bytes,
+        })
     }
 
     fn quarantine(&self, id: ChunkId, location: Location, reason: String) -> Error {

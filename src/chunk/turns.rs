@@ -1,11 +1,12 @@
 //! Whose chunk is loaded next: readers take turns.
 //!
-//! Owns how many loads are under way at a time, and who waits for one. Each reader has a lane, and lanes are served
-//! in a circle, one load each, so a clone that wants a thousand chunks at once delays one that wants a single one
-//! by a round of the circle and not by a thousand loads.
+//! Owns how many loads are under way at a time, and who waits for one. Each export has a lane, as has all that
+//! mimeo does for itself, and lanes are served in a circle, one load each: a clone that wants a thousand chunks at
+//! once delays one that wants a single one by a round of the circle and not by a thousand loads.
 //!
 //! Invariants: at most so many turns are held as there are; a turn that comes back goes to somebody who waits, if
-//! anybody does; who gives up waiting leaves no trace but an empty place in its lane, which is skipped.
+//! anybody does; who gives up waiting leaves no trace but an empty place in his lane, which is skipped. A turn that
+//! was given is held, whether its holder is polled or not: who waits for one must be polled whatever comes.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -47,9 +48,10 @@ impl Turns {
 
     /// Wait for a turn.
     pub async fn take(self: &Arc<Self>, lane: Lane) -> Turn {
-        let Some(turn) = self.wait(lane) else { return Turn(Some(self.clone())) };
-        // The sender is dropped only after it has sent: this never waits in vain.
-        turn.await.unwrap_or(Turn(None))
+        match self.wait(lane) {
+            None => Turn(Some(self.clone())),
+            Some(turn) => turn.await.expect("nobody who still waits is passed over"),
+        }
     }
 
     /// `None`: there was a free turn, and the caller has it.
@@ -86,7 +88,7 @@ impl Turns {
             state.free += 1;
             return None;
         };
-        let waiting = state.waiting.get_mut(&lane)?;
+        let waiting = state.waiting.get_mut(&lane).expect("somebody waits in a lane of the circle");
         let next = waiting.pop_front();
         if waiting.is_empty() {
             state.waiting.remove(&lane);

@@ -47,6 +47,12 @@ impl Stores {
         // What could not be brought into the index is replayed at the next start, if the log has it.
         let flushed = self.overlays.flush(Durability::Synced).await;
         let closed = blocking(move || self.log.close()).await;
+        let chunks = self.chunks;
+        blocking(move || {
+            chunks.close();
+            Ok(())
+        })
+        .await?;
         self.catalog.close().await?;
         closed.and(flushed)
     }

@@ -1,23 +1,25 @@
 //! Which threads give way to which, where there are fewer cores than work.
 
-use rustix::process::setpriority_process;
+use rustix::process::{getpriority_process, setpriority_process};
 
-/// What a thread is for, as a nice value (sched(7)). Those that answer requests have that of the process, 0: what can
-/// be answered from memory does not wait behind work that takes its time.
+/// What a thread is for, as a nice value (sched(7)). Those that answer requests keep that of the process: what can be
+/// answered from memory does not wait behind work that takes its time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Priority {
-    /// Loads chunks that readers wait for. Sixteen such threads together get a third of a core that a worker wants, too.
+    /// Loads chunks that readers wait for. Of a core that a worker wants all of, too, one such thread gets 3 %, and
+    /// sixteen together get a third.
     Load = 15,
     /// Imports.
     Import = 19,
 }
 
 impl Priority {
-    /// Give the calling thread this priority for the rest of its life. Where the system refuses, it keeps what it has.
+    /// Give the calling thread this priority for the rest of its life, if that is lower than what it has.
     pub fn take(self) {
         // On Linux a priority is that of the thread that calls, not of the process.
-        if let Err(error) = setpriority_process(None, self as i32) {
+        let lowered = getpriority_process(None).and_then(|own| setpriority_process(None, own.max(self as i32)));
+        if let Err(error) = lowered {
             tracing::debug!(%error, priority = ?self, "a thread does not give way");
         }
     }

@@ -88,11 +88,11 @@ impl Held {
         Some(taken)
     }
 
-    /// Drop the oldest that is here; its place and length.
-    pub fn evict(&mut self) -> Option<(Place, u64)> {
+    /// Give up the oldest that is here.
+    pub fn evict(&mut self) -> Option<(Place, Bytes)> {
         let (_, id) = self.order.pop_first()?;
         let (place, What::Here(bytes, _)) = self.chunks.remove(&id)? else { return None };
         self.bytes -= bytes.len() as u64;
-        Some((place, bytes.len() as u64))
+        Some((place, bytes))
     }
 }

@@ -401,11 +401,25 @@ async fn one_chunk_does_not_wait_for_all_that_another_reader_wants() {
     let reads = gate.clone();
     let polite = tokio::spawn(async move { load.await.map(|_| reads.reads.load(Ordering::SeqCst)) });
     tokio::task::yield_now().await;
-    assert_eq!(gate.reads.load(Ordering::SeqCst), LOADS as u64, "more loads at once than there are turns");
     gate.permits.add_permits(1);
     let before = polite.await.unwrap().unwrap();
     assert!(before <= 4 * LOADS as u64, "{before} reads before one chunk was there");
     assert_eq!(greedy.await.unwrap().unwrap(), many);
+}
+
+/// A connection that waits for its client to take replies polls nothing meanwhile.
+#[tokio::test]
+async fn a_reader_who_is_not_polled_keeps_nobody_else_waiting() {
+    let world = World::default();
+    let store = world.open().await;
+    let (many, one) = (chunks(1, 100), chunks(2, 1));
+    import(&store, &[many.clone(), one.clone()].concat()).await.unwrap();
+    let ids = |chunks: &[Vec<u8>]| chunks.iter().map(|chunk| ChunkId::of(chunk)).collect::<Vec<_>>();
+    let mut stuck = store.load_all(&ids(&many), Lane::Export(1));
+    assert!((&mut stuck).now_or_never().is_none());
+    let load = store.load_all(&ids(&one), Lane::Export(2));
+    let loaded = tokio::time::timeout(std::time::Duration::from_secs(60), load).await;
+    assert_eq!(loaded.expect("all turns are held by who is not polled").unwrap(), one);
 }
 
 #[tokio::test]
