@@ -1,15 +1,16 @@
 //! Threads that load chunks: find, read, decompress, hash.
 //!
-//! Owns the processor time that loads take. They give way to the threads that answer requests, so what can be
-//! answered from memory does not wait behind what has to be decompressed first. A load is one piece of work from its
-//! look-up to its verified bytes: handing it from thread to thread would cost more than the disk does.
+//! Owns the processor time that loads take. Many threads wait for the disk at a time; no more of them compute than
+//! there are cores, and these give way to the threads that answer requests: so what can be answered from memory does
+//! not wait behind what has to be decompressed first. A load is one piece of work from its look-up to its verified
+//! bytes: handing it from thread to thread would cost more than the disk does.
 //!
 //! Failure story: work that panics is told to whoever waits for it, and the thread goes on.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::{self, JoinHandle};
 
-use crossbeam_channel::{Receiver, Sender, unbounded};
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -24,6 +25,8 @@ pub struct Loaders {
     /// Bounded by those who wait: a turn to load and a read-ahead have one piece of work each. `None`: closed.
     queue: Mutex<Option<Sender<Work>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    /// A token for each core.
+    cores: (Sender<()>, Receiver<()>),
 }
 
 impl Loaders {
@@ -35,7 +38,9 @@ impl Loaders {
             started.map_err(|cause| Error::io(format!("cannot start loader {index}"), cause))
         };
         let threads = (0..threads).map(start).collect::<Result<_>>()?;
-        Ok(Self { queue: Mutex::new(Some(queue)), threads: Mutex::new(threads) })
+        let cores = bounded(thread::available_parallelism().map_or(1, usize::from));
+        while cores.0.try_send(()).is_ok() {}
+        Ok(Self { queue: Mutex::new(Some(queue)), threads: Mutex::new(threads), cores })
     }
 
     /// Do `work`, which may block, in the caller's runtime. It is done even if nobody waits any more.
@@ -54,6 +59,15 @@ impl Loaders {
         told.await.map_err(|_| Error::new(ErrorKind::Unavailable, "the chunk store was interrupted"))
     }
 
+    /// The part of a thread's work that keeps a core busy, when there is one for it.
+    pub fn compute<T>(&self, work: impl FnOnce() -> T) -> T {
+        let (give_back, take) = &self.cores;
+        // Both ends are ours: it never fails.
+        take.recv().ok();
+        let _core = Core(give_back);
+        work()
+    }
+
     /// Wait for what is being done; nothing is begun any more. Not to be called by work of theirs.
     pub fn close(&self) {
         drop(self.queue.lock().take());
@@ -61,6 +75,15 @@ impl Loaders {
             // It ends with the queue: work that panics does not end it.
             thread.join().ok();
         }
+    }
+}
+
+/// Gives its token back, also when the work panics.
+struct Core<'a>(&'a Sender<()>);
+
+impl Drop for Core<'_> {
+    fn drop(&mut self) {
+        self.0.try_send(()).ok();
     }
 }
 
@@ -83,6 +106,16 @@ mod tests {
         let failed = loaders.run(|| panic!("as the test wants")).await;
         assert_eq!(failed.map(|()| 0).unwrap_err().kind(), ErrorKind::Unavailable);
         assert_eq!(loaders.run(|| 7).await.unwrap(), 7);
+    }
+
+    #[test]
+    fn a_panic_takes_no_core_along() {
+        let loaders = Loaders::start(0).unwrap();
+        for _ in 0..100 {
+            catch_unwind(AssertUnwindSafe(|| loaders.compute(|| panic!("as the test wants")))).unwrap_err();
+        }
+        assert_eq!(loaders.compute(|| 7), 7);
+        assert!(loaders.cores.1.is_full());
     }
 
     #[tokio::test]

@@ -234,16 +234,19 @@ impl Shared {
         round: Option<Round>,
         mut tell: oneshot::Sender<Result<Bytes>>,
     ) {
-        let turn = tokio::select! {
-            turn = self.turns.take(lane) => turn,
-            // Nobody wants it any more.
-            () = tell.closed() => return,
-        };
+        // Who waits for another's load needs no turn for that.
+        let mut turn = None;
+        if !self.cache.is_loading(&id) {
+            turn = tokio::select! {
+                turn = self.turns.take(lane) => Some(turn),
+                // Nobody wants it any more.
+                () = tell.closed() => return,
+            };
+        }
         let loaded = match self.cache.get(&id) {
             Some(bytes) => Ok(bytes),
             None => {
-                // Who waits for another's load needs no turn for that.
-                let turn = (!self.cache.is_loading(&id)).then_some(turn);
+                let turn = turn.filter(|_| !self.cache.is_loading(&id));
                 self.cache.get_or_load(&id, self.read(id, round, turn)).await
             }
         };
@@ -288,7 +291,7 @@ impl Shared {
 
     /// The verified chunk where it is to stay, or what is wrong with its payload.
     fn decode(&self, id: ChunkId, payload: Bytes, span: &Span) -> Result<Bytes, String> {
-        let bytes = verify(id, payload, span)?;
+        let bytes = self.loaders.compute(|| verify(id, payload, span))?;
         self.cache.count(&bytes);
         Ok(match (self.cache.place(&bytes), span.encoding) {
             (Some(placed), _) => placed,

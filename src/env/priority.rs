@@ -7,9 +7,8 @@ use rustix::process::{getpriority_process, setpriority_process};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(i32)]
 pub enum Priority {
-    /// Loads chunks that readers wait for. Of a core that a worker wants all of, too, one such thread gets 3 %, and
-    /// sixteen together get a third.
-    Load = 15,
+    /// Loads chunks that readers wait for. Of a core that a worker wants all of, too, such a thread gets a quarter.
+    Load = 5,
     /// Imports.
     Import = 19,
 }
