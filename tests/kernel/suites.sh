@@ -12,12 +12,15 @@ SUITES=${SUITES:-basic fsx fio-verify workload}
 FSX_OPS=${FSX_OPS:-11200}
 need_kernel_client
 
+# A guest has a /tmp of its own: suites that lie there it would not find.
+cp -r "$NFS_CLIENT" "$WORK/nfs-client"
+
 # suite NAME: its checks count as ours.
 suite() {
   local out=$WORK/$1 clone=/clones/$1 name exit passed failed secs
   must mimeo clone create base "$1"
   # The second mount has a cache of its own: `basic` looks at one file through both.
-  LIMIT=${GUEST_LIMIT:-900} "$NFS_CLIENT/run-suites" -d "$out" -s "$1" -- --server "127.0.0.1:$PORT" \
+  LIMIT=${GUEST_LIMIT:-900} "$WORK/nfs-client/run-suites" -d "$out" -s "$1" -- --server "127.0.0.1:$PORT" \
     --mem 512 --env "OPS=$FSX_OPS" -o acregmin=0 \
     --export "$clone=/mnt/a=nosharecache" --export "$clone=/mnt/b=nosharecache,noac" >"$WORK/suites.log" 2>&1 || true
   IFS=$'\t' read -r name exit passed failed secs <"$out/summary.tsv" || true
@@ -25,8 +28,9 @@ suite() {
     PASSED=$((PASSED + passed))
     echo "ok    suite $name: $passed checks in $secs s"
   else
-    PASSED=$((PASSED + ${passed//[!0-9]/}))
-    fail "suite $1" "exit ${exit:-none}, $passed passed, $failed failed"
+    passed=${passed//[!0-9]/}
+    PASSED=$((PASSED + ${passed:-0}))
+    fail "suite $1" "exit ${exit:-none}, ${passed:-0} passed, ${failed:-?} failed"
     sed 's/^/      /' <(grep -A 5 '^FAIL' "$out/$1.out") <(tail -n 5 "$out/$1.err")
   fi
 }
