@@ -22,7 +22,7 @@ type Work = Box<dyn FnOnce() + Send>;
 
 /// Threads to load chunks on. They end when this is dropped.
 pub struct Loaders {
-    /// Bounded by those who wait: a turn to load and a read-ahead have one piece of work each. `None`: closed.
+    /// A turn to load and a read-ahead have one piece of work each, as has who joined a load that failed. `None`: closed.
     queue: Mutex<Option<Sender<Work>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
     /// A token for each core.
@@ -52,7 +52,9 @@ impl Loaders {
             // Nobody waits if the caller has gone.
             tell.send(work()).ok();
         });
-        match self.queue.lock().clone() {
+        // The lock is given back first: what is dropped here may have more to do.
+        let queue = self.queue.lock().clone();
+        match queue {
             Some(queue) => drop(queue.send(work)),
             None => drop(work),
         }
@@ -68,7 +70,7 @@ impl Loaders {
         work()
     }
 
-    /// Wait for what is being done; nothing is begun any more. Not to be called by work of theirs.
+    /// Wait for what is queued and being done; nothing more is taken in. Not to be called by work of theirs.
     pub fn close(&self) {
         drop(self.queue.lock().take());
         for thread in self.threads.lock().drain(..) {

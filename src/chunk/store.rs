@@ -132,7 +132,7 @@ impl ChunkStore {
         self.shared.ahead.stats()
     }
 
-    /// Let loads under way come to their end; none is begun any more. Blocks for that.
+    /// Let loads that were handed to threads come to their end; no more are. Blocks for that.
     pub fn close(&self) {
         self.shared.loaders.close();
     }

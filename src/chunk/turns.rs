@@ -5,7 +5,7 @@
 //! once delays one that wants a single one by a round of the circle and not by a thousand loads.
 //!
 //! Invariants: at most so many turns are held as there are; a turn that comes back goes to somebody who waits, if
-//! anybody does; who gives up waiting leaves no trace but an empty place in his lane, which is skipped. A turn that
+//! anybody does; who gives up waiting leaves an empty place, at which his lane's go is the next lane's. A turn that
 //! was given is held, whether its holder is polled or not: who waits for one must be polled whatever comes.
 
 use std::collections::{HashMap, VecDeque};

@@ -6,8 +6,8 @@
 //! Replies leave in any order: clients match them by xid.
 //!
 //! Invariants: at most [`MAX_IN_FLIGHT`] slow requests that may hold about [`MAX_SLOW_BYTES`]
-//! together, then nothing more is read until one is done; at most one or so waits for room in the budget of
-//! all connections. A large record is read on when there is room in theirs, and each must have come in a
+//! together, then nothing more is read until one is done, nor while the last waits for room in the budget of all
+//! connections. A large record is read on when there is room in theirs, and each must have come in a
 //! bounded time. An idle connection holds no buffer.
 //!
 //! Failure story: whatever ends a connection is told in one log line, thinned out; its client

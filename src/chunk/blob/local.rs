@@ -4,8 +4,8 @@
 //! syncs the directory, so a name appears with all its bytes or not at all. Directories are made as
 //! names need them, and made durable before anything in them is.
 //!
-//! All disk work runs on tokio's blocking threads, or on those of who calls what blocks. A bounded number of files stays open for reading;
-//! a file that is deleted does not stay open, or its space would not come back.
+//! All disk work runs on tokio's blocking threads, or on the caller's where he says that it may block. A bounded
+//! number of files stays open for reading; one that is deleted does not, or its space would not come back.
 //!
 //! Failure story: see [`BlobStore::put`]. When even the removal of a failed put fails, the disk has
 //! said so twice; a file in `tmp/` then goes at the next open, and a blob that nobody refers to is

@@ -329,6 +329,13 @@ pub(in crate::chunk) struct Gate {
     pub permits: Arc<Semaphore>,
 }
 
+impl Gate {
+    pub fn over(world: &World, permits: usize) -> Arc<Self> {
+        let permits = Arc::new(Semaphore::new(permits));
+        Arc::new(Self { inner: world.blobs.clone(), reads: AtomicU64::new(0), permits })
+    }
+}
+
 impl BlobStore for Gate {
     fn put(&self, name: &str, bytes: Bytes) -> BoxFuture<'static, Result<()>> {
         self.inner.put(name, bytes)
@@ -360,8 +367,7 @@ impl BlobStore for Gate {
 #[tokio::test]
 async fn readers_of_one_missing_chunk_share_one_load_that_outlives_them() {
     let world = World::default();
-    let gate =
-        Arc::new(Gate { inner: world.blobs.clone(), reads: AtomicU64::new(0), permits: Arc::new(Semaphore::new(0)) });
+    let gate = Gate::over(&world, 0);
     let store = open(world.kv.clone(), gate.clone()).await.unwrap();
     let chunk = chunks(1, 1).remove(0);
     let id = ChunkId::of(&chunk);
@@ -387,8 +393,7 @@ async fn readers_of_one_missing_chunk_share_one_load_that_outlives_them() {
 #[tokio::test]
 async fn one_chunk_does_not_wait_for_all_that_another_reader_wants() {
     let world = World::default();
-    let gate =
-        Arc::new(Gate { inner: world.blobs.clone(), reads: AtomicU64::new(0), permits: Arc::new(Semaphore::new(0)) });
+    let gate = Gate::over(&world, 0);
     let store = open(world.kv.clone(), gate.clone()).await.unwrap();
     let (many, one) = (chunks(1, 200), chunks(2, 1));
     import(&store, &[many.clone(), one.clone()].concat()).await.unwrap();

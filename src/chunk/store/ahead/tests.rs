@@ -1,6 +1,6 @@
 //! Read-ahead of a store: readers that go through its packs in order.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use futures_util::future::try_join_all;
 use tokio::sync::Semaphore;
@@ -17,8 +17,7 @@ const COUNT: u64 = 60;
 
 /// A store that was started anew after an import, over a gate that is open.
 async fn cold(world: &World, all: &[Vec<u8>]) -> (Arc<ChunkStore>, Arc<Gate>) {
-    let permits = Arc::new(Semaphore::new(Semaphore::MAX_PERMITS));
-    let gate = Arc::new(Gate { inner: world.blobs.clone(), reads: AtomicU64::new(0), permits });
+    let gate = Gate::over(world, Semaphore::MAX_PERMITS);
     let options = ChunkStoreOptions { cache_bytes: 64 << 20, ..ChunkStoreOptions::default() };
     let open = || ChunkStore::open(world.kv.clone(), gate.clone(), Env::real(), options);
     import(&open().await.unwrap(), all).await.unwrap();
